@@ -1,0 +1,194 @@
+"""The error tree: every failure a user can meet, in one place.
+
+An error says what failed, for which VM, why, and what to do (its hint). Its `code` is stable and part of the
+JSON output; `retryable` tells whether the same call can succeed later without anyone changing a thing;
+`exit_code` is what the command line ends with (the table in docs/cli.md is tested against this file).
+"""
+
+from typing import ClassVar
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_ARGUMENTS = 2
+EXIT_SOME_FAILED = 3
+EXIT_NOT_FOUND = 4
+
+
+class KvmBackupError(Exception):
+    """Base of all errors that are reported to a user.
+
+    `message` is the cause, in lower case, without a full stop; `hint` is one or more full sentences.
+    """
+
+    code: ClassVar[str] = "failed"
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = EXIT_FAILED
+
+    def __init__(self, message: str, *, hint: str, vm: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.vm = vm
+
+
+# What the caller asked for cannot be done as asked.
+
+
+class BadArgumentError(KvmBackupError):
+    """An argument is malformed, or arguments do not go together."""
+
+    code = "bad-argument"
+    exit_code = EXIT_BAD_ARGUMENTS
+
+
+class SettingsError(KvmBackupError):
+    """The settings file or a KVM_BACKUP_… variable cannot be used."""
+
+    code = "bad-settings"
+    exit_code = EXIT_BAD_ARGUMENTS
+
+
+class VmNotFoundError(KvmBackupError):
+    """libvirt knows no VM of that name or UUID."""
+
+    code = "vm-not-found"
+    exit_code = EXIT_NOT_FOUND
+
+
+class PointNotFoundError(KvmBackupError):
+    """No restore point matches, or more than one does."""
+
+    code = "point-not-found"
+    exit_code = EXIT_NOT_FOUND
+
+
+class RepositoryNotFoundError(KvmBackupError):
+    """No repository of that name is configured, or its folder is not there."""
+
+    code = "repository-not-found"
+    exit_code = EXIT_NOT_FOUND
+
+
+class TargetExistsError(KvmBackupError):
+    """Something stands where the result would be written; it is left alone."""
+
+    code = "target-exists"
+
+
+class VmRunningError(KvmBackupError):
+    """The VM must be off for this."""
+
+    code = "vm-running"
+
+
+class NotConfirmedError(KvmBackupError):
+    """The user did not agree to a step that destroys something."""
+
+    code = "not-confirmed"
+
+
+# The host or the guest did not play along.
+
+
+class HypervisorUnavailableError(KvmBackupError):
+    """libvirtd does not answer, or the connection broke."""
+
+    code = "hypervisor-unavailable"
+    retryable = True
+
+
+class HypervisorError(KvmBackupError):
+    """libvirt or QEMU refused an operation."""
+
+    code = "hypervisor-error"
+
+
+class ToolMissingError(KvmBackupError):
+    """A program that the host should have is not installed."""
+
+    code = "tool-missing"
+
+
+class ToolFailedError(KvmBackupError):
+    """A program that was started ended with an error."""
+
+    code = "tool-failed"
+
+
+class VmBusyError(KvmBackupError):
+    """Another run, or another program's backup job, holds the VM."""
+
+    code = "vm-busy"
+    retryable = True
+
+
+class VmStateChangedError(KvmBackupError):
+    """The VM was shut down, started or killed while it was being read."""
+
+    code = "vm-state-changed"
+    retryable = True
+
+
+class SourceReadError(KvmBackupError):
+    """Reading a disk failed half way."""
+
+    code = "source-read"
+    retryable = True
+
+
+class UnsupportedDiskError(KvmBackupError):
+    """The VM has nothing that can be saved, or a disk of a kind that is not supported."""
+
+    code = "unsupported-disk"
+
+
+class NoSpaceError(KvmBackupError):
+    """A file system has, or would have, too little room left."""
+
+    code = "no-space"
+    retryable = True
+
+
+class CancelledError(KvmBackupError):
+    """The user or a signal ended the run."""
+
+    code = "cancelled"
+
+
+# What is stored is not what it should be.
+
+
+class StorageError(KvmBackupError):
+    """Reading or writing files failed (permissions, I/O errors)."""
+
+    code = "storage"
+
+
+class RepositoryFormatError(KvmBackupError):
+    """The folder is not a repository, or of a version that this program does not know."""
+
+    code = "repository-format"
+
+
+class DamagedManifestError(KvmBackupError):
+    """A manifest cannot be parsed, or does not match its own digest."""
+
+    code = "damaged-manifest"
+
+
+class DamagedPointError(KvmBackupError):
+    """A file of a restore point is missing, changed or foreign."""
+
+    code = "damaged-point"
+
+
+class BrokenChainError(KvmBackupError):
+    """A restore point's parent is missing or is not the one it was made on."""
+
+    code = "broken-chain"
+
+
+class DamagedImageError(KvmBackupError):
+    """A qcow2 file breaks the rules of its format, or uses what is not supported."""
+
+    code = "damaged-image"
