@@ -30,7 +30,9 @@ class Completed:
     stderr: str
 
 
-def run(argv: Sequence[str | Path], *, timeout: float = 600.0, check: bool = True, cwd: Path | None = None) -> Completed:
+def run(
+    argv: Sequence[str | Path], *, timeout: float = 600.0, check: bool = True, cwd: Path | None = None
+) -> Completed:
     """Run a program to its end, within `timeout` seconds.
 
     Raises ToolMissingError, and ToolFailedError when it takes too long or (with `check`) its status is not 0.
@@ -38,7 +40,13 @@ def run(argv: Sequence[str | Path], *, timeout: float = 600.0, check: bool = Tru
     words = [str(word) for word in argv]
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=timeout, check=False, cwd=cwd,
+            words,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError as error:
@@ -67,8 +75,14 @@ def start(
     words = [str(word) for word in argv]
     try:
         return subprocess.Popen(
-            words, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
-            pass_fds=tuple(pass_fds), start_new_session=own_session,
+            words,
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            pass_fds=tuple(pass_fds),
+            start_new_session=own_session,
         )
     except FileNotFoundError as error:
         raise _missing(words[0]) from error
@@ -82,6 +96,4 @@ def last_line(text: str) -> str:
 
 def _missing(program: str) -> ToolMissingError:
     package = PACKAGES.get(program, program)
-    return ToolMissingError(
-        f"the program {program} is not installed", hint=f"Install it: apt-get install {package}"
-    )
+    return ToolMissingError(f"the program {program} is not installed", hint=f"Install it: apt-get install {package}")

@@ -1,0 +1,169 @@
+"""Full or incremental: one decision over what is known, with its reasons as values."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FullReason(StrEnum):
+    """Why a run that could have been incremental is a full one."""
+
+    REQUESTED = "requested"
+    NO_POINT = "no-point"
+    POINT_DAMAGED = "point-damaged"
+    CHAIN_BROKEN = "chain-broken"
+    NO_CHECKPOINT = "no-checkpoint"
+    CHECKPOINT_MISSING = "checkpoint-missing"
+    DISK_ADDED = "disk-added"
+    DISK_REMOVED = "disk-removed"
+    DISK_SHRUNK = "disk-shrunk"
+    DISK_FORMAT_CHANGED = "disk-format-changed"
+    BITMAP_MISSING = "bitmap-missing"
+    BITMAP_INCONSISTENT = "bitmap-inconsistent"
+    BITMAP_NOT_RECORDING = "bitmap-not-recording"
+    BITMAP_SPLIT = "bitmap-split"
+    NO_DISK_WITH_BITMAP = "no-disk-with-bitmap"
+    REFUSED_BY_LIBVIRT = "refused-by-libvirt"
+
+
+_EXPLAINED: Mapping[FullReason, str] = {
+    FullReason.REQUESTED: "a full backup was asked for",
+    FullReason.NO_POINT: "the repository holds no earlier point of this VM",
+    FullReason.POINT_DAMAGED: "the newest point in the repository is damaged",
+    FullReason.CHAIN_BROKEN: "a file of the newest point's chain is missing or has another size",
+    FullReason.NO_CHECKPOINT: "the newest point has no checkpoint to start from",
+    FullReason.CHECKPOINT_MISSING: "libvirt no longer knows the newest point's checkpoint",
+    FullReason.DISK_ADDED: "the VM has a disk that the newest point does not hold",
+    FullReason.DISK_REMOVED: "the newest point holds a disk that the VM no longer has",
+    FullReason.DISK_SHRUNK: "the disk is smaller than in the newest point",
+    FullReason.DISK_FORMAT_CHANGED: "the disk's image format changed",
+    FullReason.BITMAP_MISSING: "the disk's dirty bitmap is gone",
+    FullReason.BITMAP_INCONSISTENT: "the disk's dirty bitmap was not saved when QEMU ended",
+    FullReason.BITMAP_NOT_RECORDING: "the disk's dirty bitmap does not record",
+    FullReason.BITMAP_SPLIT: "the disk's dirty bitmap is spread over several image layers",
+    FullReason.NO_DISK_WITH_BITMAP: "no disk of this VM is in a format that has dirty bitmaps",
+    FullReason.REFUSED_BY_LIBVIRT: "libvirt refused to start from the newest point's checkpoint",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason, and the disk it is about when it is about one."""
+
+    kind: FullReason
+    target: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The reason as a clause for people, in English."""
+        where = f" ({self.target})" if self.target else ""
+        return f"{_EXPLAINED[self.kind]}{where}"
+
+
+class BitmapCondition(StrEnum):
+    """The state of the dirty bitmap that belongs to the newest point's checkpoint, on one disk."""
+
+    USABLE = "usable"
+    MISSING = "missing"
+    INCONSISTENT = "inconsistent"
+    NOT_RECORDING = "not-recording"
+    SPLIT = "split"
+
+
+_BITMAP_REASONS: Mapping[BitmapCondition, FullReason] = {
+    BitmapCondition.MISSING: FullReason.BITMAP_MISSING,
+    BitmapCondition.INCONSISTENT: FullReason.BITMAP_INCONSISTENT,
+    BitmapCondition.NOT_RECORDING: FullReason.BITMAP_NOT_RECORDING,
+    BitmapCondition.SPLIT: FullReason.BITMAP_SPLIT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PointDisk:
+    """A disk as the newest point holds it; `whole` when it was saved without a bitmap."""
+
+    target: str
+    virtual_size: int
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewestPoint:
+    """What the repository says. `chain_intact`: every file that it needs is there, of the size it should have."""
+
+    checkpoint: str | None
+    disks: tuple[PointDisk, ...]
+    chain_intact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DiskNow:
+    """A disk of the VM that is to be saved. `bitmap` is None where its format has none."""
+
+    target: str
+    virtual_size: int
+    bitmap: BitmapCondition | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`incremental` with no reasons, or full with at least one."""
+
+    incremental: bool
+    reasons: tuple[Reason, ...]
+
+
+def decide(
+    *,
+    full_requested: bool,
+    newest: NewestPoint | None,
+    newest_damaged: bool,
+    checkpoint_known: bool,
+    disks: Iterable[DiskNow],
+) -> Decision:
+    """Decide between an incremental and a full backup (invariant 3).
+
+    Incremental only when the repository's newest point, libvirt's checkpoint and every disk's bitmap agree;
+    in every other case full, with all reasons that hold. It never raises.
+    """
+    if full_requested:
+        return _full(Reason(FullReason.REQUESTED))
+    if newest_damaged:
+        return _full(Reason(FullReason.POINT_DAMAGED))
+    if newest is None:
+        return _full(Reason(FullReason.NO_POINT))
+    now = tuple(disks)
+    if all(disk.bitmap is None for disk in now):
+        return _full(Reason(FullReason.NO_DISK_WITH_BITMAP))
+    reasons: list[Reason] = []
+    if not newest.chain_intact:
+        reasons.append(Reason(FullReason.CHAIN_BROKEN))
+    if newest.checkpoint is None:
+        reasons.append(Reason(FullReason.NO_CHECKPOINT))
+    elif not checkpoint_known:
+        reasons.append(Reason(FullReason.CHECKPOINT_MISSING))
+    reasons += _disk_reasons(newest, now)
+    return Decision(incremental=not reasons, reasons=tuple(reasons))
+
+
+def _disk_reasons(newest: NewestPoint, now: tuple[DiskNow, ...]) -> list[Reason]:
+    before = {disk.target: disk for disk in newest.disks}
+    reasons: list[Reason] = []
+    for disk in now:
+        old = before.pop(disk.target, None)
+        if old is None:
+            reasons.append(Reason(FullReason.DISK_ADDED, disk.target))
+        elif old.whole != (disk.bitmap is None):
+            reasons.append(Reason(FullReason.DISK_FORMAT_CHANGED, disk.target))
+        elif disk.bitmap is None:
+            continue
+        elif disk.bitmap is not BitmapCondition.USABLE:
+            reasons.append(Reason(_BITMAP_REASONS[disk.bitmap], disk.target))
+        elif disk.virtual_size < old.virtual_size:
+            reasons.append(Reason(FullReason.DISK_SHRUNK, disk.target))
+    reasons += [Reason(FullReason.DISK_REMOVED, target) for target in before]
+    return reasons
+
+
+def _full(reason: Reason) -> Decision:
+    return Decision(incremental=False, reasons=(reason,))
