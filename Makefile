@@ -1,0 +1,80 @@
+# The chores of KVM Backup. `make` alone lists them.
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+PACKAGES := scripts/packages
+LAB_PACKAGES := $(wildcard lab/packages.txt)
+# How many tests run side by side. A test on a virtual machine keeps about one core busy.
+JOBS ?= 2
+# One file's tests stay on one worker: they share the virtual machine that the file starts.
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
+
+##@ Try it
+demo: needs-lab ## Back up a real VM, verify it, restore it, boot what was restored
+	@scripts/as-root env PYTHONPATH=. $(PY) -m lab.demo $(ARGS)
+
+run: ARGS ?= --help
+run: needs-host ## Run kvm-backup from this tree; with ARGS="vm list" that command
+	@scripts/as-root .venv/bin/kvm-backup $(ARGS)
+
+install: ## Install kvm-backup for all users of this host, in /opt/kvm-backup
+	@scripts/install
+
+##@ Work on it
+test: needs-lab ## Run all tests, those on real VMs too
+	@scripts/as-root env PYTHONPATH=. $(PYTEST) $(ARGS)
+
+test-unit: needs-python ## Run the tests that need no VM (seconds)
+	@$(PYTEST) $(wildcard tests/unit tests/contract) -m "not vm" $(ARGS)
+
+lint: needs-python needs-lint ## Check format, rules, types, layers and scripts
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	shellcheck --external-sources .ci/run $(filter-out $(PACKAGES),$(wildcard scripts/*))
+
+format: needs-python ## Format the code and repair what ruff can repair
+	.venv/bin/ruff check --fix-only .
+	.venv/bin/ruff format .
+
+bench: needs-lab needs-bench ## Measure beside virtnbdbackup and qemu-img
+	@scripts/as-root env PYTHONPATH=. $(PY) -m bench $(ARGS)
+
+lock: needs-python ## Rewrite the lock files; ARGS=--upgrade takes newer versions
+	@scripts/lock $(ARGS)
+
+clean: ## Remove the environment and caches of this tree; never a backup
+	@scripts/as-root rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache src/*.egg-info
+	@scripts/as-root find src tests lab bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+help: ## Show this list
+	@echo 'KVM Backup: each command installs what it needs when it is missing.'
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\n%s\n' 'ARGS="..." hands options on: make test-unit ARGS="-k qcow2 -x"'
+
+# What the commands above need. Each takes milliseconds when nothing is missing.
+needs-python:
+	@scripts/ensure-packages $(PACKAGES)/python.txt
+	@scripts/ensure-venv .venv requirements-dev.lock --editable
+
+needs-lint:
+	@scripts/ensure-packages $(PACKAGES)/lint.txt
+
+needs-host: needs-python
+	@scripts/ensure-packages $(PACKAGES)/runtime.txt
+	@scripts/start-libvirt
+
+needs-lab: needs-python
+	@scripts/ensure-packages $(PACKAGES)/runtime.txt $(PACKAGES)/test.txt $(LAB_PACKAGES)
+	@scripts/start-libvirt
+
+needs-bench:
+	@scripts/ensure-packages $(PACKAGES)/bench.txt
+
+.PHONY: demo run install test test-unit lint format bench lock clean help \
+	needs-python needs-lint needs-host needs-lab needs-bench
