@@ -1,0 +1,187 @@
+"""Settings: one TOML file, overridden by KVM_BACKUP_… variables. Unknown keys are errors.
+
+Every setting is described in docs/settings.md; a test compares the two.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from kvm_backup.domain.errors import SettingsError
+from kvm_backup.domain.sizes import parse_size
+
+FILE_NAME = "kvm-backup.toml"
+FILE_VARIABLE = "KVM_BACKUP_CONFIG"
+DEFAULT_REPOSITORY = "default"
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RepositorySettings(_Table):
+    """[[repository]]: a place where restore points are kept."""
+
+    name: Name
+    path: Path
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        if not path.is_absolute():
+            raise ValueError("must be an absolute path")
+        return path
+
+
+class LibvirtSettings(_Table):
+    """[libvirt]: which hypervisor."""
+
+    uri: str = "qemu:///system"
+
+
+class BackupSettings(_Table):
+    """[backup]: how VMs are captured."""
+
+    freeze: bool = True
+    freeze_timeout: Annotated[float, Field(gt=0, le=300)] = 10.0
+    compression_level: Annotated[int, Field(ge=1, le=19)] = 1
+    space_reserve: Size = 1024**3
+    lock_wait: Annotated[float, Field(ge=0, le=3600)] = 20.0
+
+
+class SnapshotSettings(_Table):
+    """[snapshot]: mode snapshot."""
+
+    keep: Annotated[int, Field(ge=1, le=30)] = 3
+
+
+class VmSettings(_Table):
+    """[vm."NAME"]: what is special about one VM."""
+
+    exclude_disks: frozenset[str] = frozenset()
+    freeze: bool | None = None
+
+
+def _default_state_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/kvm-backup")
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "kvm-backup"
+
+
+class Settings(BaseSettings):
+    """All settings, with their defaults. Sizes are in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KVM_BACKUP_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    state_dir: Path = Field(default_factory=_default_state_dir)
+    scratch_dir: Path | None = None
+    runtime_dir: Path | None = None
+    default_repository: Name = DEFAULT_REPOSITORY
+    repository: tuple[RepositorySettings, ...] = ()
+    libvirt: LibvirtSettings = LibvirtSettings()
+    backup: BackupSettings = BackupSettings()
+    snapshot: SnapshotSettings = SnapshotSettings()
+    vm: dict[str, VmSettings] = {}
+
+    @field_validator("state_dir", "scratch_dir", "runtime_dir")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError("must be an absolute path")
+        return path
+
+    @field_validator("repository")
+    @classmethod
+    def _names_are_unique(cls, repositories: tuple[RepositorySettings, ...]) -> tuple[RepositorySettings, ...]:
+        names = [repository.name for repository in repositories]
+        if len(set(names)) != len(names):
+            raise ValueError("two repositories have the same name")
+        return repositories
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, which `load` hands in as arguments."""
+        return env_settings, init_settings
+
+    def repositories(self) -> dict[str, Path]:
+        """Every repository's folder by name; the default one lies in the state folder unless it is configured."""
+        found = {repository.name: repository.path for repository in self.repository}
+        found.setdefault(DEFAULT_REPOSITORY, self.state_dir / "repository")
+        return found
+
+
+def file_locations() -> list[Path]:
+    """Where the settings file is looked for, in this order; the first that exists is read."""
+    named = os.environ.get(FILE_VARIABLE)
+    if named:
+        return [Path(named)]
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return [Path("/etc/kvm-backup") / FILE_NAME, home / "kvm-backup" / FILE_NAME]
+
+
+def settings_file() -> Path | None:
+    """The settings file in use. Raises SettingsError when KVM_BACKUP_CONFIG names one that is not there."""
+    for path in file_locations():
+        if path.is_file():
+            return path
+    if os.environ.get(FILE_VARIABLE):
+        raise SettingsError(
+            f"the settings file {os.environ[FILE_VARIABLE]} is not there",
+            hint=f"Correct or unset {FILE_VARIABLE}.",
+        )
+    return None
+
+
+def load() -> Settings:
+    """Read the settings. Raises SettingsError naming the file or variable, the key, and what is expected."""
+    path = settings_file()
+    fields: dict[str, Any] = {}
+    if path is not None:
+        try:
+            fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"{path} is not valid TOML: {error}", hint="docs/settings.md shows a whole example."
+            ) from error
+        except OSError as error:
+            raise SettingsError(
+                f"{path} cannot be read: {error.strerror}", hint="Run as the user that may read it."
+            ) from error
+    try:
+        return Settings(**fields)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        where = "the environment or the defaults" if path is None else f"{path} (or the environment)"
+        raise SettingsError(
+            f"setting {key!r} in {where}: {_in_words(problem)}",
+            hint="docs/settings.md lists every setting with its default.",
+        ) from error
+    except ValueError as error:
+        # pydantic-settings reports a variable whose JSON cannot be parsed with an error of its own.
+        raise SettingsError(
+            f"a KVM_BACKUP_… variable cannot be used: {error}", hint="docs/settings.md shows how each is written."
+        ) from error
+
+
+def _in_words(problem: Any) -> str:
+    if problem["type"] == "extra_forbidden":
+        return "there is no such setting"
+    return f"{str(problem['msg']).removeprefix('Value error, ')} (it is {problem['input']!r})"

@@ -1,0 +1,283 @@
+"""A repository in a local folder: format version 1 of docs/repository-format.md.
+
+The files are the truth; everything else (the catalogue, libvirt's checkpoints) is checked against them.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+from uuid import UUID, uuid4
+
+from kvm_backup.domain.errors import (
+    BrokenChainError,
+    DamagedManifestError,
+    DamagedPointError,
+    KvmBackupError,
+    PointNotFoundError,
+    RepositoryFormatError,
+    RepositoryNotFoundError,
+    TargetExistsError,
+)
+from kvm_backup.domain.names import (
+    FOLDER_PATTERN,
+    PARTIAL_PREFIX,
+    POINT_ID_PATTERN,
+    STAMP_FORMAT,
+    is_stamp,
+    stamp,
+    vm_folder,
+)
+from kvm_backup.domain.point import (
+    MANIFEST_BYTES_MAX,
+    MANIFEST_FILE,
+    Manifest,
+    Mode,
+    parse,
+    serialize,
+)
+from kvm_backup.repository import durable
+
+REPOSITORY_FILE = "kvm-backup.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedPoint:
+    """A folder that should be a restore point and cannot be read as one."""
+
+    id: str
+    path: Path
+    error: KvmBackupError
+
+
+class LocalRepository:
+    """One repository. `name` is what settings and commands call it, `id` its UUID."""
+
+    def __init__(self, name: str, root: Path, repository_id: str) -> None:
+        self.name = name
+        self.root = root
+        self.id = repository_id
+
+    @classmethod
+    def create(cls, name: str, root: Path) -> Self:
+        """Make a new repository in a folder that does not exist or is empty.
+
+        Raises TargetExistsError when something is there already, StorageError when it cannot be made.
+        """
+        if (root / REPOSITORY_FILE).exists():
+            raise TargetExistsError(
+                f"{root} is a repository already",
+                hint="Use it as it is: name it in the settings, or give its path to --repository.",
+            )
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            occupied = next(root.iterdir(), None)
+        except OSError as error:
+            raise durable.storage_error(error, root) from error
+        if occupied is not None:
+            raise TargetExistsError(
+                f"{root} is not empty ({occupied.name} is there)",
+                hint="Give an empty folder, or one that is not there yet.",
+            )
+        repository_id = str(uuid4())
+        fields = {
+            "format": FORMAT_VERSION,
+            "id": repository_id,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        durable.replace_content(root / REPOSITORY_FILE, (json.dumps(fields, indent=2) + "\n").encode())
+        durable.sync_folder(root.parent)
+        return cls(name, root, repository_id)
+
+    @classmethod
+    def open(cls, name: str, root: Path) -> Self:
+        """Open an existing repository. Raises RepositoryNotFoundError, RepositoryFormatError, StorageError."""
+        try:
+            content = durable.read_limited(root / REPOSITORY_FILE, 65536)
+        except DamagedPointError as error:
+            raise RepositoryNotFoundError(
+                f"there is no repository in {root}",
+                hint=f"Make one with 'kvm-backup repository init {root}'; a disk of its own may need mounting.",
+            ) from error
+        try:
+            fields = json.loads(content)
+            version, repository_id = fields["format"], str(UUID(fields["id"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RepositoryFormatError(
+                f"{root / REPOSITORY_FILE} cannot be read: {error}",
+                hint="It was left as it is. The points beside it are plain files; qemu-img can still restore them.",
+            ) from error
+        if version != FORMAT_VERSION:
+            raise RepositoryFormatError(
+                f"{root} has repository format {version!r}, this program knows {FORMAT_VERSION}",
+                hint="Use the version of KVM Backup that wrote it, or a newer one.",
+            )
+        return cls(name, root, repository_id)
+
+    # Reading
+
+    def folders(self) -> list[Path]:
+        """The VM folders, by name."""
+        try:
+            entries = sorted(self.root.iterdir())
+        except OSError as error:
+            raise durable.storage_error(error, self.root) from error
+        return [
+            entry
+            for entry in entries
+            if re.fullmatch(FOLDER_PATTERN, entry.name) and entry.is_dir() and not entry.is_symlink()
+        ]
+
+    def folder_of(self, vm_uuid: str) -> Path | None:
+        """The folder that holds the points of a VM, whatever the VM was called when it was made."""
+        for folder in self.folders():
+            if folder.name.endswith((f"--{vm_uuid[:8]}", f"--{vm_uuid}")):
+                owner = self._owner(folder)
+                if owner in (None, vm_uuid):
+                    return folder
+        return None
+
+    def stamps(self, folder: Path) -> list[str]:
+        """The points of a VM folder, oldest first, whether they can be read or not."""
+        try:
+            return sorted(entry.name for entry in folder.iterdir() if is_stamp(entry.name) and entry.is_dir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise durable.storage_error(error, folder) from error
+
+    def points(self, folder: Path) -> Iterator[Manifest | DamagedPoint]:
+        """Every point of a VM folder, oldest first."""
+        for name in self.stamps(folder):
+            yield self.examine(f"{folder.name}/{name}")
+
+    def examine(self, point_id: str) -> Manifest | DamagedPoint:
+        """A point that is there, damaged or not."""
+        try:
+            return self.load(point_id)
+        except (DamagedManifestError, DamagedPointError) as error:
+            return DamagedPoint(point_id, self.path_of(point_id), error)
+
+    def all_points(self) -> Iterator[Manifest | DamagedPoint]:
+        for folder in self.folders():
+            yield from self.points(folder)
+
+    def newest(self, folder: Path) -> Manifest | DamagedPoint | None:
+        """The newest point that holds data (a snapshot is no link of a chain)."""
+        for name in reversed(self.stamps(folder)):
+            point = self.examine(f"{folder.name}/{name}")
+            if isinstance(point, DamagedPoint) or point.mode is not Mode.SNAPSHOT:
+                return point
+        return None
+
+    def load(self, point_id: str) -> Manifest:
+        """A point's manifest. Raises PointNotFoundError, DamagedPointError, DamagedManifestError, StorageError."""
+        folder = self.path_of(point_id)
+        if not folder.is_dir():
+            raise PointNotFoundError(
+                f"there is no restore point {point_id} in repository {self.name}",
+                hint="See what there is with 'kvm-backup point list'.",
+            )
+        content = durable.read_limited(folder / MANIFEST_FILE, MANIFEST_BYTES_MAX)
+        manifest = parse(content, f"{point_id}/{MANIFEST_FILE}")
+        if manifest.id != point_id or manifest.repository != self.id:
+            raise DamagedManifestError(
+                f"the manifest in {folder} belongs to {manifest.id} of repository {manifest.repository}",
+                hint="A point was moved or copied here by hand; put it back where it belongs.",
+            )
+        return manifest
+
+    def path_of(self, point_id: str) -> Path:
+        """The folder of a point; the id is checked, so that it cannot lead out of the repository."""
+        if not re.fullmatch(POINT_ID_PATTERN, point_id):
+            raise PointNotFoundError(
+                f"{point_id!r} is not the id of a restore point",
+                hint="An id looks like web--1a2b3c4d/20261122T020000Z; 'kvm-backup point list' shows them.",
+            )
+        return self.root / point_id
+
+    def chain(self, manifest: Manifest) -> list[Manifest]:
+        """The points that `manifest` needs, full one first, itself last.
+
+        Raises BrokenChainError when a parent is missing, damaged or not the one that it was made on.
+        """
+        links = [manifest]
+        while (parent_id := links[0].parent) is not None:
+            child = links[0]
+            try:
+                parent = self.load(parent_id)
+            except (PointNotFoundError, DamagedPointError, DamagedManifestError) as error:
+                raise BrokenChainError(
+                    f"{child.id} needs its parent {parent_id}, which cannot be used: {error.message}",
+                    hint="Restore a point whose chain is whole; the next backup of this VM is a full one.",
+                    vm=child.vm_name,
+                ) from error
+            if parent.uuid != child.parent_uuid:
+                raise BrokenChainError(
+                    f"{parent_id} is not the point that {child.id} was made on",
+                    hint="It was replaced by another one of the same name; put the original back.",
+                    vm=child.vm_name,
+                )
+            links.insert(0, parent)
+        return links
+
+    # Writing
+
+    def begin_point(self, vm_name: str, vm_uuid: str, now: datetime) -> Path:
+        """Make the hidden folder of a point that is being written; its name tells the stamp it will have.
+
+        The stamp is later than every point of the VM, also when the clock was set back.
+        The caller holds the VM's lock.
+        """
+        folder = self.folder_of(vm_uuid)
+        if folder is None:
+            folder = self.root / vm_folder(vm_name, vm_uuid)
+            if folder.exists():
+                folder = self.root / vm_folder(vm_name, vm_uuid, whole_uuid=True)
+        earlier = self.stamps(folder)
+        moment = now
+        if earlier:
+            newest = datetime.strptime(earlier[-1], STAMP_FORMAT).replace(tzinfo=UTC)
+            moment = max(now, newest + timedelta(seconds=1))
+        partial = folder / f"{PARTIAL_PREFIX}{stamp(moment)}"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            partial.mkdir(mode=0o700)
+            durable.sync_folder(self.root)
+        except OSError as error:
+            raise durable.storage_error(error, partial) from error
+        return partial
+
+    def publish(self, partial: Path, manifest: Manifest) -> Path:
+        """Make a point visible (invariant 1): manifest last, everything durable, then one rename."""
+        durable.write_new(partial / MANIFEST_FILE, serialize(manifest))
+        durable.sync_folder(partial)
+        final = partial.with_name(partial.name.removeprefix(PARTIAL_PREFIX))
+        durable.rename(partial, final)
+        return final
+
+    def partials(self, folder: Path) -> list[Path]:
+        """What runs that died left in a VM folder. The caller holds the VM's lock, so none of them is alive."""
+        try:
+            return sorted(entry for entry in folder.iterdir() if entry.name.startswith(PARTIAL_PREFIX))
+        except FileNotFoundError:
+            return []
+
+    def discard(self, partial: Path) -> None:
+        """Remove a point that was not published, and the VM's folder when nothing else is in it."""
+        durable.remove_tree(partial)
+        try:
+            partial.parent.rmdir()
+        except OSError:
+            return  # other points are in it
+
+    def _owner(self, folder: Path) -> str | None:
+        """The UUID of the VM whose points a folder holds; None when no manifest tells."""
+        for point in self.points(folder):
+            if isinstance(point, Manifest):
+                return point.vm_uuid
+        return None

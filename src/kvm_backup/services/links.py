@@ -1,0 +1,75 @@
+"""The files that one disk of a point is made of, and the check each link gets before it is used (invariant 4)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvm_backup.domain.errors import BrokenChainError, DamagedPointError
+from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk
+from kvm_backup.engine.capture import Identity
+from kvm_backup.engine.copy import CopyControl
+from kvm_backup.engine.verify import check_image
+from kvm_backup.repository.local import LocalRepository
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One image file of a disk's chain, and the point that it belongs to."""
+
+    manifest: Manifest
+    disk: StoredDisk
+    path: Path
+
+    @property
+    def identity(self) -> Identity:
+        """What the file must say of itself."""
+        parent = self.manifest.parent_identity if self.disk.mode is DiskMode.INCREMENTAL else None
+        return Identity(point=self.manifest.identity, disk=self.disk.target, parent=parent)
+
+
+def disk_links(repository: LocalRepository, chain: list[Manifest], target: str) -> list[Link]:
+    """The files of a disk, full one first, for the last point of `chain`. Raises BrokenChainError."""
+    links: list[Link] = []
+    for manifest in reversed(chain):
+        disk = manifest.disk(target)
+        if disk is None or disk.file is None:
+            raise BrokenChainError(
+                f"{manifest.id} holds no data of disk {target}, which {chain[-1].id} builds on",
+                hint="Restore an older point.",
+                vm=manifest.vm_name,
+            )
+        links.insert(0, Link(manifest, disk, repository.path_of(manifest.id) / disk.file))
+        if disk.mode is not DiskMode.INCREMENTAL:
+            return links
+    raise BrokenChainError(
+        f"the chain of {chain[-1].id} has no full image of disk {target}",
+        hint="Restore an older point.",
+        vm=chain[-1].vm_name,
+    )
+
+
+def seem_intact(repository: LocalRepository, chain: list[Manifest]) -> bool:
+    """Whether every image file of a chain is there with the size it should have; cheap, reads no data."""
+    for manifest in chain:
+        for disk in manifest.disks:
+            if disk.file is None:
+                continue
+            try:
+                status = (repository.path_of(manifest.id) / disk.file).stat(follow_symlinks=False)
+            except OSError:
+                return False
+            if status.st_size != disk.bytes_stored:
+                return False
+    return True
+
+
+def check_link(link: Link, control: CopyControl) -> None:
+    """Read the whole file and compare digest and identity. Raises DamagedPointError."""
+    damage = check_image(
+        link.path, expected_sha256=link.disk.sha256, expected_identity=link.identity, deep=False, control=control
+    )
+    if damage:
+        raise DamagedPointError(
+            f"{link.manifest.id}/{link.disk.file} is damaged: {damage[0].message}",
+            hint="Nothing was written. Restore another point; 'kvm-backup verify --all' tells which are whole.",
+            vm=link.manifest.vm_name,
+        )

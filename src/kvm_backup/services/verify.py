@@ -1,0 +1,161 @@
+"""Verify: is a restore point what it was when it was made, and can it be read to the last cluster?"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kvm_backup import process
+from kvm_backup.domain.errors import DamagedManifestError, DamagedPointError, KvmBackupError, PointNotFoundError
+from kvm_backup.domain.point import DiskMode, Manifest
+from kvm_backup.engine.copy import CopyControl
+from kvm_backup.engine.verify import check_image
+from kvm_backup.repository import durable
+from kvm_backup.repository.local import DamagedPoint, LocalRepository
+from kvm_backup.services.links import Link
+
+_SMALL_FILE_MAX = 256 * 1024 * 1024
+_CHECK_LEAKS_ONLY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong. Offsets are in bytes, where known: in the file, and on the guest's disk."""
+
+    point: str
+    file: str
+    kind: str
+    message: str
+    file_offset: int | None = None
+    disk_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What verifying one point found; it is good when there are no findings."""
+
+    point: str
+    vm: str
+    deep: bool
+    findings: tuple[Finding, ...]
+    bytes_checked: int
+    seconds: float = field(compare=False)
+
+    @property
+    def good(self) -> bool:
+        return not self.findings
+
+
+def verify_points(
+    repository: LocalRepository, points: Iterable[Manifest | DamagedPoint], *, deep: bool, control: CopyControl
+) -> Iterator[Verdict]:
+    """Verify each point by itself: its own files, and that its parent is there and is the right one.
+
+    Parents are verified as points of their own; hand in whole chains for a verdict on a chain.
+    """
+    for point in points:
+        began = time.monotonic()
+        if isinstance(point, DamagedPoint):
+            yield Verdict(
+                point=point.id,
+                vm=point.id.partition("--")[0],
+                deep=deep,
+                findings=(Finding(point.id, "manifest.json", point.error.code, point.error.message),),
+                bytes_checked=0,
+                seconds=time.monotonic() - began,
+            )
+            continue
+        yield Verdict(
+            point=point.id,
+            vm=point.vm_name,
+            deep=deep,
+            findings=tuple(_findings(repository, point, deep, control)),
+            bytes_checked=point.bytes_stored,
+            seconds=time.monotonic() - began,
+        )
+
+
+def chain_of(repository: LocalRepository, point: Manifest) -> list[Manifest | DamagedPoint]:
+    """The point and what it needs, as far as that can be followed, full one first."""
+    links: list[Manifest | DamagedPoint] = [point]
+    while isinstance(first := links[0], Manifest) and first.parent is not None:
+        try:
+            links.insert(0, repository.examine(first.parent))
+        except PointNotFoundError:
+            break
+    return links
+
+
+def _findings(repository: LocalRepository, point: Manifest, deep: bool, control: CopyControl) -> Iterator[Finding]:
+    folder = repository.path_of(point.id)
+    yield from _parent_findings(repository, point)
+    for stored in point.files:
+        problem = _small_file_problem(folder / stored.name, stored.bytes, stored.sha256)
+        if problem:
+            yield Finding(point.id, stored.name, "changed", problem)
+    for disk in point.disks:
+        if disk.file is None:
+            yield from _host_findings(point, Path(disk.host_path or ""), disk.source_format)
+            continue
+        link = Link(point, disk, folder / disk.file)
+        damage = check_image(
+            link.path, expected_sha256=disk.sha256, expected_identity=link.identity, deep=deep, control=control
+        )
+        for item in damage:
+            yield Finding(point.id, disk.file, item.kind, item.message, item.file_offset, item.disk_offset)
+        if not damage:
+            problem = _qemu_img_problem(link.path)
+            if problem:
+                yield Finding(point.id, disk.file, "qemu-img-check", problem)
+
+
+def _parent_findings(repository: LocalRepository, point: Manifest) -> Iterator[Finding]:
+    if point.parent is None:
+        return
+    try:
+        parent = repository.load(point.parent)
+    except PointNotFoundError:
+        yield Finding(point.id, "manifest.json", "parent-missing", f"its parent {point.parent} is not there")
+        return
+    except (DamagedManifestError, DamagedPointError) as error:
+        yield Finding(point.id, "manifest.json", "parent-damaged", f"its parent cannot be read: {error.message}")
+        return
+    if parent.uuid != point.parent_uuid:
+        message = f"{point.parent} is not the point that this one was made on"
+        yield Finding(point.id, "manifest.json", "parent-foreign", message)
+        return
+    for disk in point.disks:
+        held = parent.disk(disk.target)
+        if disk.mode is DiskMode.INCREMENTAL and (held is None or held.file is None):
+            message = f"its parent {point.parent} holds no disk {disk.target}"
+            yield Finding(point.id, disk.file or disk.target, "parent-foreign", message)
+
+
+def _small_file_problem(path: Path, size: int, sha256: str) -> str | None:
+    try:
+        content = durable.read_limited(path, min(size, _SMALL_FILE_MAX))
+    except KvmBackupError as error:
+        return error.message
+    if len(content) != size:
+        return f"it should have {size} bytes"
+    if hashlib.sha256(content).hexdigest() != sha256:
+        return "its content does not match its digest"
+    return None
+
+
+def _host_findings(point: Manifest, path: Path, image_format: str) -> Iterator[Finding]:
+    """A snapshot's disk stays on the host; its image is in use, so only its presence and structure can be checked."""
+    if not path.exists():
+        yield Finding(point.id, str(path), "missing", "the snapshot's image is no longer on this host")
+    elif image_format == "qcow2":
+        problem = _qemu_img_problem(path, "-U")
+        if problem:
+            yield Finding(point.id, str(path), "qemu-img-check", problem)
+
+
+def _qemu_img_problem(path: Path, *options: str) -> str | None:
+    done = process.run(["qemu-img", "check", "-q", *options, "-f", "qcow2", path], check=False, timeout=3600)
+    if done.status in (0, _CHECK_LEAKS_ONLY if options else 0):
+        return None
+    return process.last_line(done.stderr) or process.last_line(done.stdout) or f"qemu-img check: {done.status}"

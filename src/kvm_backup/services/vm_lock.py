@@ -1,0 +1,53 @@
+"""One run at a time on a VM, across processes: flock(2) on a file named after the VM's UUID.
+
+The lock belongs to the open file description, so the guard process, which inherits it, keeps it until the guest
+is clean again even when the run itself was killed.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kvm_backup.domain.errors import VmBusyError
+from kvm_backup.repository.durable import storage_error
+
+_POLL_SECONDS = 0.1
+
+
+@contextmanager
+def hold_vm(folder: Path, vm_name: str, vm_uuid: str, *, wait: float) -> Iterator[int]:
+    """Hold the VM's lock; yields the file descriptor. Waits at most `wait` seconds, then raises VmBusyError."""
+    path = folder / f"{vm_uuid}.lock"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    try:
+        _acquire(descriptor, vm_name, wait)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, vm_name: str, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                raise VmBusyError(
+                    f"another run works on this VM (process {holder})",
+                    hint="Wait until it has ended, then try again.",
+                    vm=vm_name,
+                ) from None
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
