@@ -70,7 +70,7 @@ needs-host: needs-python
 	@scripts/start-libvirt
 
 needs-lab: needs-python
-	@scripts/ensure-packages $(PACKAGES)/runtime.txt $(PACKAGES)/test.txt $(LAB_PACKAGES)
+	@scripts/ensure-packages $(PACKAGES)/runtime.txt $(LAB_PACKAGES)
 	@scripts/start-libvirt
 
 needs-bench:
