@@ -12,14 +12,14 @@ JOBS ?= 2
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 ##@ Try it
-demo: needs-lab ## Back up a real VM, verify it, restore it, boot what was restored
+demo: needs-lab ## Back up a real VM, verify, restore, boot what was restored
 	@scripts/as-root env PYTHONPATH=. $(PY) -m lab.demo $(ARGS)
 
 run: ARGS ?= --help
-run: needs-host ## Run kvm-backup from this tree; with ARGS="vm list" that command
+run: needs-host ## Run kvm-backup $$(ARGS) from this tree (default: --help)
 	@scripts/as-root .venv/bin/kvm-backup $(ARGS)
 
-install: ## Install kvm-backup for all users of this host, in /opt/kvm-backup
+install: ## Install kvm-backup on this host, in /opt/kvm-backup
 	@scripts/install
 
 ##@ Work on it
@@ -46,7 +46,7 @@ bench: needs-lab needs-bench ## Measure beside virtnbdbackup and qemu-img
 lock: needs-python ## Rewrite the lock files; ARGS=--upgrade takes newer versions
 	@scripts/lock $(ARGS)
 
-clean: ## Remove the environment and caches of this tree; never a backup
+clean: ## Remove this tree's environment and caches; never a backup
 	@scripts/as-root rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache src/*.egg-info
 	@scripts/as-root find src tests lab bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
@@ -55,7 +55,7 @@ help: ## Show this list
 	@echo 'KVM Backup: each command installs what it needs when it is missing.'
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\n%s\n' 'ARGS="..." hands options on: make test-unit ARGS="-k qcow2 -x"'
+	@printf '\n%s\n' 'ARGS="..." hands options on: make run ARGS="vm list", make test ARGS="-x"'
 
 # What the commands above need. Each takes milliseconds when nothing is missing.
 needs-python:
