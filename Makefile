@@ -16,7 +16,7 @@ demo: needs-lab ## Back up a real VM, verify, restore, boot what was restored
 	@scripts/as-root env PYTHONPATH=. $(PY) -m lab.demo $(ARGS)
 
 run: ARGS ?= --help
-run: needs-host ## Run kvm-backup $$(ARGS) from this tree (default: --help)
+run: needs-host ## Run kvm-backup from this tree; ARGS says what (default: --help)
 	@scripts/as-root .venv/bin/kvm-backup $(ARGS)
 
 install: ## Install kvm-backup on this host, in /opt/kvm-backup
