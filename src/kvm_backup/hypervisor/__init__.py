@@ -1,1 +1,1 @@
-"""Everything that talks to libvirt and QEMU."""
+"""Everything that talks to libvirt and QEMU: no other package imports libvirt."""

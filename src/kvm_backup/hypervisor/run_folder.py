@@ -1,0 +1,102 @@
+"""Folders in which QEMU, running as its own user, creates a run's socket and scratch files.
+
+A run's folder holds `n` (the NBD socket), `<target>.scratch`, and nothing else; its name is short because the path
+of a unix socket has at most 107 bytes.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from kvm_backup.domain.errors import BadArgumentError, StorageError
+
+MAX_SOCKET_PATH = 107
+"""Bytes of sun_path on Linux, less the closing zero."""
+
+SCRATCH_SUFFIX = ".scratch"
+
+
+def prepare_run_folder(folder: Path, owner: tuple[int, int]) -> Path:
+    """Create `folder` so that QEMU, and nobody but QEMU's group and us, can create files in it.
+
+    `owner` is QEMU's uid and gid (Hypervisor.qemu_owner). The folder becomes ours with QEMU's group, mode 0770;
+    missing parents are made with 0711. Raises StorageError when it cannot be made or QEMU could not reach it.
+    """
+    uid, gid = owner
+    try:
+        for parent in reversed(folder.parents):
+            if not parent.exists():
+                parent.mkdir(mode=0o711, exist_ok=True)
+                parent.chmod(0o711)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(folder, os.geteuid(), gid)
+        folder.chmod(0o770)
+        for parent in folder.resolve().parents:
+            if not _may_enter(parent, uid, gid):
+                raise StorageError(
+                    f"QEMU (uid {uid}) may not enter {parent}, so it cannot create files in {folder}",
+                    hint=f"Allow it: chmod o+x '{parent}'; or choose another folder in the settings.",
+                )
+    except OSError as error:
+        raise StorageError(
+            f"the folder {folder} cannot be prepared: {error.strerror}",
+            hint="Run as root, and check that the file system is mounted read-write.",
+        ) from error
+    return folder
+
+
+def socket_path(folder: Path) -> Path:
+    """The NBD socket of a run. Raises BadArgumentError when its path is too long for a unix socket."""
+    path = folder / "n"
+    check_socket_path(path)
+    return path
+
+
+def check_socket_path(path: Path) -> None:
+    """Raises BadArgumentError when the path does not fit a unix socket's address."""
+    size = len(os.fsencode(path))
+    if size > MAX_SOCKET_PATH:
+        raise BadArgumentError(
+            f"the socket path {path} has {size} bytes, at most {MAX_SOCKET_PATH} are possible",
+            hint="Choose a shorter runtime folder in the settings.",
+        )
+
+
+def scratch_path(folder: Path, target: str) -> Path:
+    """The scratch file of one disk. Raises BadArgumentError for a target that is not a plain name."""
+    if not target or "/" in target or "\0" in target or target.startswith("."):
+        raise BadArgumentError(
+            f"the disk name {target!r} cannot be part of a file name", hint="Rename the disk's target in the VM."
+        )
+    return folder / f"{target}{SCRATCH_SUFFIX}"
+
+
+def remains(folder: Path) -> Iterator[Path]:
+    """Sockets and scratch files in a run's folder; other files are not ours to judge."""
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            with suppress(OSError):
+                mode = path.lstat().st_mode
+                if stat.S_ISSOCK(mode) or (stat.S_ISREG(mode) and path.name.endswith(SCRATCH_SUFFIX)):
+                    yield path
+
+
+def clear(folder: Path) -> None:
+    """Remove a run's sockets and scratch files, then the folder when it is empty. Never raises OSError."""
+    for path in remains(folder):
+        with suppress(OSError):
+            path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _may_enter(folder: Path, uid: int, gid: int) -> bool:
+    status = folder.stat()
+    if uid in (0, status.st_uid):
+        return uid == 0 or bool(status.st_mode & stat.S_IXUSR)
+    if gid == status.st_gid:
+        return bool(status.st_mode & stat.S_IXGRP)
+    return bool(status.st_mode & stat.S_IXOTH)
