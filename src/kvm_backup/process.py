@@ -21,6 +21,10 @@ PACKAGES = {
 """Which Debian package brings a program; shown as the hint."""
 
 
+Program = subprocess.Popen[str]
+"""A program that `start` started."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     """What a program that ended left behind."""
@@ -70,7 +74,7 @@ def start(
     pass_fds: Sequence[int] = (),
     stdin: int | None = subprocess.DEVNULL,
     own_session: bool = False,
-) -> subprocess.Popen[str]:
+) -> Program:
     """Start a program that goes on beside us; its stderr is a pipe. Raises ToolMissingError."""
     words = [str(word) for word in argv]
     try:
@@ -86,6 +90,16 @@ def start(
         )
     except FileNotFoundError as error:
         raise _missing(words[0]) from error
+
+
+def finish(program: Program, timeout: float) -> str:
+    """Wait for a program that was told to end, kill it after `timeout` seconds; returns what it said on stderr."""
+    try:
+        said = program.communicate(timeout=timeout)[1]
+    except subprocess.TimeoutExpired:
+        program.kill()
+        said = program.communicate()[1]
+    return said or ""
 
 
 def last_line(text: str) -> str:

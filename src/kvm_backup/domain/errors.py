@@ -103,6 +103,12 @@ class HypervisorError(KvmBackupError):
     code = "hypervisor-error"
 
 
+class CheckpointUnusableError(HypervisorError):
+    """The checkpoint an incremental would start from is gone, or its bitmap is missing or broken."""
+
+    code = "checkpoint-unusable"
+
+
 class ToolMissingError(KvmBackupError):
     """A program that the host should have is not installed."""
 

@@ -8,7 +8,7 @@ put back to libvirt's default afterwards. A freeze that timed out may still happ
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -136,11 +136,9 @@ def _answers_within(domain: Any, timeout: float) -> Iterator[None]:
     try:
         yield
     finally:
-        try:
+        # It fails when the VM was shut down meanwhile, and then the limit is gone with it.
+        with suppress(libvirt.libvirtError):
             domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
-        except libvirt.libvirtError:
-            # The VM was shut down meanwhile, and the limit with it.
-            pass
 
 
 def _seconds(timeout: float) -> int:

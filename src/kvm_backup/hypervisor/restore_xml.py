@@ -117,7 +117,7 @@ def _replace_disks(devices: ET.Element, disk_paths: Mapping[str, tuple[str, str]
 
 
 def _put_on_file(disk: ET.Element, path: str, image_format: str) -> None:
-    # What was read through QEMU is decrypted and in one layer: encryption, credentials, slices go with the old source.
+    # What was read through QEMU is decrypted and in one layer: encryption and credentials go with the old source.
     disk.set("type", "file")
     _drop(disk, "backingStore", "mirror", "auth", "encryption")
     driver = disk.find("driver")
