@@ -1,6 +1,8 @@
 """libvirt on this host: connects, starts it where it is not running, restarts it for fault tests."""
 
+import grp
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -24,6 +26,7 @@ def connect() -> libvirt.virConnect:
 
 def running_libvirtd() -> None:
     """Make sure that libvirtd and virtlogd run, with or without systemd; to start them needs root. LabError."""
+    _give_kvm_to_its_group()
     if _answers():
         return
     if _systemd_runs():
@@ -52,6 +55,24 @@ def restart_libvirtd() -> None:
             time.sleep(0.05)
         run(["libvirtd", "-d"])
     _wait_until_it_answers()
+
+
+def _give_kvm_to_its_group() -> None:
+    """Do for /dev/kvm what udev does, where no udev runs.
+
+    libvirtd asks QEMU as root what the host can do, and then looks whether QEMU's user may open /dev/kvm. When only
+    root may, it takes its answer for outdated, and asks QEMU again in every call: half a minute to define a VM.
+    """
+    device = Path("/dev/kvm")
+    if os.geteuid() != 0 or _systemd_runs() or not device.exists():
+        return
+    try:
+        group = grp.getgrnam("kvm").gr_gid
+    except KeyError:
+        return
+    if device.stat().st_gid != group:
+        shutil.chown(device, group=group)
+        device.chmod(0o660)
 
 
 def _answers() -> bool:
