@@ -5,8 +5,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from kvm_backup.domain import errors
+from kvm_backup.domain.point import Demotion, LeftOutDisk, Manifest, StoredDisk, StoredFile
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -145,3 +147,9 @@ def test_every_script_is_executable_and_stops_at_the_first_failure() -> None:
         if not path.stat().st_mode & 0o111 or "\nset -euo pipefail\n" not in path.read_text()
     ]
     assert careless == []
+
+
+@pytest.mark.parametrize("model", [Manifest, StoredDisk, StoredFile, LeftOutDisk, Demotion])
+def test_every_field_of_a_manifest_is_in_the_description_of_the_format(model: type[BaseModel]) -> None:
+    described = set(re.findall(r"`([a-z_0-9]+)`", (ROOT / "docs/repository-format.md").read_text()))
+    assert set(model.model_fields) - described == set()
