@@ -15,7 +15,10 @@ from kvm_backup.domain.errors import SettingsError
 from kvm_backup.domain.sizes import parse_size
 
 FILE_NAME = "kvm-backup.toml"
-FILE_VARIABLE = "KVM_BACKUP_CONFIG"
+PREFIX = "KVM_BACKUP_"
+FILE_VARIABLE = f"{PREFIX}CONFIG"
+OTHER_VARIABLES = frozenset({"CONFIG", "DEBUG"})
+"""Variables that are no settings: where the settings are, and whether unexpected errors show a traceback."""
 DEFAULT_REPOSITORY = "default"
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
@@ -79,9 +82,7 @@ def _default_state_dir() -> Path:
 class Settings(BaseSettings):
     """All settings, with their defaults. Sizes are in bytes, times in seconds."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="KVM_BACKUP_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     state_dir: Path = Field(default_factory=_default_state_dir)
     scratch_dir: Path | None = None
@@ -179,6 +180,13 @@ def load() -> Settings:
         raise SettingsError(
             f"a KVM_BACKUP_… variable cannot be used: {error}", hint="docs/settings.md shows how each is written."
         ) from error
+
+
+def unknown_variables() -> list[str]:
+    """KVM_BACKUP_… variables that name no setting: most likely a misspelling."""
+    known = {name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
+    names = [name.removeprefix(PREFIX) for name in os.environ if name.startswith(PREFIX)]
+    return sorted(f"{PREFIX}{name}" for name in names if name.split("__")[0] not in known)
 
 
 def _in_words(problem: Any) -> str:

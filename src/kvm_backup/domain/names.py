@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 
 STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
+STAMP_LENGTH = 16
 STAMP_PATTERN = r"[0-9]{8}T[0-9]{6}Z"
 FOLDER_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._+=@-]{0,119}--[0-9a-f]{8}(?:[0-9a-f-]{28})?"
 POINT_ID_PATTERN = rf"{FOLDER_PATTERN}/{STAMP_PATTERN}"

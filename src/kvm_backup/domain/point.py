@@ -96,7 +96,8 @@ class StoredDisk(_Frozen):
     """The image format on the host (qcow2, raw): what an in-place restore writes again."""
     source_path: ShortText | None
     file: FileName | None = None
-    sha256: Sha256 | None = None
+    image_sha256: Sha256 | None = None
+    """SHA-256 over the image's bytes from its second 64 KiB cluster to the end, then its first cluster."""
     bytes_read: Bytes = 0
     bytes_stored: Bytes = 0
     host_path: ShortText | None = None
@@ -106,8 +107,8 @@ class StoredDisk(_Frozen):
         if self.mode is DiskMode.HOST:
             if self.host_path is None or self.file is not None:
                 raise ValueError("a disk on the host has host_path and no file")
-        elif self.file is None or self.sha256 is None or self.host_path is not None:
-            raise ValueError("a stored disk has file and sha256 and no host_path")
+        elif self.file is None or self.image_sha256 is None or self.host_path is not None:
+            raise ValueError("a stored disk has file and image_sha256 and no host_path")
         return self
 
 

@@ -26,6 +26,8 @@ class Vm:
     nvram: str | None = None
     tpm_state: str | None = None
     """Folder of an emulated TPM's persistent state."""
+    clean_shutdown: bool = False
+    """It is off because its guest shut itself down, so that its file systems were unmounted."""
 
     @property
     def has_qemu(self) -> bool:

@@ -92,6 +92,15 @@ def delete_checkpoint(hypervisor: Hypervisor, vm: str, name: str) -> None:
         _forget(record, seen)
 
 
+def forget_checkpoints(hypervisor: Hypervisor, vm: str) -> None:
+    """Drop libvirt's records of all checkpoints of a VM that is off and whose disks are being replaced."""
+    seen = hypervisor.vm(vm)
+    for checkpoint in reversed(list_checkpoints(hypervisor, vm)):
+        record = _record(hypervisor, seen, checkpoint.name)
+        if record is not None:
+            _forget(record, seen)
+
+
 def _remove_from_qemu(hypervisor: Hypervisor, vm: Vm, name: str) -> None:
     for node in bitmaps.nodes_with_bitmap(hypervisor, vm, name):
         # A lower layer is open read-only; a bitmap that stays there is harmless without its part in the top layer.

@@ -223,6 +223,7 @@ def _vm(domain: Any) -> Vm:
         disks=tuple(_measured(domain, disk) for disk in described.disks),
         nvram=described.nvram,
         tpm_state=described.tpm_state,
+        clean_shutdown=domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN],
     )
 
 

@@ -107,6 +107,14 @@ def delete_snapshot(hypervisor: Hypervisor, vm: str, name: str) -> None:
         raise mapped from error
 
 
+def forget_snapshots(hypervisor: Hypervisor, vm: str) -> None:
+    """Drop libvirt's records of all snapshots of a VM that is off and whose disks are being replaced; files stay."""
+    domain = hypervisor.domain(vm)
+    with translated(vm):
+        for snapshot in reversed(domain.listAllSnapshots(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL)):
+            snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
+
+
 def parse_snapshot(xml: str) -> Snapshot | None:
     """Parse what virDomainSnapshotGetXMLDesc returns; None when it is not an external disk-only snapshot."""
     root = safe_xml.parse(xml, root="domainsnapshot")

@@ -14,11 +14,15 @@ def write_new(path: Path, content: bytes) -> str:
     """Create a file that must not exist yet, fsynced; returns its SHA-256 in hex. Raises StorageError."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        path.unlink(missing_ok=True)
         raise storage_error(error, path) from error
     return hashlib.sha256(content).hexdigest()
 

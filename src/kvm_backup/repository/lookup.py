@@ -15,15 +15,9 @@ def find_point(repository: LocalRepository, reference: str) -> Manifest:
     point that is there but damaged.
     """
     vm, _, moment = reference.rpartition("/")
-    candidates: list[Manifest | DamagedPoint] = []
-    for folder in repository.folders():
-        if vm and vm != folder.name and not folder.name.startswith(f"{vm}--"):
-            found = [point for point in repository.points(folder) if _is_of_vm(point, vm)]
-        else:
-            found = list(repository.points(folder))
-        candidates += found
+    candidates = points_of_vm(repository, vm) if vm else list(repository.all_points())
     if moment == NEWEST:
-        matches = candidates[-1:] if vm else []
+        matches = sorted(candidates, key=lambda point: point.id.split("/")[1])[-1:] if vm else []
     else:
         matches = [point for point in candidates if point.id.split("/")[1].startswith(moment)] if moment else []
     if len(matches) != 1:
@@ -33,6 +27,17 @@ def find_point(repository: LocalRepository, reference: str) -> Manifest:
     if isinstance(match, DamagedPoint):
         raise match.error
     return match
+
+
+def points_of_vm(repository: LocalRepository, vm: str) -> list[Manifest | DamagedPoint]:
+    """The points of one VM, oldest first; `vm` is its name, its UUID or its folder."""
+    found: list[Manifest | DamagedPoint] = []
+    for folder in repository.folders():
+        if vm == folder.name or folder.name.startswith(f"{vm}--"):
+            found += repository.points(folder)
+        else:
+            found += [point for point in repository.points(folder) if _is_of_vm(point, vm)]
+    return found
 
 
 def _is_of_vm(point: Manifest | DamagedPoint, vm: str) -> bool:

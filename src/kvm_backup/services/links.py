@@ -5,8 +5,8 @@ from pathlib import Path
 
 from kvm_backup.domain.errors import BrokenChainError, DamagedPointError
 from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk
-from kvm_backup.engine.capture import Identity
 from kvm_backup.engine.copy import CopyControl
+from kvm_backup.engine.qcow2.format import Identity
 from kvm_backup.engine.verify import check_image
 from kvm_backup.repository.local import LocalRepository
 
@@ -65,7 +65,11 @@ def seem_intact(repository: LocalRepository, chain: list[Manifest]) -> bool:
 def check_link(link: Link, control: CopyControl) -> None:
     """Read the whole file and compare digest and identity. Raises DamagedPointError."""
     damage = check_image(
-        link.path, expected_sha256=link.disk.sha256, expected_identity=link.identity, deep=False, control=control
+        link.path,
+        expected_sha256=link.disk.image_sha256,
+        expected_identity=link.identity,
+        deep=False,
+        control=control,
     )
     if damage:
         raise DamagedPointError(

@@ -100,7 +100,7 @@ def _findings(repository: LocalRepository, point: Manifest, deep: bool, control:
             continue
         link = Link(point, disk, folder / disk.file)
         damage = check_image(
-            link.path, expected_sha256=disk.sha256, expected_identity=link.identity, deep=deep, control=control
+            link.path, expected_sha256=disk.image_sha256, expected_identity=link.identity, deep=deep, control=control
         )
         for item in damage:
             yield Finding(point.id, disk.file, item.kind, item.message, item.file_offset, item.disk_offset)

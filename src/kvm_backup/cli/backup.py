@@ -1,0 +1,81 @@
+"""kvm-backup backup"""
+
+from typing import Annotated
+
+import typer
+
+from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
+from kvm_backup.cli.output import cell, console, print_error
+from kvm_backup.cli.progress import EventView
+from kvm_backup.domain.errors import (
+    EXIT_DONE,
+    EXIT_SOME_FAILED,
+    BadArgumentError,
+    KvmBackupError,
+)
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.sizes import show_size
+from kvm_backup.services import events
+
+
+def backup(
+    vms: Annotated[list[str] | None, typer.Argument(metavar="VM...", help="Names or UUIDs.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every VM of this host.")] = False,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            "--mode",
+            help="incremental: what changed since the last point, full when there is none to build on;"
+            " full: everything; snapshot: a libvirt snapshot kept on this host.",
+        ),
+    ] = Mode.INCREMENTAL,
+    repository: RepositoryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a restore point of each VM, running or not, without downtime."""
+    parts = application()
+    if bool(vms) == every:
+        raise BadArgumentError(
+            "name the VMs to back up, or give --all", hint="'kvm-backup vm list' shows their names."
+        )
+    names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
+    store = parts.repository(repository)
+    errors: list[KvmBackupError] = []
+    with EventView(json_lines=json) as view:
+        service = parts.backup_service(store, view, stop_requested)
+        for name in names:
+            finished, error = service.run(name, mode)
+            if error is not None:
+                errors.append(error)
+                if not json:
+                    print_error(error)
+            elif not json:
+                console().print(_line(finished))
+            if stop_requested():
+                break
+    raise typer.Exit(_exit_code(errors, len(names)))
+
+
+def _exit_code(errors: list[KvmBackupError], asked: int) -> int:
+    if not errors:
+        return EXIT_DONE
+    if len(errors) < asked:
+        return EXIT_SOME_FAILED
+    codes = {error.exit_code for error in errors}
+    return codes.pop() if len(codes) == 1 else EXIT_SOME_FAILED
+
+
+def _line(finished: events.Finished) -> str:
+    rate = finished.bytes_read / finished.seconds if finished.seconds else 0
+    why = f"\n  full because {cell(finished.detail)}" if finished.detail else ""
+    figures = (
+        ""
+        if finished.mode == Mode.SNAPSHOT
+        else f", read {show_size(finished.bytes_read)}, stored {show_size(finished.bytes_stored)}"
+    )
+    return (
+        f"[green]✓[/green] {cell(finished.vm)}: {finished.mode} point {cell(finished.point)}\n"
+        f"  {finished.consistency}-consistent{figures} in {finished.seconds:.1f} s"
+        + (f" ({show_size(rate)}/s)" if figures else "")
+        + why
+    )

@@ -1,0 +1,41 @@
+"""What every command shares: the application, and the wish to stop."""
+
+import signal
+import threading
+from functools import cache
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from kvm_backup.bootstrap import Application
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+RepositoryOption = Annotated[
+    str | None, typer.Option("--repository", "-r", metavar="NAME", help="Which repository: a name, or a path.")
+]
+
+_stop = threading.Event()
+
+
+@cache
+def application() -> Application:
+    """The application of this process. Raises SettingsError."""
+    return Application.from_environment()
+
+
+def stop_requested() -> bool:
+    """Whether the user pressed Ctrl-C or the process was asked to end."""
+    return _stop.is_set()
+
+
+def stop_on_signals() -> None:
+    """The first signal lets the run end cleanly; a second Ctrl-C interrupts at once."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    if _stop.is_set() and number == signal.SIGINT:
+        raise KeyboardInterrupt
+    _stop.set()

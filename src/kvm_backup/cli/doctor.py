@@ -1,0 +1,86 @@
+"""kvm-backup doctor"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from kvm_backup.bootstrap import Application
+from kvm_backup.cli.context import JsonOption, application
+from kvm_backup.cli.output import cell, console, print_json
+from kvm_backup.config.settings import settings_file, unknown_variables
+from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services.doctor import (
+    Check,
+    Health,
+    Remains,
+    check_folders,
+    check_hypervisor,
+    check_programs,
+    find_remains,
+)
+
+_MARKS = {Health.OK: "[green]✓[/green]", Health.WARNING: "[yellow]![/yellow]", Health.PROBLEM: "[red]✗[/red]"}
+
+
+def doctor(
+    clean: Annotated[bool, typer.Option("--clean", help="Remove what dead runs left behind.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Say what is installed, missing, misconfigured or left behind by runs that died."""
+    parts = application()
+    checks = [*check_programs(), *_check_settings(), *check_hypervisor(lambda: parts.hypervisor)]
+    remains: list[Remains] = []
+    if not any(check.name == "libvirt" and check.health is Health.PROBLEM for check in checks):
+        openers = _openers(parts)
+        checks += check_folders(parts.hypervisor, parts.folders, openers, parts.settings.backup.space_reserve)
+        remains = list(find_remains(parts.hypervisor, parts.folders, _usable(openers), clean=clean))
+    sick = any(check.health is Health.PROBLEM for check in checks) or any(not one.removed for one in remains)
+    if json:
+        print_json({"checks": [asdict(check) for check in checks], "leftovers": [asdict(one) for one in remains]})
+    else:
+        _show(checks, remains)
+    raise typer.Exit(EXIT_FAILED if sick else EXIT_DONE)
+
+
+def _openers(parts: Application) -> list[Callable[[], LocalRepository]]:
+    return [partial(parts.repository, name) for name in parts.settings.repositories()]
+
+
+def _usable(openers: list[Callable[[], LocalRepository]]) -> list[LocalRepository]:
+    found = []
+    for opener in openers:
+        try:
+            found.append(opener())
+        except KvmBackupError:
+            continue  # reported as a check
+    return found
+
+
+def _check_settings() -> list[Check]:
+    path = settings_file()
+    checks = [Check("settings", Health.OK, str(path) if path else "defaults (no settings file)")]
+    checks += [
+        Check("settings", Health.WARNING, f"{name} is no setting and has no effect", "See docs/settings.md.")
+        for name in unknown_variables()
+    ]
+    return checks
+
+
+def _show(checks: list[Check], remains: list[Remains]) -> None:
+    out = console()
+    for check in checks:
+        out.print(f"{_MARKS[check.health]} {cell(check.name)}: {cell(check.detail)}")
+        if check.hint:
+            out.print(f"    HINT: {cell(check.hint)}")
+    for one in remains:
+        state = "removed" if one.removed else f"could not be removed: {one.error}" if one.error else "left behind"
+        mark = _MARKS[Health.OK if one.removed else Health.WARNING]
+        out.print(f"{mark} {cell(one.vm)}: {cell(one.detail)} ({cell(one.name)}) - {cell(state)}")
+    if any(not one.removed and not one.error for one in remains):
+        out.print("    HINT: 'kvm-backup doctor --clean' removes this; so does the next backup of the VM.")
+    if not remains:
+        out.print(f"{_MARKS[Health.OK]} nothing is left behind by earlier runs")

@@ -1,0 +1,91 @@
+"""Events of a run on the screen: a progress bar, lines of JSON, or quiet."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from kvm_backup.cli.output import cell, print_json_line, printable
+from kvm_backup.services import events
+
+_WORDS = {
+    events.Step.PREPARE: "preparing",
+    events.Step.BEGIN: "starting the backup job",
+    events.Step.COPY: "copying",
+    events.Step.PUBLISH: "publishing",
+    events.Step.ADVANCE: "finishing",
+    events.Step.VERIFY: "checking",
+    events.Step.RESTORE: "restoring",
+}
+
+
+class EventView:
+    """A listener for events; use it as a context manager."""
+
+    def __init__(self, *, json_lines: bool) -> None:
+        self._json_lines = json_lines
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def __call__(self, event: events.Event) -> None:
+        if self._json_lines:
+            print_json_line(event.as_json())
+        elif isinstance(event, events.Notice):
+            self._say(f"{event.vm}: {event.message}")
+        elif sys.stdout.isatty():
+            self._show(event)
+
+    def _show(self, event: events.Event) -> None:
+        # The bar starts with the first step, so that questions before it are asked on a quiet screen.
+        if self._progress is None:
+            self._progress = _bar()
+            self._progress.start()
+        progress = self._progress
+        if isinstance(event, events.StepStarted):
+            if self._task is not None:
+                progress.remove_task(self._task)
+            self._task = progress.add_task(f"{cell(event.vm)}: {_WORDS[event.step]}", total=None)
+        elif isinstance(event, events.Progress) and self._task is not None:
+            progress.update(self._task, completed=event.done, total=max(event.total, event.done, 1))
+        elif isinstance(event, events.Finished) and self._task is not None:
+            progress.remove_task(self._task)
+            self._task = None
+
+    def _say(self, message: str) -> None:
+        if self._progress:
+            self._progress.console.print(f"[yellow]note:[/yellow] {cell(message)}")
+        else:
+            sys.stderr.write(f"note: {printable(message)}\n")
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(),
+        transient=True,
+    )

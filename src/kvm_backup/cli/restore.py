@@ -1,0 +1,102 @@
+"""kvm-backup restore"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
+from kvm_backup.cli.output import cell, console, print_json_line, printable
+from kvm_backup.cli.progress import EventView
+from kvm_backup.domain.errors import BadArgumentError
+from kvm_backup.domain.sizes import show_size
+from kvm_backup.repository.lookup import find_point
+from kvm_backup.services.restore import restore_as_new_vm, restore_to_folder
+from kvm_backup.services.restore_disks import Restored
+from kvm_backup.services.restore_in_place import restore_in_place
+from kvm_backup.services.vm_lock import hold_vm
+
+
+def restore(
+    point: Annotated[str, typer.Argument(metavar="POINT", help="Its id, VM/STAMP, or VM/latest.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Write disks and XML there.")] = None,
+    image_format: Annotated[
+        Literal["qcow2", "raw"], typer.Option("--format", help="Image format of --to.")
+    ] = "qcow2",
+    new_name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Make a new VM.")] = None,
+    disks_in: Annotated[
+        Path | None, typer.Option("--disks-in", metavar="DIR", help="Where --as puts the disks of the new VM.")
+    ] = None,
+    start: Annotated[bool, typer.Option("--start", help="Start the new VM.")] = False,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Bring the VM itself back to this point.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="With --in-place: stop the VM when it runs.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --in-place: do not ask.")] = False,
+    repository: RepositoryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Restore any point: to a folder, as a new VM, or in place."""
+    if (to is not None) + (new_name is not None) + in_place != 1:
+        raise BadArgumentError(
+            "say where to: --to DIR, --as NAME or --in-place", hint="'kvm-backup restore --help' explains each."
+        )
+    if (stop or yes) and not in_place:
+        raise BadArgumentError("--stop and --yes go with --in-place", hint="Leave them out.")
+    if (start or disks_in) and new_name is None:
+        raise BadArgumentError("--start and --disks-in go with --as", hint="Leave them out.")
+    parts = application()
+    store = parts.repository(repository)
+    manifest = find_point(store, point)
+    with EventView(json_lines=json) as view:
+        if to is not None:
+            done = restore_to_folder(
+                store, manifest, to.absolute(), image_format, listener=view, stop_requested=stop_requested
+            )
+        elif new_name is not None:
+            done = restore_as_new_vm(
+                store,
+                manifest,
+                new_name,
+                hypervisor=parts.hypervisor,
+                folder=disks_in.absolute() if disks_in else None,
+                start=start,
+                listener=view,
+                stop_requested=stop_requested,
+            )
+        else:
+            wait = parts.settings.backup.lock_wait
+            with hold_vm(parts.folders.locks, manifest.vm_name, manifest.vm_uuid, wait=wait):
+                done = restore_in_place(
+                    store,
+                    manifest,
+                    hypervisor=parts.hypervisor,
+                    stop=stop,
+                    confirm=(lambda _question: True) if yes else _ask,
+                    listener=view,
+                    stop_requested=stop_requested,
+                )
+    if json:
+        print_json_line({"event": "restored"} | asdict(done))
+    else:
+        _show(done)
+
+
+def _ask(question: str) -> bool:
+    """Asks on the terminal; without one nobody can agree."""
+    if not sys.stdin.isatty():
+        return False
+    return typer.confirm(printable(question), default=False)
+
+
+def _show(done: Restored) -> None:
+    out = console()
+    written = sum(disk.bytes_written for disk in done.disks)
+    where = f" as VM {cell(done.name)}" if done.name else ""
+    out.print(f"[green]✓[/green] {cell(done.point)} restored{where}: {show_size(written)} in {done.seconds:.1f} s")
+    for disk in done.disks:
+        out.print(f"  {cell(disk.disk)}: {cell(disk.path)} ({disk.image_format}, {show_size(disk.virtual_size)})")
+    for file in done.files:
+        out.print(f"  {cell(file)}")
+    for notice in done.notices:
+        out.print(f"[yellow]note:[/yellow] {cell(notice)}")

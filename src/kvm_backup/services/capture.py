@@ -1,0 +1,85 @@
+"""Copy a session's disks into the hidden folder of a point."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from kvm_backup.domain.errors import KvmBackupError, SourceReadError
+from kvm_backup.domain.names import disk_file
+from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk
+from kvm_backup.engine.capture import capture_disk, planned_bytes
+from kvm_backup.engine.qcow2.format import Identity
+from kvm_backup.services.control import RunControl
+from kvm_backup.services.plan import Plan, PlannedDisk
+from kvm_backup.services.session import Session
+
+
+def capture_disks(
+    session: Session,
+    plan: Plan,
+    folder: Path,
+    *,
+    identity: str,
+    level: int,
+    make_control: Callable[[int], RunControl],
+) -> tuple[StoredDisk, ...]:
+    """Write every disk of the plan to a file in `folder`; `make_control` is given the total of bytes to read.
+
+    Raises SourceReadError, VmStateChangedError, NoSpaceError, StorageError, CancelledError.
+    """
+    with ExitStack() as open_sources:
+        try:
+            sources = {
+                planned.disk.target: open_sources.enter_context(session.connect(planned.disk.target))
+                for planned in plan.disks
+            }
+            control = make_control(sum(planned_bytes(source) for source in sources.values()))
+            stored = []
+            for planned in plan.disks:
+                target = planned.disk.target
+                path = folder / disk_file(target)
+                parent = plan.parent if planned.mode is DiskMode.INCREMENTAL else None
+                image = capture_disk(
+                    sources[target],
+                    path,
+                    identity=Identity(identity, target, parent.identity if parent else None),
+                    backing_file=_backing_file(parent, target) if parent else None,
+                    control=control,
+                    level=level,
+                )
+                stored.append(
+                    _stored(
+                        planned, path.name, image.virtual_size, image.bytes_read, image.bytes_stored, image.sha256
+                    )
+                )
+            control.finish()
+            session.still_there()
+        except SourceReadError:
+            # When the VM went away, that is the cause to report, not the connection that broke with it.
+            session.still_there()
+            raise
+    return tuple(stored)
+
+
+def _backing_file(parent: Manifest, target: str) -> str:
+    held = parent.disk(target)
+    if held is None or held.file is None:
+        raise KvmBackupError(f"the parent {parent.id} holds no disk {target}", hint="Take a full backup.")
+    return f"../{parent.stamp}/{held.file}"
+
+
+def _stored(
+    planned: PlannedDisk, file: str, virtual_size: int, bytes_read: int, bytes_stored: int, sha256: str
+) -> StoredDisk:
+    disk = planned.disk
+    return StoredDisk(
+        target=disk.target,
+        mode=planned.mode,
+        virtual_size=virtual_size,
+        source_format=disk.format,
+        source_path=disk.path,
+        file=file,
+        image_sha256=sha256,
+        bytes_read=bytes_read,
+        bytes_stored=bytes_stored,
+    )

@@ -1,0 +1,15 @@
+"""What a backup of one VM may vary in."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOptions:
+    """Times in seconds, sizes in bytes. `freeze_timeout` None leaves the file systems alone."""
+
+    freeze_timeout: float | None
+    compression_level: int
+    space_reserve: int
+    lock_wait: float
+    excluded_disks: frozenset[str]
+    snapshots_kept: int

@@ -1,0 +1,58 @@
+"""Is every file of a repository accounted for? Looks at names, sizes and manifests; reads no disk data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvm_backup.domain.errors import BrokenChainError
+from kvm_backup.domain.names import PARTIAL_PREFIX, is_stamp
+from kvm_backup.domain.point import MANIFEST_FILE, Manifest
+from kvm_backup.repository.local import REPOSITORY_FILE, DamagedPoint, LocalRepository
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """Something that is not as it should be."""
+
+    path: Path
+    problem: str
+
+
+def check_repository(repository: LocalRepository) -> Iterator[Oddity]:
+    """Everything that is missing, damaged, of the wrong size, or not ours."""
+    known = {folder.name for folder in repository.folders()} | {REPOSITORY_FILE}
+    for entry in sorted(repository.root.iterdir()):
+        if entry.name not in known:
+            yield Oddity(entry, "is not part of a repository")
+    for folder in repository.folders():
+        for entry in sorted(folder.iterdir()):
+            if entry.name.startswith(PARTIAL_PREFIX):
+                yield Oddity(
+                    entry, "is an unfinished point; 'kvm-backup doctor --clean' removes it if its run is dead"
+                )
+            elif not is_stamp(entry.name):
+                yield Oddity(entry, "is not a restore point")
+        for point in repository.points(folder):
+            yield from _check_point(repository, point)
+
+
+def _check_point(repository: LocalRepository, point: Manifest | DamagedPoint) -> Iterator[Oddity]:
+    if isinstance(point, DamagedPoint):
+        yield Oddity(point.path, point.error.message)
+        return
+    folder = repository.path_of(point.id)
+    expected = {stored.name: stored.bytes for stored in point.files}
+    expected |= {disk.file: disk.bytes_stored for disk in point.disks if disk.file}
+    for name, size in expected.items():
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            yield Oddity(path, "is missing")
+        elif path.stat().st_size != size:
+            yield Oddity(path, f"has {path.stat().st_size} bytes, the manifest says {size}")
+    for entry in sorted(folder.iterdir()):
+        if entry.name not in expected and entry.name != MANIFEST_FILE:
+            yield Oddity(entry, "is not named in the manifest")
+    try:
+        repository.chain(point)
+    except BrokenChainError as error:
+        yield Oddity(folder, error.message)

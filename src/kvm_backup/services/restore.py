@@ -1,0 +1,172 @@
+"""Restore a point to a folder, or as a new VM. In place: restore_in_place.py."""
+
+import contextlib
+import secrets
+import time
+import uuid as uuids
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from kvm_backup.domain.errors import BadArgumentError, StorageError, TargetExistsError, VmNotFoundError
+from kvm_backup.domain.point import MANIFEST_FILE, NVRAM_FILE, TPM_FILE, Manifest, serialize
+from kvm_backup.hypervisor.connection import Hypervisor
+from kvm_backup.hypervisor.domain_xml import describe
+from kvm_backup.hypervisor.restore_xml import as_new_vm, check_vm_name, new_macs
+from kvm_backup.repository import durable
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services.events import Listener
+from kvm_backup.services.restore_disks import (
+    DiskTarget,
+    ImageFormat,
+    PointReader,
+    Restored,
+    refuse_existing,
+    require_space,
+    unpack_tpm,
+)
+
+IMAGE_FOLDER = Path("/var/lib/libvirt/images")
+NVRAM_FOLDER = Path("/var/lib/libvirt/qemu/nvram")
+_SUFFIX: dict[str, str] = {"qcow2": "qcow2", "raw": "img"}
+
+
+def restore_to_folder(
+    repository: LocalRepository,
+    manifest: Manifest,
+    folder: Path,
+    image_format: ImageFormat,
+    *,
+    listener: Listener,
+    stop_requested: Callable[[], bool],
+) -> Restored:
+    """Write a point's disks, XML and firmware state into a folder.
+
+    Nothing that is there is overwritten; what was written is removed again when the restore fails.
+    Raises TargetExistsError, NoSpaceError, DamagedPointError, BrokenChainError, StorageError.
+    """
+    began = time.monotonic()
+    reader = PointReader(repository, manifest, listener, stop_requested)
+    targets = [
+        DiskTarget(disk.target, folder / f"{disk.target}.{_SUFFIX[image_format]}", image_format)
+        for disk in manifest.disks
+    ]
+    others = {stored.name: reader.small_file(stored.name) for stored in manifest.files}
+    others[MANIFEST_FILE] = serialize(manifest)
+    refuse_existing([target.path for target in targets] + [folder / name for name in others])
+    require_space(folder, sum(reader.planned_bytes(disk.target) for disk in manifest.disks))
+    reader.check_links()
+    with _undo_on_failure() as undo:
+        _make_folder(folder, undo)
+        disks = reader.write_disks(targets, lambda path: _unlink_on_failure(undo, path))
+        for name, content in others.items():
+            durable.write_new(folder / name, content)
+            _unlink_on_failure(undo, folder / name)
+        durable.sync_folder(folder)
+    return Restored(
+        manifest.id, manifest.vm_name, disks, tuple(str(folder / name) for name in others), time.monotonic() - began
+    )
+
+
+def restore_as_new_vm(
+    repository: LocalRepository,
+    manifest: Manifest,
+    name: str,
+    *,
+    hypervisor: Hypervisor,
+    folder: Path | None,
+    start: bool,
+    listener: Listener,
+    stop_requested: Callable[[], bool],
+) -> Restored:
+    """Make a VM of another name, UUID and MAC addresses from a point.
+
+    Its disks are named after it and go to `folder`, by default libvirt's image folder. Name, files and space are
+    checked before anything is written; when it fails, no file and no definition stays.
+    """
+    began = time.monotonic()
+    check_vm_name(name)
+    _refuse_known_vm(hypervisor, name)
+    images = IMAGE_FOLDER if folder is None else folder
+    new_uuid = str(uuids.uuid4())
+    reader = PointReader(repository, manifest, listener, stop_requested)
+    xml = reader.domain_xml()
+    stem = _file_stem(name)
+    targets = [DiskTarget(disk.target, images / f"{stem}-{disk.target}.qcow2", "qcow2") for disk in manifest.disks]
+    nvram = NVRAM_FOLDER / f"{stem}_VARS.fd" if reader.has(NVRAM_FILE) else None
+    refuse_existing([target.path for target in targets] + ([nvram] if nvram else []))
+    new_xml = as_new_vm(
+        xml,
+        name=name,
+        uuid=new_uuid,
+        new_mac=new_macs(secrets.token_bytes),
+        disk_paths={target.disk: (str(target.path), target.image_format) for target in targets},
+        nvram=str(nvram) if nvram else None,
+    )
+    require_space(images, sum(reader.planned_bytes(disk.target) for disk in manifest.disks))
+    reader.check_links()
+    with _undo_on_failure() as undo:
+        _make_folder(images, undo)
+        disks = reader.write_disks(targets, lambda path: _unlink_on_failure(undo, path))
+        if nvram is not None:
+            durable.write_new(nvram, reader.small_file(NVRAM_FILE))
+            _unlink_on_failure(undo, nvram)
+        tpm_state = describe(new_xml).tpm_state
+        if tpm_state is not None and reader.has(TPM_FILE):
+            undo.callback(durable.remove_tree, Path(tpm_state).parent)
+            unpack_tpm(reader.small_file(TPM_FILE), Path(tpm_state))
+        hypervisor.define(new_xml)
+        undo.callback(hypervisor.undefine, new_uuid)
+        if start:
+            hypervisor.start(new_uuid)
+    files = (str(nvram),) if nvram else ()
+    return Restored(manifest.id, manifest.vm_name, disks, files, time.monotonic() - began, name=name)
+
+
+def _refuse_known_vm(hypervisor: Hypervisor, name: str) -> None:
+    with contextlib.suppress(VmNotFoundError):
+        known = hypervisor.vm(name)
+        raise TargetExistsError(
+            f"a VM called {known.name} exists already",
+            hint="Nothing was written. Give another name, or restore in place with --in-place.",
+            vm=name,
+        )
+
+
+def _file_stem(name: str) -> str:
+    stem = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name).lstrip(".-")
+    if not stem:
+        raise BadArgumentError(f"the name {name!r} has no letter or digit", hint="Give the new VM another name.")
+    return stem
+
+
+def _make_folder(folder: Path, undo: ExitStack) -> None:
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise durable.storage_error(error, folder) from error
+    for parent in reversed(missing):
+        undo.callback(_remove_if_empty, parent)
+
+
+def _unlink_on_failure(undo: ExitStack, path: Path) -> None:
+    undo.callback(path.unlink, missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+@contextmanager
+def _undo_on_failure() -> Iterator[ExitStack]:
+    """Callbacks that run, newest first, only when the block fails."""
+    with ExitStack() as undo:
+        try:
+            yield undo
+        except OSError as error:
+            raise StorageError(
+                f"{error.strerror or error}", hint="Nothing was left behind. Check the target's file system."
+            ) from error
+        undo.pop_all()

@@ -1,0 +1,193 @@
+"""What every kind of restore shares: reading a point's files and writing its disks."""
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kvm_backup import process
+from kvm_backup.domain.errors import DamagedPointError, NoSpaceError, PointNotFoundError, TargetExistsError
+from kvm_backup.domain.point import DOMAIN_XML_FILE, Manifest
+from kvm_backup.domain.sizes import show_size
+from kvm_backup.engine.copy import CopyControl
+from kvm_backup.engine.restore import planned_restore_bytes, restore_chain
+from kvm_backup.repository import durable
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services.control import RunControl
+from kvm_backup.services.events import Listener, Progress, Step, StepStarted
+from kvm_backup.services.links import Link, check_link, disk_links
+
+ImageFormat = Literal["qcow2", "raw"]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskTarget:
+    """Where a disk of the point is written. `device` says that `path` is a block device, overwritten in place."""
+
+    disk: str
+    path: Path
+    image_format: ImageFormat
+    device: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredDisk:
+    """A disk that was written; sizes in bytes."""
+
+    disk: str
+    path: str
+    image_format: str
+    virtual_size: int
+    bytes_written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did. `name` is the VM that was defined, when one was."""
+
+    point: str
+    vm: str
+    disks: tuple[RestoredDisk, ...]
+    files: tuple[str, ...]
+    seconds: float
+    name: str | None = None
+    notices: tuple[str, ...] = ()
+
+
+class PointReader:
+    """Reads one point for a restore: every link of its chain is checked before anything is written."""
+
+    def __init__(
+        self, repository: LocalRepository, manifest: Manifest, listener: Listener, stop_requested: Callable[[], bool]
+    ) -> None:
+        self.manifest = manifest
+        self._repository = repository
+        self._listener = listener
+        self._stop_requested = stop_requested
+        chain = repository.chain(manifest)
+        self._links: dict[str, list[Link]] = {
+            disk.target: disk_links(repository, chain, disk.target) for disk in manifest.disks if disk.file
+        }
+
+    def domain_xml(self) -> str:
+        """The VM's XML as it was. Raises DamagedPointError."""
+        return self.small_file(DOMAIN_XML_FILE).decode("utf-8", "strict")
+
+    def small_file(self, name: str) -> bytes:
+        """A file other than a disk, checked against its digest. Raises DamagedPointError."""
+        stored = next((stored for stored in self.manifest.files if stored.name == name), None)
+        if stored is None:
+            raise DamagedPointError(f"{self.manifest.id} holds no {name}", hint="Restore another point.")
+        content = durable.read_limited(self._repository.path_of(self.manifest.id) / name, stored.bytes)
+        if hashlib.sha256(content).hexdigest() != stored.sha256:
+            raise DamagedPointError(
+                f"{self.manifest.id}/{name} does not match its digest",
+                hint="Restore another point; 'kvm-backup verify --all' tells which are whole.",
+            )
+        return content
+
+    def has(self, name: str) -> bool:
+        return any(stored.name == name for stored in self.manifest.files)
+
+    def planned_bytes(self, target: str) -> int:
+        """What writing a disk will take at most, in bytes."""
+        links = self._links.get(target)
+        if links is None:
+            disk = self.manifest.disk(target)
+            return 0 if disk is None else disk.virtual_size
+        return planned_restore_bytes([link.path for link in links], self._control(Step.VERIFY, 0))
+
+    def check_links(self) -> None:
+        """Digest and identity of every file that will be read. Raises DamagedPointError."""
+        self._step(Step.VERIFY)
+        links = {link.path: link for chain in self._links.values() for link in chain}
+        control = self._control(Step.VERIFY, sum(link.disk.bytes_stored for link in links.values()))
+        for link in links.values():
+            check_link(link, control)
+        control.finish()
+
+    def write_disks(
+        self, targets: Iterable[DiskTarget], on_written: Callable[[Path], None]
+    ) -> tuple[RestoredDisk, ...]:
+        """Write disks; tells each path as soon as it is whole. A file that cannot be completed is removed here."""
+        self._step(Step.RESTORE)
+        wanted = list(targets)
+        control = self._control(Step.RESTORE, sum(self.planned_bytes(target.disk) for target in wanted))
+        restored = []
+        for target in wanted:
+            restored.append(self._write(target, control))
+            on_written(target.path)
+        control.finish()
+        return tuple(restored)
+
+    def _write(self, target: DiskTarget, control: CopyControl) -> RestoredDisk:
+        links = self._links.get(target.disk)
+        if links is None:
+            return self._convert_from_host(target)
+        done = restore_chain(
+            [link.path for link in links], target.path, target_format=target.image_format, control=control
+        )
+        return RestoredDisk(target.disk, str(target.path), target.image_format, done.virtual_size, done.bytes_written)
+
+    def _convert_from_host(self, target: DiskTarget) -> RestoredDisk:
+        """A snapshot's image may be in use as a backing file, so it is opened without taking its lock."""
+        disk = self.manifest.disk(target.disk)
+        if disk is None or disk.host_path is None or not Path(disk.host_path).exists():
+            raise PointNotFoundError(
+                f"the image of disk {target.disk} of snapshot {self.manifest.id} is no longer on this host",
+                hint="Restore a full or incremental point.",
+            )
+        process.run(
+            ["qemu-img", "convert", "-U", "-T", "none", "-t", "none", "-W", "-f", disk.source_format]
+            + (["-n"] if target.device else [])
+            + ["-O", target.image_format, disk.host_path, target.path],
+            timeout=24 * 3600,
+        )
+        size = target.path.stat().st_blocks * 512
+        return RestoredDisk(target.disk, str(target.path), target.image_format, disk.virtual_size, size)
+
+    def _control(self, step: Step, total: int) -> RunControl:
+        vm = self.manifest.vm_name
+        return RunControl(
+            stop_requested=self._stop_requested,
+            on_progress=lambda done, of: self._listener(Progress(vm, step, done, of)),
+            total=total,
+        )
+
+    def _step(self, step: Step) -> None:
+        self._listener(StepStarted(self.manifest.vm_name, step))
+
+
+def refuse_existing(paths: Iterable[Path]) -> None:
+    """Raises TargetExistsError for the first path where something stands already."""
+    for path in paths:
+        if os.path.lexists(path):
+            raise TargetExistsError(
+                f"{path} exists already", hint="Nothing was written. Give another place, or move that file away."
+            )
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raises NoSpaceError when `needed` bytes do not fit on the file system of `folder`."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    status = os.statvfs(existing)
+    free = status.f_bavail * status.f_frsize
+    if free < needed:
+        raise NoSpaceError(
+            f"the restore needs up to {show_size(needed)} in {folder}, {show_size(free)} are free",
+            hint="Nothing was written. Free space there, or restore to another file system.",
+        )
+
+
+def unpack_tpm(content: bytes, folder: Path) -> None:
+    """Put an emulated TPM's state back into its folder; only plain files, only by their last name."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        for member in archive:
+            source = archive.extractfile(member) if member.isreg() else None
+            if source is not None and Path(member.name).name not in ("", ".", ".."):
+                durable.replace_content(folder / Path(member.name).name, source.read())

@@ -1,0 +1,231 @@
+"""Restore a VM over itself: new disks are written beside the old ones, which stay until all new ones are complete."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvm_backup.domain.disk import SourceKind
+from kvm_backup.domain.errors import (
+    NotConfirmedError,
+    StorageError,
+    TargetExistsError,
+    UnsupportedDiskError,
+    VmNotFoundError,
+    VmRunningError,
+)
+from kvm_backup.domain.point import NVRAM_FILE, TPM_FILE, Manifest
+from kvm_backup.domain.vm import Vm
+from kvm_backup.hypervisor.checkpoints import forget_checkpoints
+from kvm_backup.hypervisor.connection import Hypervisor
+from kvm_backup.hypervisor.domain_xml import describe
+from kvm_backup.hypervisor.restore_xml import with_disk_paths
+from kvm_backup.hypervisor.snapshots import forget_snapshots, list_snapshots
+from kvm_backup.repository import durable
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services.events import Listener
+from kvm_backup.services.power import stop_vm
+from kvm_backup.services.restore_disks import (
+    DiskTarget,
+    ImageFormat,
+    PointReader,
+    Restored,
+    require_space,
+    unpack_tpm,
+)
+
+_NEW = ".kvm-backup-new"
+_OLD = ".kvm-backup-old"
+
+
+@dataclass(frozen=True, slots=True)
+class _Swap:
+    """A disk that will replace another: `final` is where the VM finds it, `new` where it is written first."""
+
+    final: Path
+    new: Path
+    old: Path
+
+
+def restore_in_place(
+    repository: LocalRepository,
+    manifest: Manifest,
+    *,
+    hypervisor: Hypervisor,
+    stop: bool,
+    confirm: Callable[[str], bool],
+    listener: Listener,
+    stop_requested: Callable[[], bool],
+) -> Restored:
+    """Bring a VM back to a point: disks, XML, NVRAM and TPM state. The caller holds the VM's lock.
+
+    A VM that libvirt no longer knows is defined again, with its disks where they were. `confirm` is asked with one
+    sentence that says what will be lost. Files are exchanged only when every new one is complete and durable; a
+    block device can only be overwritten, which comes last.
+
+    Raises VmRunningError, NotConfirmedError, TargetExistsError, UnsupportedDiskError, NoSpaceError,
+    DamagedPointError, BrokenChainError, StorageError.
+    """
+    began = time.monotonic()
+    reader = PointReader(repository, manifest, listener, stop_requested)
+    vm = _known(hypervisor, manifest)
+    if vm is not None and vm.has_qemu and not stop:
+        raise VmRunningError(
+            f"the VM {vm.name} is {vm.state}",
+            hint="Nothing was changed. Shut it down first, or give --stop to have it stopped.",
+            vm=vm.name,
+        )
+    targets, swaps = _targets(manifest, vm)
+    old_xml = reader.domain_xml()
+    new_xml = with_disk_paths(old_xml, {target.disk: _final_source(target, swaps) for target in targets})
+    notices = _notices(hypervisor, vm)
+    for swap in swaps:
+        require_space(swap.new.parent, sum(reader.planned_bytes(target.disk) for target in targets))
+    if not confirm(_question(manifest, vm, notices)):
+        raise NotConfirmedError(
+            "the restore was not confirmed", hint="Nothing was changed. Scripts give --yes.", vm=manifest.vm_name
+        )
+    reader.check_links()
+    if vm is not None and vm.has_qemu:
+        stop_vm(hypervisor, vm)
+    for swap in swaps:
+        _remove_remains(swap)
+    files = [target for target in targets if not target.device]
+    written: list[Path] = []
+    try:
+        disks = reader.write_disks(files, written.append)
+        for swap in swaps:
+            _same_owner(swap)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    disks += reader.write_disks([target for target in targets if target.device], written.append)
+    _exchange(swaps)
+    _restore_firmware(reader, new_xml)
+    if vm is not None:
+        forget_checkpoints(hypervisor, vm.uuid)
+        forget_snapshots(hypervisor, vm.uuid)
+    hypervisor.define(new_xml)
+    for swap in swaps:
+        swap.old.unlink(missing_ok=True)
+    return Restored(
+        manifest.id, manifest.vm_name, disks, (), time.monotonic() - began, name=manifest.vm_name, notices=notices
+    )
+
+
+def _known(hypervisor: Hypervisor, manifest: Manifest) -> Vm | None:
+    try:
+        return hypervisor.vm(manifest.vm_uuid)
+    except VmNotFoundError:
+        pass
+    try:
+        other = hypervisor.vm(manifest.vm_name)
+    except VmNotFoundError:
+        return None
+    raise TargetExistsError(
+        f"another VM is called {other.name} now (UUID {other.uuid}, the point has {manifest.vm_uuid})",
+        hint="Nothing was changed. Restore under another name with --as NAME.",
+        vm=other.name,
+    )
+
+
+def _targets(manifest: Manifest, vm: Vm | None) -> tuple[list[DiskTarget], list[_Swap]]:
+    targets: list[DiskTarget] = []
+    swaps: list[_Swap] = []
+    now = {disk.target: disk for disk in vm.disks} if vm else {}
+    for disk in manifest.disks:
+        held = now.get(disk.target)
+        place = held.path if held is not None else disk.source_path
+        if place is None:
+            raise UnsupportedDiskError(
+                f"disk {disk.target} is neither a file nor a block device of this host",
+                hint="Nothing was changed. Restore to a folder with --to, then copy the disk to where it belongs.",
+                vm=manifest.vm_name,
+            )
+        path = Path(place)
+        if held is None and os.path.lexists(path):
+            raise TargetExistsError(
+                f"{path} exists, but disk {disk.target} of the VM is not there now",
+                hint="Nothing was changed. Move that file away, or restore under another name with --as NAME.",
+                vm=manifest.vm_name,
+            )
+        image_format: ImageFormat = "raw" if (held.format if held else disk.source_format) == "raw" else "qcow2"
+        if held is not None and held.kind is SourceKind.BLOCK:
+            targets.append(DiskTarget(disk.target, path, "raw", device=True))
+            continue
+        path = path.resolve()
+        swap = _Swap(path, path.with_name(path.name + _NEW), path.with_name(path.name + _OLD))
+        swaps.append(swap)
+        targets.append(DiskTarget(disk.target, swap.new, image_format))
+    return targets, swaps
+
+
+def _final_source(target: DiskTarget, swaps: list[_Swap]) -> tuple[str, str]:
+    final = next((swap.final for swap in swaps if swap.new == target.path), target.path)
+    return str(final), target.image_format
+
+
+def _notices(hypervisor: Hypervisor, vm: Vm | None) -> tuple[str, ...]:
+    """What the user should know of before, because it is no longer of use after."""
+    if vm is None:
+        return ()
+    return tuple(
+        f"the snapshot {snapshot.name} is forgotten by libvirt; its image files stay on the host"
+        for snapshot in list_snapshots(hypervisor, vm.uuid)
+    )
+
+
+def _question(manifest: Manifest, vm: Vm | None, notices: tuple[str, ...]) -> str:
+    if vm is None:
+        return f"Define the VM {manifest.vm_name} again, as it was at {manifest.created:%Y-%m-%d %H:%M:%S} UTC?"
+    stopping = " It is running and will be stopped." if vm.has_qemu else ""
+    also = "".join(f" Also, {notice}." for notice in notices)
+    return (
+        f"Everything that {vm.name} wrote since {manifest.created:%Y-%m-%d %H:%M:%S} UTC will be lost."
+        f"{stopping}{also} Restore?"
+    )
+
+
+def _remove_remains(swap: _Swap) -> None:
+    """What a restore that was killed left; the disk itself is whole, since it is replaced in one step."""
+    swap.new.unlink(missing_ok=True)
+    if swap.final.exists():
+        swap.old.unlink(missing_ok=True)
+
+
+def _same_owner(swap: _Swap) -> None:
+    if swap.final.exists():
+        status = swap.final.stat()
+        os.chown(swap.new, status.st_uid, status.st_gid)
+        shutil.copymode(swap.final, swap.new)
+
+
+def _exchange(swaps: list[_Swap]) -> None:
+    """Put the new disks in place. A hard link keeps each old one, so that at no instant a disk is missing."""
+    done: list[_Swap] = []
+    try:
+        for swap in swaps:
+            if swap.final.exists():
+                os.link(swap.final, swap.old)
+            swap.new.rename(swap.final)
+            done.append(swap)
+            durable.sync_folder(swap.final.parent)
+    except OSError as error:
+        for swap in done:
+            if swap.old.exists():
+                swap.old.rename(swap.final)
+        raise StorageError(
+            f"the new disks could not be put in place: {error.strerror}",
+            hint="The old disks are in place again. Check the file system of the VM's disks.",
+        ) from error
+
+
+def _restore_firmware(reader: PointReader, xml: str) -> None:
+    domain = describe(xml)
+    if domain.nvram is not None and reader.has(NVRAM_FILE):
+        durable.replace_content(Path(domain.nvram), reader.small_file(NVRAM_FILE))
+    if domain.tpm_state is not None and reader.has(TPM_FILE):
+        unpack_tpm(reader.small_file(TPM_FILE), Path(domain.tpm_state))

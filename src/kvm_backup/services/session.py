@@ -1,0 +1,201 @@
+"""Reading a VM's disks at one instant: through a backup job while it runs, through qemu-nbd while it is off.
+
+Either way a new checkpoint is made at that instant, and the guard process knows of everything that must not stay
+behind, before it exists.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from kvm_backup.domain.errors import KvmBackupError, VmStateChangedError
+from kvm_backup.domain.point import Consistency, DiskMode
+from kvm_backup.domain.vm import Vm
+from kvm_backup.engine.source import NbdSource
+from kvm_backup.hypervisor import backup_job, run_folder
+from kvm_backup.hypervisor.backup_job import DiskRequest
+from kvm_backup.hypervisor.checkpoints import create_offline_checkpoint
+from kvm_backup.hypervisor.connection import Hypervisor
+from kvm_backup.hypervisor.guard import Guard
+from kvm_backup.hypervisor.guest_agent import Freeze, FreezeOutcome, Thaw, freeze, thaw
+from kvm_backup.hypervisor.leftovers import vm_folder
+from kvm_backup.hypervisor.offline import OfflineExport
+from kvm_backup.services.folders import Folders
+from kvm_backup.services.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The disks as they were at one instant, open for reading while the `with` block lasts.
+
+    `checkpoint` is the new one, None when no disk can have a bitmap. `still_there` raises VmStateChangedError when
+    the VM was started, stopped or killed meanwhile, so that what is read is no longer what it should be.
+    """
+
+    consistency: Consistency
+    checkpoint: str | None
+    connect: Callable[[str], NbdSource]
+    still_there: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolders:
+    """The folders of one run, which QEMU may write to."""
+
+    runtime: Path
+    scratch: Path
+
+    @classmethod
+    def prepare(cls, hypervisor: Hypervisor, folders: Folders, vm: Vm) -> "RunFolders":
+        """Make them. Raises StorageError when QEMU's user could not reach them."""
+        owner = hypervisor.qemu_owner(vm.uuid if vm.has_qemu else None)
+        return cls(
+            runtime=run_folder.prepare_run_folder(vm_folder(folders.runtime, vm.uuid), owner),
+            scratch=run_folder.prepare_run_folder(vm_folder(folders.scratch, vm.uuid), owner),
+        )
+
+    @property
+    def socket(self) -> Path:
+        """Where the backup job of a running VM listens."""
+        return run_folder.socket_path(self.runtime)
+
+    def clear(self) -> None:
+        run_folder.clear(self.runtime)
+        run_folder.clear(self.scratch)
+
+
+@contextmanager
+def open_session(
+    hypervisor: Hypervisor,
+    plan: Plan,
+    run_folders: RunFolders,
+    guard: Guard,
+    *,
+    checkpoint: str,
+    now: datetime,
+    freeze_timeout: float | None,
+    notice: Callable[[str], None],
+) -> Iterator[Session]:
+    """Open the disks of a plan at this instant; everything but the checkpoint is gone when the block ends.
+
+    Raises VmBusyError, CheckpointUnusableError, VmStateChangedError, SourceReadError, HypervisorError.
+    """
+    if plan.vm.has_qemu:
+        with _running(hypervisor, plan, run_folders, guard, checkpoint, freeze_timeout, notice) as session:
+            yield session
+    else:
+        with _stopped(hypervisor, plan, run_folders, guard, checkpoint, now) as session:
+            yield session
+
+
+@contextmanager
+def _running(
+    hypervisor: Hypervisor,
+    plan: Plan,
+    run_folders: RunFolders,
+    guard: Guard,
+    checkpoint: str,
+    freeze_timeout: float | None,
+    notice: Callable[[str], None],
+) -> Iterator[Session]:
+    vm = plan.vm
+    socket = run_folders.socket
+    guard.checkpoint(checkpoint)
+    with frozen_file_systems(hypervisor, vm, guard, freeze_timeout, notice) as frozen:
+        guard.beginning()
+        job = backup_job.begin(
+            hypervisor,
+            vm,
+            [DiskRequest(planned.disk.target, planned.mode is DiskMode.INCREMENTAL) for planned in plan.disks],
+            checkpoint=checkpoint,
+            base=plan.base_checkpoint,
+            socket=socket,
+            scratch_folder=run_folders.scratch,
+        )
+        guard.begun()
+
+    def still_there() -> None:
+        if not job.alive():
+            raise VmStateChangedError(
+                f"the VM {vm.name} was shut down or its backup job was ended by someone else",
+                hint="Run the backup again; it works on a VM that is off, too.",
+                vm=vm.name,
+            )
+
+    def connect(target: str) -> NbdSource:
+        export = job.exports[target]
+        return NbdSource.connect(socket, export.name, dirty_bitmap=export.bitmap)
+
+    try:
+        yield Session(
+            Consistency.FILESYSTEM if frozen.result is Freeze.FROZEN and frozen.count else Consistency.CRASH,
+            job.checkpoint,
+            connect,
+            still_there,
+        )
+    finally:
+        job.end()
+
+
+@contextmanager
+def frozen_file_systems(
+    hypervisor: Hypervisor, vm: Vm, guard: Guard, timeout: float | None, notice: Callable[[str], None]
+) -> Iterator[FreezeOutcome]:
+    """Freeze the guest's file systems for the block, if its agent lets us, and thaw them whatever happens."""
+    if timeout is None:
+        yield FreezeOutcome(Freeze.NO_AGENT, reason="freezing is switched off")
+        return
+    guard.freezing()
+    outcome = FreezeOutcome(Freeze.FAILED, reason="interrupted")
+    try:
+        outcome = freeze(hypervisor, vm.uuid, timeout)
+        if outcome.result is Freeze.FAILED:
+            notice(f"the guest agent could not freeze the file systems: {outcome.reason}")
+        yield outcome
+    finally:
+        thawed = thaw(hypervisor, vm.uuid) if outcome.needs_thaw else None
+        if thawed is not None and thawed.result is Thaw.UNCONFIRMED:
+            notice(f"the guest agent did not confirm that the file systems are thawed: {thawed.reason}")
+        else:
+            guard.thawed()
+
+
+@contextmanager
+def _stopped(
+    hypervisor: Hypervisor, plan: Plan, run_folders: RunFolders, guard: Guard, checkpoint: str, now: datetime
+) -> Iterator[Session]:
+    vm = plan.vm
+    targets = plan.targets_with_bitmap
+    made = checkpoint if targets else None
+
+    def still_there() -> None:
+        if hypervisor.vm(vm.uuid).has_qemu:
+            raise VmStateChangedError(
+                f"the VM {vm.name} was started while its disks were read",
+                hint="Run the backup again; it works on a running VM, too.",
+                vm=vm.name,
+            )
+
+    with ExitStack() as exports:
+        if made is not None:
+            guard.checkpoint(made)
+            guard.beginning()
+            try:
+                create_offline_checkpoint(hypervisor, vm, made, targets, now)
+            except KvmBackupError:
+                still_there()
+                raise
+            guard.begun()
+
+        def connect(target: str) -> NbdSource:
+            planned = next(planned for planned in plan.disks if planned.disk.target == target)
+            bitmap = plan.base_checkpoint if planned.mode is DiskMode.INCREMENTAL else None
+            export = OfflineExport(planned.disk, run_folders.runtime / target, bitmap)
+            exports.callback(export.close)
+            return NbdSource.connect(export.socket, export.export, dirty_bitmap=bitmap)
+
+        clean = Consistency.FILESYSTEM if vm.clean_shutdown else Consistency.CRASH
+        yield Session(clean, made, connect, still_there)
+        still_there()

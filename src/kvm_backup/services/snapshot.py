@@ -1,0 +1,97 @@
+"""Mode snapshot: external libvirt snapshots that stay on the host, kept to a number, deleted by live merge."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.names import STAMP_LENGTH, is_checkpoint_of
+from kvm_backup.domain.point import Consistency, DiskMode, LeftOutDisk, Manifest, Mode, StoredDisk
+from kvm_backup.domain.vm import Vm
+from kvm_backup.hypervisor.connection import Hypervisor
+from kvm_backup.hypervisor.guard import Guard
+from kvm_backup.hypervisor.guest_agent import Freeze
+from kvm_backup.hypervisor.snapshots import create_snapshot, delete_snapshot, list_snapshots
+from kvm_backup.repository import durable
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services.plan import saved_disks
+from kvm_backup.services.session import frozen_file_systems
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A snapshot that was made."""
+
+    name: str
+    consistency: Consistency
+    disks: tuple[StoredDisk, ...]
+    left_out: tuple[LeftOutDisk, ...]
+
+
+def take_snapshot(
+    hypervisor: Hypervisor,
+    vm: Vm,
+    guard: Guard,
+    *,
+    name: str,
+    excluded: frozenset[str],
+    freeze_timeout: float | None,
+    notice: Callable[[str], None],
+) -> Taken:
+    """Snapshot all disks of a VM at one instant; each overlay lies beside its disk.
+
+    Raises UnsupportedDiskError (a disk that cannot have one), TargetExistsError, HypervisorError.
+    """
+    saved, left_out = saved_disks(vm, excluded)
+    overlays = {
+        disk.target: Path(disk.path or "").with_name(f"{Path(disk.path or '').name}.{name}") for disk in saved
+    }
+    if not vm.has_qemu:
+        create_snapshot(hypervisor, vm, name, overlays)
+        consistency = Consistency.FILESYSTEM if vm.clean_shutdown else Consistency.CRASH
+    else:
+        with frozen_file_systems(hypervisor, vm, guard, freeze_timeout, notice) as frozen:
+            create_snapshot(hypervisor, vm, name, overlays)
+        held = frozen.result is Freeze.FROZEN and frozen.count > 0
+        consistency = Consistency.FILESYSTEM if held else Consistency.CRASH
+    disks = tuple(
+        StoredDisk(
+            target=disk.target,
+            mode=DiskMode.HOST,
+            virtual_size=disk.virtual_size or 0,
+            source_format=disk.format,
+            source_path=disk.path,
+            host_path=disk.path,
+        )
+        for disk in saved
+    )
+    return Taken(name, consistency, disks, left_out)
+
+
+def prune_snapshots(
+    hypervisor: Hypervisor, repository: LocalRepository, vm: Vm, *, keep: int, notice: Callable[[str], None]
+) -> None:
+    """Merge this repository's oldest snapshots of a VM until `keep` are left, and drop their points."""
+    folder = repository.folder_of(vm.uuid)
+    points = [] if folder is None else [point for point in repository.points(folder) if isinstance(point, Manifest)]
+    points = [point for point in points if point.mode is Mode.SNAPSHOT]
+    listed = {snapshot.name for snapshot in list_snapshots(hypervisor, vm.uuid)}
+    for point in points[: max(0, len(points) - keep)]:
+        try:
+            if point.snapshot in listed:
+                delete_snapshot(hypervisor, vm.uuid, point.snapshot or "")
+        except KvmBackupError as error:
+            notice(f"the old snapshot {point.snapshot} could not be merged: {error.message}")
+            return
+        durable.remove_tree(repository.path_of(point.id))
+
+
+def orphaned_snapshots(hypervisor: Hypervisor, repository: LocalRepository, vm: Vm) -> list[str]:
+    """Names of snapshots that a dead run of this repository made and never published; merging them loses nothing."""
+    folder = repository.folder_of(vm.uuid)
+    published = set() if folder is None else set(repository.stamps(folder))
+    return [
+        snapshot.name
+        for snapshot in list_snapshots(hypervisor, vm.uuid)
+        if is_checkpoint_of(snapshot.name, repository.id) and snapshot.name[-STAMP_LENGTH:] not in published
+    ]
