@@ -137,7 +137,7 @@ class LabVm:
         self.run_without_agent("/lab/writer stop")
 
     def check_writer(self) -> int:
-        """Check all that the writer left in /data/writer (also in a restored VM); the newest file's number.
+        """Check all that a stopped writer left in /data/writer (also in a restored VM); the newest file's number.
 
         Raises GuestCommandError when a file is damaged or one that was surely written is missing.
         """
@@ -165,9 +165,14 @@ class LabVm:
         """Discard a range (bytes), as a guest's TRIM does. Raises LabError."""
         blocks.discard(self.domain, target, offset, length)
 
-    def blocks_hold(self, target: str, offset: int, length: int, pattern: int) -> bool:
-        """Whether every byte of a range is `pattern`, as the guest would read it. Raises LabError."""
-        return blocks.holds(self.domain, target, offset, length, pattern)
+    def read_blocks(self, target: str, offset: int, length: int) -> bytes:
+        """A range (bytes) of the disk as its image holds it; what the guest has in its own cache is not there yet.
+
+        Meant for ranges that nobody writes meanwhile. Raises LabError.
+        """
+        if self.domain.isActive():
+            blocks.flush(self.domain, target)
+        return blocks.read_image(self.disk(target), self._image_format(target), offset, length)
 
     def copy_disk(self, target: str, to: Path) -> None:
         """Write the disk's content, backing files included, to the new qcow2 file `to`, by a route of its own.
@@ -180,20 +185,19 @@ class LabVm:
             blocks.flush(self.domain, target)
         elif state != "shut off":
             raise LabError(f"{self.name} is {state}: a copy of its disk from outside would be torn")
-        driver = self._disk_element(target).find("driver")
-        image_format = "raw" if driver is None else driver.get("type", "raw")
-        # `to` may be meant to be new and equal: never write over something that stands there.
         if to.exists():
             raise LabError(f"{to} exists")
-        run(["qemu-img", "convert", "-U", "-f", image_format, "-O", "qcow2", self.disk(target), to], timeout=1800)
+        run(
+            ["qemu-img", "convert", "-U", "-f", self._image_format(target), "-O", "qcow2", self.disk(target), to],
+            timeout=1800,
+        )
 
     def resize_disk(self, target: str, size: int) -> None:
         """Make the disk `size` bytes long, while the VM runs or not; a loop device cannot be resized."""
         if self.domain.isActive():
             self.domain.blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
         else:
-            driver = self._disk_element(target).find("driver")
-            image_format = "raw" if driver is None else driver.get("type", "raw")
+            image_format = self._image_format(target)
             shrink = ["--shrink"] if size < virtual_size(self.disk(target)) else []
             run(["qemu-img", "resize", "-q", *shrink, "-f", image_format, self.disk(target), str(size)])
 
@@ -226,6 +230,10 @@ class LabVm:
             if place is not None and place.get("dev") == target:
                 return disk
         raise LabError(f"{self.name} has no disk {target}")
+
+    def _image_format(self, target: str) -> str:
+        driver = self._disk_element(target).find("driver")
+        return "raw" if driver is None else driver.get("type", "raw")
 
     def _wait(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
