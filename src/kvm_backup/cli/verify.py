@@ -21,13 +21,13 @@ from kvm_backup.services.verify import Finding, Verdict, chain_of, verify_points
 def verify(
     point: Annotated[str | None, typer.Argument(metavar="[POINT]", help="This point and all it builds on.")] = None,
     vm: Annotated[str | None, typer.Option("--vm", metavar="VM", help="Every point of this VM.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every point of the repository.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every point of the repository (the default).")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Decompress every cluster, too.")] = False,
     repository: RepositoryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Check that restore points are whole: digests, parents, image structure."""
-    if (point is not None) + (vm is not None) + every != 1:
+    if (point is not None) + (vm is not None) + every > 1:
         raise BadArgumentError(
             "name one point, or give --vm VM, or --all", hint="'kvm-backup point list' shows the points."
         )

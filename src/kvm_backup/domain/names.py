@@ -51,3 +51,8 @@ def is_checkpoint_of(name: str, repository_id: str) -> bool:
 def disk_file(target: str) -> str:
     """The file of a disk in its point's folder."""
     return f"{target}.qcow2"
+
+
+def without_snapshot_name(file_name: str) -> str:
+    """The name of a disk's image without what our snapshots appended to it."""
+    return re.sub(rf"\.{CHECKPOINT_PREFIX}[0-9a-f]{{8}}-{STAMP_PATTERN}$", "", file_name)

@@ -1,4 +1,4 @@
-"""SHA-256 of files, read without disturbing the page cache.
+"""SHA-256 of image files, read without disturbing the page cache.
 
 The digest of an image covers its bytes from the second cluster to the end, then its first cluster. A qcow2 header
 points to tables whose place is known only when all data is written, so this is the one order in which an
@@ -26,14 +26,6 @@ class Hasher(Protocol):
     def update(self, data: memoryview, /) -> None: ...
 
     def hexdigest(self) -> str: ...
-
-
-def file_sha256(path: Path, control: CopyControl) -> str:
-    """The plain SHA-256 of a file, as hex. `advance` is told bytes of the file. Raises StorageError."""
-    hasher = hashlib.sha256()
-    with storage_errors(path, "read"), DirectFile(path, os.O_RDONLY) as file:
-        _update(hasher, file, 0, None, control)
-    return hasher.hexdigest()
 
 
 def image_sha256(path: Path, control: CopyControl) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from kvm_backup.engine.chain import RunReader, StoredCluster, in_runs, stored_clusters
-from kvm_backup.engine.copy import CopyControl, Throttle
+from kvm_backup.engine.copy import CopyControl, NoControl, Throttle
 from kvm_backup.engine.qcow2.reader import ImageFile
 from kvm_backup.engine.run_pool import Work, for_each_run
 from kvm_backup.engine.target import Target, open_target
@@ -21,9 +21,9 @@ class RestoredImage:
     """Bytes of the disk that were written; the rest reads as zeros."""
 
 
-def planned_restore_bytes(chain: Sequence[Path], control: CopyControl) -> int:
+def planned_restore_bytes(chain: Sequence[Path], control: CopyControl | None = None) -> int:
     """Bytes of the disk that a restore writes. Reads tables only. Raises DamagedImageError, StorageError."""
-    throttle = Throttle(control)
+    throttle = Throttle(control or NoControl())
     total = 0
     with _open_chain(chain) as images:
         for stored in stored_clusters(images):

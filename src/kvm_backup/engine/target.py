@@ -54,22 +54,15 @@ def open_target(path: Path, virtual_size: int, target_format: str, check: Callab
     return DeviceTarget(path, virtual_size, check) if is_device else RawFileTarget(path, virtual_size)
 
 
-class RawFileTarget:
-    """What is not written is a hole."""
+class _RawTarget:
+    """A disk as it is: offsets in the file are those of the disk."""
 
-    def __init__(self, path: Path, virtual_size: int) -> None:
+    def __init__(self, path: Path, virtual_size: int, file: DirectFile) -> None:
         self._path = path
         self._virtual_size = virtual_size
-        with storage_errors(path, "create"):
-            self._file = DirectFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        try:
-            with storage_errors(path, "write"):
-                os.ftruncate(self._file.fd, virtual_size)
-        except BaseException:
-            self.discard()
-            raise
+        self._file = file
 
-    def place(self, cluster: int, count: int) -> int:  # noqa: ARG002
+    def place(self, cluster: int, count: int) -> int:  # noqa: ARG002 - other targets need the count
         return cluster * CLUSTER_SIZE
 
     def write(self, content: memoryview, offset: int) -> None:
@@ -78,7 +71,7 @@ class RawFileTarget:
         with storage_errors(self._path, "write"):
             self._file.write(content[:whole], offset)
             if whole < length:
-                write_buffered(self._path, bytes(content[whole:length]), offset + whole)
+                _write_buffered(self._path, bytes(content[whole:length]), offset + whole)
 
     def finish(self) -> None:
         with storage_errors(self._path, "write"):
@@ -87,24 +80,39 @@ class RawFileTarget:
 
     def discard(self) -> None:
         self._file.close()
+
+
+class RawFileTarget(_RawTarget):
+    """What is not written is a hole."""
+
+    def __init__(self, path: Path, virtual_size: int) -> None:
+        with storage_errors(path, "create"):
+            super().__init__(path, virtual_size, DirectFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        try:
+            with storage_errors(path, "write"):
+                os.ftruncate(self._file.fd, virtual_size)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        super().discard()
         with contextlib.suppress(OSError):
             self._path.unlink()
 
 
-class DeviceTarget:
+class DeviceTarget(_RawTarget):
     """A block device: what it holds is not known, so everything that is not written is zeroed."""
 
     def __init__(self, path: Path, virtual_size: int, check: Callable[[], None]) -> None:
-        self._path = path
-        self._virtual_size = virtual_size
-        self._check = check
-        self._zeroed_to = 0
         with storage_errors(path, "write"):
             # On a block device O_EXCL means: not mounted, and in no other exclusive use.
-            self._file = DirectFile(path, os.O_RDWR | os.O_EXCL)
+            super().__init__(path, virtual_size, DirectFile(path, os.O_RDWR | os.O_EXCL))
             size = self._file.size
+        self._check = check
+        self._zeroed_to = 0
         if size < virtual_size:
-            self._file.close()
+            self.discard()
             raise StorageError(
                 f"{path} has {size} bytes, the disk {virtual_size}", hint="Choose a device that is large enough."
             )
@@ -115,22 +123,9 @@ class DeviceTarget:
         self._zeroed_to = offset + count * CLUSTER_SIZE
         return offset
 
-    def write(self, content: memoryview, offset: int) -> None:
-        length = min(len(content), self._virtual_size - offset)
-        whole = length // ALIGNMENT * ALIGNMENT
-        with storage_errors(self._path, "write"):
-            self._file.write(content[:whole], offset)
-            if whole < length:
-                write_buffered(self._path, bytes(content[whole:length]), offset + whole)
-
     def finish(self) -> None:
         self._zero(self._virtual_size)
-        with storage_errors(self._path, "write"):
-            self._file.sync()
-            self._file.close()
-
-    def discard(self) -> None:
-        self._file.close()
+        super().finish()
 
     def _zero(self, end: int) -> None:
         """Zero from where the last range ended."""
@@ -142,7 +137,7 @@ class DeviceTarget:
                 fcntl.ioctl(self._file.fd, _BLKZEROOUT, struct.pack("QQ", self._zeroed_to, length))
                 self._zeroed_to += length
             if self._zeroed_to < end:
-                write_buffered(self._path, bytes(end - self._zeroed_to), self._zeroed_to)
+                _write_buffered(self._path, bytes(end - self._zeroed_to), self._zeroed_to)
 
 
 class Qcow2Target:
@@ -190,7 +185,7 @@ class _TableSink:
                 self._file.write(self._buffer[: len(piece)], offset + start)
 
 
-def write_buffered(path: Path, data: bytes, offset: int) -> None:
+def _write_buffered(path: Path, data: bytes, offset: int) -> None:
     """Write the few bytes at a disk's end that no page-aligned write covers."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:

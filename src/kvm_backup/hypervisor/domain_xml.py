@@ -60,7 +60,8 @@ def layers(xml: str) -> dict[str, tuple[Layer, ...]]:
         while level is not None:
             source = level.find("source")
             if source is not None:
-                index = source.get("index")
+                # libvirt writes the number of the top layer on <source>, of the others on <backingStore>.
+                index = source.get("index") or level.get("index")
                 node = int(index) if index is not None and index.isdecimal() else None
                 chain.append(Layer(node, source.get("file") or source.get("dev")))
             level = level.find("backingStore")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvm_backup.domain.errors import KvmBackupError
-from kvm_backup.domain.names import STAMP_LENGTH, is_checkpoint_of
+from kvm_backup.domain.names import STAMP_LENGTH, is_checkpoint_of, without_snapshot_name
 from kvm_backup.domain.point import Consistency, DiskMode, LeftOutDisk, Manifest, Mode, StoredDisk
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -66,6 +66,14 @@ def take_snapshot(
         for disk in saved
     )
     return Taken(name, consistency, disks, left_out)
+
+
+def overlay_path(disk: Path, snapshot: str) -> Path:
+    """Where a snapshot's overlay goes: beside the disk, named after it and the snapshot.
+
+    A disk that is an overlay of ours itself lends only its first part, so that names do not grow with each snapshot.
+    """
+    return disk.with_name(f"{without_snapshot_name(disk.name)}.{snapshot}")
 
 
 def prune_snapshots(
