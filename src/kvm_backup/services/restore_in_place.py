@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvm_backup.domain.disk import SourceKind
@@ -111,6 +111,8 @@ def restore_in_place(
     hypervisor.define(new_xml)
     for swap in swaps:
         swap.old.unlink(missing_ok=True)
+    final = {str(swap.new): str(swap.final) for swap in swaps}
+    disks = tuple(replace(disk, path=final.get(disk.path, disk.path)) for disk in disks)
     return Restored(
         manifest.id, manifest.vm_name, disks, (), time.monotonic() - began, name=manifest.vm_name, notices=notices
     )
