@@ -16,7 +16,7 @@ from typing import Any
 import libvirt
 import libvirt_qemu
 
-from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.errors import KvmBackupError, VmNotFoundError
 from kvm_backup.domain.vm import VmState
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.libvirt_errors import our_error
@@ -122,6 +122,8 @@ def _try_thaw(hypervisor: Hypervisor, vm: str, timeout: float) -> ThawOutcome:
         with _answers_within(domain, timeout):
             domain.fsThaw()
         return ThawOutcome(Thaw.THAWED)
+    except VmNotFoundError:
+        return ThawOutcome(Thaw.NOT_NEEDED)
     except KvmBackupError as error:
         return ThawOutcome(Thaw.UNCONFIRMED, error.message)
     except libvirt.libvirtError as error:
