@@ -1,0 +1,1 @@
+"""Measures KVM Backup beside its peers, on one machine, in one run."""
