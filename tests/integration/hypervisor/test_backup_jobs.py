@@ -13,9 +13,8 @@ from kvm_backup.hypervisor import backup_job, checkpoints, run_folder
 from kvm_backup.hypervisor.backup_job import DiskRequest, Export
 
 if TYPE_CHECKING:
-    from tests.integration.hypervisor.conftest import BiosVm, MakeVm
-
     from kvm_backup.hypervisor.connection import Hypervisor
+    from tests.integration.hypervisor.conftest import BiosVm, MakeVm
 
 pytestmark = pytest.mark.vm
 

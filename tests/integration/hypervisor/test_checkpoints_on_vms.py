@@ -19,9 +19,8 @@ from kvm_backup.hypervisor import checkpoints, snapshots
 from kvm_backup.hypervisor.bitmaps import BitmapFault, bitmaps
 
 if TYPE_CHECKING:
-    from tests.integration.hypervisor.conftest import BiosVm, MakeVm
-
     from kvm_backup.hypervisor.bitmaps import BitmapState
+    from tests.integration.hypervisor.conftest import BiosVm, MakeVm
 
 pytestmark = pytest.mark.vm
 

@@ -27,9 +27,10 @@ def test_a_daemon_that_does_not_answer_is_told_without_noise(capfd: pytest.Captu
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    "name", ["no such vm", "", "-", "x" * 5000, "00000000-0000-4000-8000-000000000000", "a\0b", "\ud800"]
-)
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize("name", ["no such vm", "", "-", "x" * 5000, UNKNOWN, "a\0b", "\ud800"])
 def test_an_unknown_vm_is_not_found(hypervisor: Hypervisor, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(VmNotFoundError):
         hypervisor.vm(name)

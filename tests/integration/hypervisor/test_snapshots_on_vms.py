@@ -11,9 +11,8 @@ from kvm_backup.hypervisor import checkpoints, snapshots
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.hypervisor.conftest import BiosVm, MakeVm
-
     from kvm_backup.hypervisor.snapshots import Snapshot
+    from tests.integration.hypervisor.conftest import BiosVm, MakeVm
 
 pytestmark = pytest.mark.vm
 
