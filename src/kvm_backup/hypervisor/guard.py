@@ -18,6 +18,9 @@ from kvm_backup.process import Program, finish, last_line, start
 READY_TIMEOUT = 20.0
 """Seconds; it needs 0.1 on a busy machine."""
 
+CLEAN_UP_TIMEOUT = 300.0
+"""Seconds; longer than the guard itself goes on trying."""
+
 
 class Guard:
     """Tell it each step before it is taken: what it does not know it cannot undo."""
@@ -25,6 +28,7 @@ class Guard:
     def __init__(self, program: Program, wire: socket.socket) -> None:
         self._program = program
         self._wire = wire
+        self._outstanding: set[str] = set()
 
     @classmethod
     def start(
@@ -52,7 +56,7 @@ class Guard:
         except OSError:
             ready = False
         if not ready:
-            said = guard._abandon()
+            said = guard._abandon(READY_TIMEOUT)
             raise HypervisorError(
                 f"the process that guards the guest did not start: {said or 'it said nothing'}",
                 hint="Without it a killed backup could leave the guest frozen, so the backup was not begun.",
@@ -61,35 +65,54 @@ class Guard:
 
     def freezing(self) -> None:
         """A freeze is about to be asked for."""
+        self._outstanding.add("frozen")
         self._tell("freezing")
 
     def thawed(self) -> None:
         """The thaw was confirmed."""
+        self._outstanding.discard("frozen")
         self._tell("thawed")
 
     def checkpoint(self, name: str) -> None:
         """A checkpoint of this name is about to be made; until `durable` it is deleted with the run."""
         if "\n" in name:
             raise BadArgumentError("a checkpoint's name cannot hold a line break", hint="Choose another name.")
+        self._outstanding.add("checkpoint")
         self._tell(f"checkpoint {name}")
+
+    def forgotten(self) -> None:
+        """The unfinished checkpoint is gone."""
+        self._outstanding.discard("checkpoint")
 
     def beginning(self) -> None:
         """A job, or a stopped VM's checkpoint, is about to be made: it may turn up a little after our death."""
+        self._outstanding.add("job")
         self._tell("beginning")
 
     def begun(self) -> None:
         """The job, or the checkpoint, is there."""
         self._tell("begun")
 
+    def ended(self) -> None:
+        """The job is gone, or the stopped VM's checkpoint is there and nothing else was begun."""
+        self._outstanding.discard("job")
+
     def durable(self) -> None:
         """The point that belongs to the checkpoint is published (or is about to be): keep the checkpoint."""
+        self._outstanding.discard("checkpoint")
         self._tell("durable")
 
     def done(self) -> None:
-        """All is tidied up; the guard ends. Safe to call again, and when the guard is gone."""
+        """The run is over, and what it could not undo is left to the guard; returns when that has ended.
+
+        Safe to call again, and when the guard is gone.
+        """
+        if self._outstanding:
+            self._abandon(CLEAN_UP_TIMEOUT)
+            return
         with suppress(HypervisorError):
             self._tell("done")
-        self._abandon()
+        self._abandon(READY_TIMEOUT)
 
     def _tell(self, words: str) -> None:
         try:
@@ -100,6 +123,6 @@ class Guard:
                 hint="Someone killed it, or memory ran out (see the kernel's log); run the backup again.",
             ) from error
 
-    def _abandon(self) -> str:
+    def _abandon(self, timeout: float) -> str:
         self._wire.close()
-        return last_line(finish(self._program, READY_TIMEOUT))
+        return last_line(finish(self._program, timeout))

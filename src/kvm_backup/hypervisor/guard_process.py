@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SETTLE = 5.0
-"""Seconds in which a job that libvirtd was just beginning when we died may still turn up."""
+"""Seconds in which a job, or a freeze, that libvirtd was just beginning when we died may still turn up."""
 
 PATIENCE = 60.0
 """Seconds to try for, in all, when libvirt does not answer."""
@@ -98,7 +98,7 @@ def clean_up(uri: str, plan: Plan) -> int:
         )
     for pid in list(nbd_servers.find(plan.socket.parent)):
         nbd_servers.stop(pid, plan.socket.parent)
-    settled = time.monotonic() + (SETTLE if plan.beginning else 0.0)
+    settled = time.monotonic() + (SETTLE if plan.beginning or plan.frozen else 0.0)
     while True:
         failed = [what for what, step in steps if not _tried(what, step, uri, deadline)]
         if time.monotonic() >= settled:

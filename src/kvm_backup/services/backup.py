@@ -203,7 +203,7 @@ class _Run:
             self._repository.publish(partial, manifest)
         except BaseException:
             with contextlib.suppress(KvmBackupError):
-                delete_checkpoint(self._hypervisor, self._vm.uuid, checkpoint)
+                self._forget_checkpoint(checkpoint, guard)
             with contextlib.suppress(KvmBackupError):
                 self._repository.discard(partial)
             raise
@@ -315,6 +315,15 @@ class _Run:
             scratch_folder=run_folders.scratch,
             pass_fds=[self._lock],
         )
+
+    def _forget_checkpoint(self, checkpoint: str, guard: Guard | None) -> None:
+        """The run failed; when its checkpoint cannot be deleted at once, the guard goes on trying."""
+        if guard is None:
+            return
+        with contextlib.suppress(KvmBackupError):
+            guard.checkpoint(checkpoint)
+        delete_checkpoint(self._hypervisor, self._vm.uuid, checkpoint)
+        guard.forgotten()
 
     def _forget_old_checkpoints(self, manifest: Manifest) -> None:
         """The point is safe; what the checkpoints before it cost the guest's bitmaps is saved from now on."""

@@ -5,21 +5,21 @@ behind, before it exists.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from kvm_backup.domain.errors import KvmBackupError, VmStateChangedError
+from kvm_backup.domain.errors import HypervisorUnavailableError, KvmBackupError, VmStateChangedError
 from kvm_backup.domain.point import Consistency, DiskMode
 from kvm_backup.domain.vm import Vm
 from kvm_backup.engine.source import NbdSource
 from kvm_backup.hypervisor import backup_job, run_folder
-from kvm_backup.hypervisor.backup_job import DiskRequest
+from kvm_backup.hypervisor.backup_job import BackupJob, DiskRequest
 from kvm_backup.hypervisor.checkpoints import create_offline_checkpoint
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.guard import Guard
-from kvm_backup.hypervisor.guest_agent import Freeze, FreezeOutcome, Thaw, freeze, thaw
+from kvm_backup.hypervisor.guest_agent import Freeze, FreezeOutcome, Thaw, ThawOutcome, freeze, thaw
 from kvm_backup.hypervisor.leftovers import vm_folder
 from kvm_backup.hypervisor.offline import OfflineExport
 from kvm_backup.services.folders import Folders
@@ -102,41 +102,65 @@ def _running(
 ) -> Iterator[Session]:
     vm = plan.vm
     socket = run_folders.socket
-    guard.checkpoint(checkpoint)
-    with frozen_file_systems(hypervisor, vm, guard, freeze_timeout, notice) as frozen:
-        guard.beginning()
-        job = backup_job.begin(
-            hypervisor,
-            vm,
-            [DiskRequest(planned.disk.target, planned.mode is DiskMode.INCREMENTAL) for planned in plan.disks],
-            checkpoint=checkpoint,
-            base=plan.base_checkpoint,
-            socket=socket,
-            scratch_folder=run_folders.scratch,
-        )
-        guard.begun()
+    job: BackupJob | None = None
 
     def still_there() -> None:
-        if not job.alive():
+        if job is None or not job.alive():
             raise VmStateChangedError(
                 f"the VM {vm.name} was shut down or its backup job was ended by someone else",
                 hint="Run the backup again; it works on a VM that is off, too.",
                 vm=vm.name,
             )
 
-    def connect(target: str) -> NbdSource:
-        export = job.exports[target]
-        return NbdSource.connect(socket, export.name, dirty_bitmap=export.bitmap)
+    def end() -> None:
+        if job is not None:
+            job.end()
+            guard.ended()
 
+    guard.checkpoint(checkpoint)
     try:
+        with frozen_file_systems(hypervisor, vm, guard, freeze_timeout, notice) as frozen:
+            guard.beginning()
+            job = _begin(hypervisor, plan, run_folders, guard, checkpoint)
+            guard.begun()
+        exports = job.exports
+
+        def connect(target: str) -> NbdSource:
+            export = exports[target]
+            return NbdSource.connect(socket, export.name, dirty_bitmap=export.bitmap)
+
         yield Session(
             Consistency.FILESYSTEM if frozen.result is Freeze.FROZEN and frozen.count else Consistency.CRASH,
             job.checkpoint,
             connect,
             still_there,
         )
-    finally:
-        job.end()
+    except BaseException:
+        # The first failure is the one to tell; a job that cannot be ended now is left to the guard.
+        with suppress(KvmBackupError):
+            end()
+        raise
+    else:
+        end()
+
+
+def _begin(hypervisor: Hypervisor, plan: Plan, run_folders: RunFolders, guard: Guard, checkpoint: str) -> BackupJob:
+    try:
+        return backup_job.begin(
+            hypervisor,
+            plan.vm,
+            [DiskRequest(planned.disk.target, planned.mode is DiskMode.INCREMENTAL) for planned in plan.disks],
+            checkpoint=checkpoint,
+            base=plan.base_checkpoint,
+            socket=run_folders.socket,
+            scratch_folder=run_folders.scratch,
+        )
+    except HypervisorUnavailableError:
+        # The connection broke within the call: the job may be there all the same, and the guard looks for it.
+        raise
+    except KvmBackupError:
+        guard.ended()
+        raise
 
 
 @contextmanager
@@ -149,17 +173,19 @@ def frozen_file_systems(
         return
     guard.freezing()
     outcome = FreezeOutcome(Freeze.FAILED, reason="interrupted")
+    thawed: ThawOutcome | None = None
     try:
         outcome = freeze(hypervisor, vm.uuid, timeout)
-        if outcome.result is Freeze.FAILED:
-            notice(f"the guest agent could not freeze the file systems: {outcome.reason}")
         yield outcome
     finally:
         thawed = thaw(hypervisor, vm.uuid) if outcome.needs_thaw else None
-        if thawed is not None and thawed.result is Thaw.UNCONFIRMED:
-            notice(f"the guest agent did not confirm that the file systems are thawed: {thawed.reason}")
-        else:
+        if thawed is None or thawed.result is not Thaw.UNCONFIRMED:
             guard.thawed()
+    # Told only now, because whoever listens may take his time, and the guest stands still until it is thawed.
+    if outcome.result is Freeze.FAILED:
+        notice(f"the guest agent could not freeze the file systems: {outcome.reason}")
+    if thawed is not None and thawed.result is Thaw.UNCONFIRMED:
+        notice(f"the guest agent did not confirm that the file systems are thawed: {thawed.reason}")
 
 
 @contextmanager
@@ -188,6 +214,7 @@ def _stopped(
                 still_there()
                 raise
             guard.begun()
+            guard.ended()
 
         def connect(target: str) -> NbdSource:
             planned = next(planned for planned in plan.disks if planned.disk.target == target)

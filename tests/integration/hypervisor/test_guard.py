@@ -1,23 +1,17 @@
-from __future__ import annotations
-
 import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from kvm_backup.domain.errors import HypervisorError
 from kvm_backup.hypervisor import backup_job, checkpoints
 from kvm_backup.hypervisor.guard import Guard
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.integration.hypervisor.conftest import BiosVm
+from tests.integration.hypervisor.bios_vm import BiosVm
 
 pytestmark = pytest.mark.vm
 
@@ -47,7 +41,12 @@ if how != "nothing begun":
     if how == "published":
         guard.durable()
     if how == "done":
+        guard.thawed()
         job.end()
+        guard.ended()
+        guard.durable()
+        guard.done()
+    if how == "given up":
         guard.done()
 print("here", flush=True)
 sys.stdin.read()
@@ -98,6 +97,11 @@ def test_a_checkpoint_that_belongs_to_a_published_point_is_kept(running_vm: Bios
 def test_a_run_that_said_done_leaves_nothing_to_undo(running_vm: BiosVm) -> None:
     wait_for_the_lock(killed_run(running_vm, "done"))
     assert left(running_vm) == (False, ["fresh"], True)
+
+
+def test_what_a_run_that_is_over_could_not_undo_is_undone_by_the_guard(running_vm: BiosVm) -> None:
+    wait_for_the_lock(killed_run(running_vm, "given up"))
+    assert left(running_vm) == (False, [], False)
 
 
 def test_a_run_that_dies_before_it_began_leaves_the_work_of_others_alone(
