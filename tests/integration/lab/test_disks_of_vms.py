@@ -1,7 +1,9 @@
 """Disks of test VMs: what is written from outside is what copies hold."""
 
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import libvirt
 import pytest
 
 from lab import DiskSpec, ImagesDifferError, Lab, LabError, LabVm, compare_images, virtual_size
@@ -67,6 +69,19 @@ def test_discarded_and_zeroed_bytes_read_as_zeros(vm: LabVm, target: str) -> Non
     vm.discard_blocks(target, 5 * MIB, 65536)
     vm.write_zeros(target, 5 * MIB + 131072, 65536)
     assert vm.read_blocks(target, 5 * MIB, 262144) == (bytes(65536) + b"\x11" * 65536) * 2
+
+
+@pytest.mark.parametrize("target", ["vda", "sda"])
+def test_write_from_outside_is_in_the_checkpoint_of_its_disk(lab: Lab, target: str) -> None:
+    vm = lab.create_vm("dirty", [DiskSpec(size=ODD_SIZE), DiskSpec(size=ODD_SIZE, bus="scsi")], guest=False)
+    xml = f"<domaincheckpoint><name>seen</name><disks><disk name='{target}'/></disks></domaincheckpoint>"
+    checkpoint = vm.domain.checkpointCreateXML(xml)
+    vm.write_blocks(target, 2 * MIB, 131072, 0x33)
+    vm.discard_blocks(target, 4 * MIB, 65536)
+    vm.write_zeros(target, 6 * MIB, 65536)
+    described = ET.fromstring(checkpoint.getXMLDesc(libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE))
+    sizes = {disk.get("name"): disk.get("size") for disk in described.iterfind("disks/disk")}
+    assert sizes[target] == str(131072 + 65536 + 65536)
 
 
 def test_last_sector_of_an_odd_size_can_be_written_and_nothing_behind_it(vm: LabVm) -> None:
