@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
-from kvm_backup.cli.output import cell, console, print_error
+from kvm_backup.cli.output import cell, console, print_error, prose
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import (
     EXIT_DONE,
@@ -19,20 +19,27 @@ from kvm_backup.services import events
 
 
 def backup(
-    vms: Annotated[list[str] | None, typer.Argument(metavar="VM...", help="Names or UUIDs.")] = None,
+    vms: Annotated[
+        list[str] | None, typer.Argument(metavar="VM", help="Its name or UUID; several are backed up one by one.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every VM of this host.")] = False,
     mode: Annotated[
         Mode,
         typer.Option(
             "--mode",
-            help="incremental: what changed since the last point, full when there is none to build on;"
-            " full: everything; snapshot: a libvirt snapshot kept on this host.",
+            metavar="MODE",
+            show_default=False,
+            help="incremental (the default), full or snapshot.",
         ),
     ] = Mode.INCREMENTAL,
     repository: RepositoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a restore point of each VM, running or not, without downtime."""
+    """Make a restore point of each VM, running or not.
+
+    Mode incremental saves what changed since the last point, or everything (and says why) when there is no point
+    to build on. Mode full saves everything. Mode snapshot takes a libvirt snapshot, which stays on this host.
+    """
     parts = application()
     if bool(vms) == every:
         raise BadArgumentError(
@@ -67,7 +74,7 @@ def _exit_code(errors: list[KvmBackupError], asked: int) -> int:
 
 def _line(finished: events.Finished) -> str:
     rate = finished.bytes_read / finished.seconds if finished.seconds else 0
-    why = f"\n  full because {cell(finished.detail)}" if finished.detail else ""
+    why = "\n" + prose(f"full because {cell(finished.detail)}", indent="  ") if finished.detail else ""
     figures = (
         ""
         if finished.mode == Mode.SNAPSHOT

@@ -12,7 +12,7 @@ from kvm_backup.bootstrap import Application
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 RepositoryOption = Annotated[
-    str | None, typer.Option("--repository", "-r", metavar="NAME", help="Which repository: a name, or a path.")
+    str | None, typer.Option("--repository", "-r", metavar="NAME", help="A repository's name or path.")
 ]
 
 _stop = threading.Event()

@@ -9,7 +9,7 @@ import typer
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, application
-from kvm_backup.cli.output import cell, console, print_json
+from kvm_backup.cli.output import cell, console, print_json, prose
 from kvm_backup.config.settings import settings_file, unknown_variables
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError
 from kvm_backup.repository.local import LocalRepository
@@ -30,7 +30,7 @@ def doctor(
     clean: Annotated[bool, typer.Option("--clean", help="Remove what dead runs left behind.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Say what is installed, missing, misconfigured or left behind by runs that died."""
+    """Say what is missing, misconfigured, or left by dead runs."""
     parts = application()
     checks = [*check_programs(), *_check_settings(), *check_hypervisor(lambda: parts.hypervisor)]
     remains: list[Remains] = []
@@ -75,12 +75,13 @@ def _show(checks: list[Check], remains: list[Remains]) -> None:
     for check in checks:
         out.print(f"{_MARKS[check.health]} {cell(check.name)}: {cell(check.detail)}")
         if check.hint:
-            out.print(f"    HINT: {cell(check.hint)}")
+            out.print(prose(f"HINT: {cell(check.hint)}", indent="    "))
     for one in remains:
         state = "removed" if one.removed else f"could not be removed: {one.error}" if one.error else "left behind"
         mark = _MARKS[Health.OK if one.removed else Health.WARNING]
         out.print(f"{mark} {cell(one.vm)}: {cell(one.detail)} ({cell(one.name)}) - {cell(state)}")
     if any(not one.removed and not one.error for one in remains):
-        out.print("    HINT: 'kvm-backup doctor --clean' removes this; so does the next backup of the VM.")
+        hint = "HINT: 'kvm-backup doctor --clean' removes this; so does the next backup of the VM."
+        out.print(prose(hint, indent="    "))
     if not remains:
         out.print(f"{_MARKS[Health.OK]} nothing is left behind by earlier runs")

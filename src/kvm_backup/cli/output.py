@@ -1,8 +1,11 @@
 """How results and errors reach a person or a script."""
 
 import json
+import os
 import sys
+import textwrap
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any
 
 from rich.console import Console
@@ -11,27 +14,71 @@ from rich.table import Table
 
 from kvm_backup.domain.errors import KvmBackupError
 
+_UNLIMITED = 1 << 20
+
+
+def survive_any_encoding() -> None:
+    """Characters that the terminal's encoding lacks are replaced instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
 
 def console() -> Console:
-    """Standard output; plain and as wide as needed when it is no terminal."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    """Standard output: as wide as the terminal (or COLUMNS), as wide as needed where nobody said how wide.
+
+    Lines are never broken, so that a path or an id can be copied whole; `prose` breaks sentences between words.
+    """
+    return Console(soft_wrap=True, highlight=False, width=None if _has_width() else _UNLIMITED)
+
+
+def prose(text: str, *, indent: str = "", hanging: str | None = None) -> str:
+    """A text for people, broken between words where there is a width; later lines begin with `hanging`."""
+    if not _has_width():
+        return indent + text
+    return textwrap.fill(
+        text,
+        console().width,
+        initial_indent=indent,
+        subsequent_indent=indent if hanging is None else hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _has_width() -> bool:
+    return sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(_json(value, indent=2) + "\n")
     sys.stdout.flush()
 
 
 def print_json_line(value: Any) -> None:
     """One JSON object in one line, flushed, so that a reader at a pipe sees it at once."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(_json(value, indent=None) + "\n")
     sys.stdout.flush()
 
 
+def _json(value: Any, indent: int | None) -> str:
+    """JSON that is valid in the stream's encoding, and that holds no character which could steer a terminal."""
+    unicode = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    text = json.dumps(value, indent=indent, ensure_ascii=not unicode)
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text)
+
+
 def print_error(error: KvmBackupError) -> None:
-    """The cause and the hint on standard error, control characters made visible."""
-    sys.stderr.write(f"error: {printable(error.message)}\nHINT: {printable(error.hint)}\n")
+    """The cause and the hint on standard error."""
+    print_problem(error.message, error.hint)
+
+
+def print_problem(message: str, hint: str) -> None:
+    """A cause and a hint on standard error, control characters made visible."""
+    sys.stderr.write(f"error: {printable(message)}\nHINT: {printable(hint)}\n")
 
 
 def printable(text: str) -> str:
@@ -44,11 +91,21 @@ def cell(text: object) -> str:
     return escape(printable(str(text)))
 
 
+def natural_width(made: Table) -> int:
+    """How many columns of the screen a table takes when nothing in it is broken or cut."""
+    return Console(width=_UNLIMITED).measure(made).maximum
+
+
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> Table:
-    """A table without frame; each column has a title and `left` or `right`."""
+    """A table without frame; each column has a title and `left`, `right`, or `fold`: left, broken when too long."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for title, justify in columns:
-        made.add_column(title, justify="right" if justify == "right" else "left", overflow="fold")
+        made.add_column(
+            title,
+            justify="right" if justify == "right" else "left",
+            overflow="fold",
+            no_wrap=justify != "fold",
+        )
     for row in rows:
         made.add_row(*row)
     return made

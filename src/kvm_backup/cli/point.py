@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
-from kvm_backup.cli.output import cell, console, print_error, print_json, table
+from kvm_backup.cli.output import cell, console, natural_width, print_error, print_json, prose, table
+from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.lookup import find_point
 from kvm_backup.services.queries import point_details, point_summary
@@ -15,7 +16,7 @@ app = typer.Typer(help="Restore points.", no_args_is_help=True)
 
 @app.command("list")
 def list_points(
-    vm: Annotated[str | None, typer.Argument(metavar="[VM]", help="Only the points of this VM.")] = None,
+    vm: Annotated[str | None, typer.Argument(metavar="VM", help="Only the points of this VM.")] = None,
     repository: RepositoryOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -32,16 +33,7 @@ def list_points(
     if not points:
         console().print("No restore point yet. Make one: kvm-backup backup VM")
         return
-    rows = [
-        [
-            cell(point.id),
-            point.mode.value,
-            point.consistency.value,
-            "on the host" if point.snapshot else show_size(point.bytes_stored),
-        ]
-        for point in points
-    ]
-    console().print(table([("POINT", "left"), ("MODE", "left"), ("CONSISTENCY", "left"), ("STORED", "right")], rows))
+    _show_list(points)
 
 
 @app.command("show")
@@ -50,7 +42,7 @@ def show_point(
     repository: RepositoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one restore point: disks, sizes, digests, what was left out and why."""
+    """Show one restore point: its disks, and what was left out and why."""
     parts = application()
     store = parts.repository(repository)
     details = point_details(store, find_point(store, point))
@@ -62,12 +54,33 @@ def show_point(
         if details[key] is not None:
             out.print(f"[bold]{key:<12}[/bold] {cell(details[key])}")
     if details["detail"]:
-        out.print(f"[bold]{'full because':<12}[/bold] {cell(details['detail'])}")
+        out.print(prose(cell(details["detail"]), indent="[bold]full because[/bold] ", hanging=" " * 13))
     out.print(table([("DISK", "left"), ("SAVED", "left"), ("SIZE", "right"), ("STORED", "right")], _disks(details)))
     for disk in details["left_out"]:
         out.print(f"left out: {cell(disk['target'])} ({disk['reason']})")
     for notice in details["notices"]:
-        out.print(f"note: {cell(notice)}")
+        out.print(prose(f"note: {cell(notice)}", hanging="  "))
+
+
+def _show_list(points: list[Manifest]) -> None:
+    """One table; where the ids are too long for the screen, each id in a line of its own, so that it stays whole."""
+    out = console()
+    ids = [cell(point.id) for point in points]
+    rows = [
+        [
+            point.mode.value,
+            point.consistency.value,
+            "on the host" if point.snapshot else show_size(point.bytes_stored),
+        ]
+        for point in points
+    ]
+    columns = [("MODE", "left"), ("CONSISTENCY", "left"), ("STORED", "right")]
+    whole = table([("POINT", "left"), *columns], [[id_, *row] for id_, row in zip(ids, rows, strict=True)])
+    if natural_width(whole) <= out.width:
+        out.print(whole)
+        return
+    for id_, row in zip(ids, rows, strict=True):
+        out.print(f"{id_}\n    {', '.join(row)}")
 
 
 def _disks(details: dict[str, Any]) -> list[list[str]]:

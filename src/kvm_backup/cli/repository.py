@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
-from kvm_backup.cli.output import cell, console, print_error, print_json, table
+from kvm_backup.cli.output import cell, console, print_error, print_json, prose, table
 from kvm_backup.config.registry import register_repository
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError
 from kvm_backup.domain.sizes import show_size
@@ -49,13 +49,16 @@ def list_repositories(json: JsonOption = False) -> None:
         ]
         for row in rows
     ]
-    titles = [("REPOSITORY", "left"), ("PATH", "left"), ("POINTS", "left"), ("STORED", "right")]
+    titles = [("REPOSITORY", "left"), ("PATH", "fold"), ("POINTS", "left"), ("STORED", "right")]
     console().print(table(titles, shown))
 
 
 @app.command("check")
 def check(repository: RepositoryOption = None, json: JsonOption = False) -> None:
-    """Compare a repository's folders, manifests and files: what is missing, damaged or foreign."""
+    """Compare what lies in a repository with its manifests.
+
+    Reports what is missing, damaged, of the wrong size, or not ours; reads no disk data ('verify' does).
+    """
     parts = application()
     store = parts.repository(repository)
     findings = list(check_repository(store))
@@ -66,9 +69,8 @@ def check(repository: RepositoryOption = None, json: JsonOption = False) -> None
         for finding in findings:
             out.print(f"[yellow]![/yellow] {cell(finding.path)}: {cell(finding.problem)}")
         if not findings:
-            out.print(
-                f"[green]✓[/green] repository {cell(store.name)} is in order; 'verify --all' also reads the data"
-            )
+            out.print(f"[green]✓[/green] repository {cell(store.name)} is in order")
+            out.print(prose("'kvm-backup verify' also reads the data.", indent="  "))
     raise typer.Exit(EXIT_FAILED if findings else EXIT_DONE)
 
 

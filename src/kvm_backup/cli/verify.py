@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
-from kvm_backup.cli.output import cell, console, print_json_line
+from kvm_backup.cli.output import cell, console, print_json_line, prose
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, BadArgumentError, PointNotFoundError
 from kvm_backup.domain.point import Manifest
@@ -19,14 +19,17 @@ from kvm_backup.services.verify import Finding, Verdict, chain_of, verify_points
 
 
 def verify(
-    point: Annotated[str | None, typer.Argument(metavar="[POINT]", help="This point and all it builds on.")] = None,
+    point: Annotated[str | None, typer.Argument(metavar="POINT", help="This point and all it builds on.")] = None,
     vm: Annotated[str | None, typer.Option("--vm", metavar="VM", help="Every point of this VM.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every point of the repository (the default).")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Decompress every cluster, too.")] = False,
     repository: RepositoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check that restore points are whole: digests, parents, image structure."""
+    """Check that restore points are whole: digests, parents, images.
+
+    Without a POINT, --vm or --all, every point of the repository is checked.
+    """
     if (point is not None) + (vm is not None) + every > 1:
         raise BadArgumentError(
             "name one point, or give --vm VM, or --all", hint="'kvm-backup point list' shows the points."
@@ -51,6 +54,8 @@ def verify(
                 print_json_line(_as_json(verdict))
             else:
                 _show(verdict)
+        if not json:
+            _sum_up(len(chosen), bad)
     raise typer.Exit(EXIT_FAILED if bad else EXIT_DONE)
 
 
@@ -78,6 +83,14 @@ def _show(verdict: Verdict) -> None:
     out.print(f"[red]✗[/red] {cell(verdict.point)}: damaged")
     for finding in verdict.findings:
         out.print(f"    {cell(finding.file)}{_place(finding)}: {cell(finding.message)}")
+
+
+def _sum_up(count: int, bad: int) -> None:
+    if bad:
+        hint = "Restore another point; the next backup of the VM starts a new chain by itself when it has to."
+        console().print(f"{bad} of {count} points damaged\n{prose(f'HINT: {hint}')}")
+    elif count != 1:
+        console().print(f"{count} points, none damaged")
 
 
 def _place(finding: Finding) -> str:

@@ -12,7 +12,7 @@ app = typer.Typer(help="The virtual machines of this host.", no_args_is_help=Tru
 
 @app.command("list")
 def list_vms(repository: RepositoryOption = None, json: JsonOption = False) -> None:
-    """List the VMs, their disks, and the newest restore point of each."""
+    """List the VMs, their disks, and the newest point of each."""
     parts = application()
     store = parts.repository(repository)
     parts.catalogue.refresh(store)
@@ -28,7 +28,7 @@ def list_vms(repository: RepositoryOption = None, json: JsonOption = False) -> N
         return
     console().print(
         table(
-            [("VM", "left"), ("STATE", "left"), ("DISKS", "left"), ("LAST POINT (UTC)", "left")],
+            [("VM", "fold"), ("STATE", "left"), ("DISKS", "left"), ("LAST POINT (UTC)", "left")],
             [
                 [cell(row["name"]), row["state"], _disks(row["disks"]), _when(row["last_point_created"])]
                 for row in rows
