@@ -77,7 +77,7 @@ def _show(checks: list[Check], remains: list[Remains]) -> None:
         if check.hint:
             out.print(prose(f"HINT: {cell(check.hint)}", indent="    "))
     for one in remains:
-        state = "removed" if one.removed else f"could not be removed: {one.error}" if one.error else "left behind"
+        state = "removed" if one.removed else f"failed: {one.error}" if one.error else "left behind"
         mark = _MARKS[Health.OK if one.removed else Health.WARNING]
         out.print(f"{mark} {cell(one.vm)}: {cell(one.detail)} ({cell(one.name)}) - {cell(state)}")
     if any(not one.removed and not one.error for one in remains):

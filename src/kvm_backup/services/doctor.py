@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from kvm_backup.domain.errors import KvmBackupError, VmBusyError
+from kvm_backup.domain.errors import KvmBackupError, VmBusyError, VmNotFoundError
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.leftovers import find_of_unknown_vms, remove
@@ -115,8 +115,11 @@ def find_remains(
         try:
             with hold_vm(folders.locks, vm.name, vm.uuid, wait=0.0):
                 yield from _of_vm(hypervisor, folders, repositories, vm, clean)
-        except VmBusyError:
+        except (VmBusyError, VmNotFoundError):
             continue
+        except KvmBackupError as error:
+            # One VM that cannot be examined, for instance because its image is missing, hides no other.
+            yield Remains(vm.name, "not-examined", vm.uuid, "what is left of it is not known", error=error.message)
     for leftover in find_of_unknown_vms(hypervisor, run_root=folders.runtime, scratch_root=folders.scratch):
         yield _settle(
             Remains(leftover.vm, leftover.kind.value, leftover.name, leftover.detail),
