@@ -204,9 +204,15 @@ class Product:
         assert done.status in (0, 1), done
         return done.status, done.events
 
-    def doctor(self) -> Json:
+    def leftovers(self, vm: str) -> list[Json]:
+        """What `doctor` finds left behind of one VM; other VMs of this host belong to other tests."""
+        return [one for one in self.doctor()["leftovers"] if one["vm"] == vm]
+
+    def doctor(self, *options: str) -> Json:
         """`doctor --json`: `checks` and `leftovers`."""
-        found: Json = self.run("doctor", "--json").json
+        done = self.run("doctor", "--json", *options)
+        assert done.stdout, done
+        found: Json = done.json
         return found
 
 
