@@ -174,7 +174,7 @@ def begin(
 
 
 def running_job(hypervisor: Hypervisor, vm: str) -> RunningJob | None:
-    """The backup job of the VM, whoever started it; None when there is none (or the VM is off or gone)."""
+    """The backup job of the VM (a UUID), whoever started it; None when there is none (or the VM is off or gone)."""
     try:
         domain = hypervisor.handle().lookupByUUIDString(vm)
         return backup_xml.parse_backup(str(domain.backupGetXMLDesc()))

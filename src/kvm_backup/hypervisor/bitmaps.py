@@ -9,6 +9,7 @@ and the changes are the union of the parts; the top layer's part must exist.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import libvirt_qemu
 
 from kvm_backup.domain.disk import SourceKind
-from kvm_backup.domain.errors import HypervisorError
+from kvm_backup.domain.errors import HypervisorError, ToolFailedError, UnsupportedDiskError
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import domain_xml, image
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -122,9 +123,10 @@ def _of_stopped(vm: Vm) -> dict[str, dict[str, BitmapState]]:
     for disk in vm.disks:
         if disk.path is None or disk.kind is SourceKind.OTHER or not disk.can_have_bitmap:
             continue
-        found[disk.target] = combine(
-            [{bitmap.name: _stored_part(bitmap) for bitmap in layer.bitmaps} for layer in image.chain(disk)]
-        )
+        with suppress(ToolFailedError, UnsupportedDiskError):
+            found[disk.target] = combine(
+                [{bitmap.name: _stored_part(bitmap) for bitmap in layer.bitmaps} for layer in image.chain(disk)]
+            )
     return found
 
 

@@ -13,7 +13,13 @@ from typing import Any
 
 import libvirt
 
-from kvm_backup.domain.errors import HypervisorError, KvmBackupError, UnsupportedDiskError, VmRunningError
+from kvm_backup.domain.errors import (
+    HypervisorError,
+    KvmBackupError,
+    ToolFailedError,
+    UnsupportedDiskError,
+    VmRunningError,
+)
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import backup_xml, bitmaps, image
 from kvm_backup.hypervisor.backup_xml import Checkpoint
@@ -123,7 +129,11 @@ def _remove_from_files(vm: Vm, name: str) -> None:
     for disk in vm.disks:
         if disk.path is None or not disk.can_have_bitmap:
             continue
-        for layer in image.chain(disk):
+        # A disk that cannot be read holds no bitmap that could be used: it must not keep the others from going.
+        layers: tuple[image.Image, ...] = ()
+        with suppress(ToolFailedError, UnsupportedDiskError):
+            layers = image.chain(disk)
+        for layer in layers:
             if any(bitmap.name == name for bitmap in layer.bitmaps):
                 image.remove_bitmap(layer.path, name)
 

@@ -74,10 +74,9 @@ class Hypervisor:
         """libvirt's connection object, alive. Raises HypervisorUnavailableError."""
         with self._reopening:
             try:
-                alive = bool(self._connection.isAlive())
+                # Only a call notices that libvirtd was restarted; isAlive() does not before one failed.
+                self._connection.getLibVersion()
             except libvirt.libvirtError:
-                alive = False
-            if not alive:
                 self.close()
                 self._connection = _open(self.uri)
             return self._connection

@@ -1,20 +1,15 @@
-from __future__ import annotations
-
 import os
 import stat
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from kvm_backup.domain.errors import CheckpointUnusableError, StorageError, VmBusyError, VmStateChangedError
 from kvm_backup.hypervisor import backup_job, checkpoints, run_folder
 from kvm_backup.hypervisor.backup_job import DiskRequest, Export
-
-if TYPE_CHECKING:
-    from kvm_backup.hypervisor.connection import Hypervisor
-    from tests.integration.hypervisor.conftest import BiosVm, MakeVm
+from kvm_backup.hypervisor.connection import Hypervisor
+from tests.integration.hypervisor.bios_vm import BiosVm, MakeVm
 
 pytestmark = pytest.mark.vm
 

@@ -1,9 +1,6 @@
-from __future__ import annotations
-
 import json
 import subprocess
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import libvirt_qemu
 import pytest
@@ -16,11 +13,8 @@ from kvm_backup.domain.errors import (
     VmRunningError,
 )
 from kvm_backup.hypervisor import checkpoints, snapshots
-from kvm_backup.hypervisor.bitmaps import BitmapFault, bitmaps
-
-if TYPE_CHECKING:
-    from kvm_backup.hypervisor.bitmaps import BitmapState
-    from tests.integration.hypervisor.conftest import BiosVm, MakeVm
+from kvm_backup.hypervisor.bitmaps import BitmapFault, BitmapState, bitmaps
+from tests.integration.hypervisor.bios_vm import BiosVm, MakeVm
 
 pytestmark = pytest.mark.vm
 
@@ -231,3 +225,13 @@ def test_a_checkpoint_is_deleted_from_every_layer_of_a_chain(chain: BiosVm, off:
     chain.write(6)
     assert chain.changed_since("c1") == {1, 2, 3, 6}
     assert chain.changed_since("c3") == {3, 6}
+
+
+def test_a_checkpoint_is_deleted_although_another_disk_of_the_stopped_vm_is_gone(make_vm: MakeVm) -> None:
+    vm = make_vm(disks={"vda": ("qcow2", 16 << 20), "vdb": ("qcow2", 4 << 20)})
+    checkpoints.create_offline_checkpoint(vm.hypervisor, vm.seen(), "off", ["vda", "vdb"], CREATED)
+    vm.paths["vda"].unlink()
+    assert set(bitmaps(vm.hypervisor, vm.seen())) == {"vdb"}
+    delete(vm, "off")
+    assert names(vm) == []
+    assert states(vm, "vdb") == {}

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -7,7 +5,6 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,12 +13,7 @@ from kvm_backup.domain.errors import CheckpointUnusableError, ToolFailedError
 from kvm_backup.domain.vm import VmState
 from kvm_backup.hypervisor import checkpoints, nbd_servers, snapshots
 from kvm_backup.hypervisor.offline import OfflineExport
-
-# pytest puts this folder on the path; the package name is for the type checker.
-if TYPE_CHECKING:
-    from tests.integration.hypervisor.conftest import BiosVm, dirty_blocks, wait_until
-else:
-    from conftest import dirty_blocks, wait_until
+from tests.integration.hypervisor.bios_vm import BiosVm, dirty_blocks, wait_until
 
 CREATED = datetime(2026, 3, 1, tzinfo=UTC)
 

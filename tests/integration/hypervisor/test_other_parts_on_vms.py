@@ -1,7 +1,8 @@
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +15,7 @@ from kvm_backup.hypervisor.guest_agent import Freeze, Thaw
 from kvm_backup.hypervisor.leftovers import LeftoverKind
 from kvm_backup.hypervisor.offline import OfflineExport
 from kvm_backup.hypervisor.restore_xml import as_new_vm
-
-if TYPE_CHECKING:
-    from tests.integration.hypervisor.conftest import BiosVm, MakeVm
+from tests.integration.hypervisor.bios_vm import BiosVm, MakeVm
 
 pytestmark = pytest.mark.vm
 
@@ -42,6 +41,46 @@ def test_a_closed_connection_is_opened_again(hypervisor: Hypervisor) -> None:
     other.close()
     assert re.fullmatch(r"\d+\.\d+\.\d+", other.versions().libvirt)
     other.close()
+
+
+class CuttableRoute:
+    """A socket in front of libvirtd's, whose connections can be cut as a restart of libvirtd does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ends: list[socket.socket] = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            near = self.listener.accept()[0]
+            far = socket.socket(socket.AF_UNIX)
+            far.connect("/run/libvirt/libvirt-sock")
+            self.ends += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+
+    def cut(self) -> None:
+        for end in self.ends:
+            end.shutdown(socket.SHUT_RDWR)
+        self.ends.clear()
+
+
+def test_a_connection_that_libvirtd_dropped_is_opened_again_by_the_next_call(stopped_vm: BiosVm) -> None:
+    route = CuttableRoute(stopped_vm.folder / "route")
+    with Hypervisor.connect(f"qemu+unix:///system?socket={route.path}") as routed:
+        assert routed.state(stopped_vm.uuid) is VmState.STOPPED
+        route.cut()
+        assert routed.state(stopped_vm.uuid) is VmState.STOPPED
 
 
 def test_disks_are_described_alike_while_the_vm_runs_and_while_it_is_off(make_vm: MakeVm) -> None:

@@ -1,18 +1,12 @@
-from __future__ import annotations
-
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from kvm_backup.domain.errors import HypervisorError, TargetExistsError, UnsupportedDiskError
 from kvm_backup.hypervisor import checkpoints, snapshots
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from kvm_backup.hypervisor.snapshots import Snapshot
-    from tests.integration.hypervisor.conftest import BiosVm, MakeVm
+from kvm_backup.hypervisor.snapshots import Snapshot
+from tests.integration.hypervisor.bios_vm import BiosVm, MakeVm
 
 pytestmark = pytest.mark.vm
 
