@@ -58,8 +58,6 @@ def backup(
                     print_error(error)
             elif not json:
                 console().print(_line(finished))
-            if stop_requested():
-                break
     raise typer.Exit(_exit_code(errors, len(names)))
 
 

@@ -6,6 +6,7 @@ The files are the truth; everything else (the catalogue, libvirt's checkpoints) 
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -248,7 +249,12 @@ class LocalRepository:
             folder.mkdir(mode=0o700, exist_ok=True)
             partial.mkdir(mode=0o700)
             durable.sync_folder(self.root)
-        except OSError as error:
+        except (OSError, KvmBackupError) as error:
+            for made in (partial, folder):
+                with suppress(OSError):
+                    made.rmdir()
+            if isinstance(error, KvmBackupError):
+                raise
             raise durable.storage_error(error, partial) from error
         return partial
 
@@ -260,12 +266,29 @@ class LocalRepository:
         durable.rename(partial, final)
         return final
 
+    def withdraw(self, point_id: str) -> None:
+        """Remove a point: with one rename it is no longer visible, then its files go. The caller holds the VM's lock.
+
+        A point that is gone already is no error. Raises StorageError.
+        """
+        final = self.path_of(point_id)
+        hidden = final.with_name(f"{PARTIAL_PREFIX}{final.name}")
+        if final.is_dir():
+            durable.rename(final, hidden)
+        durable.remove_tree(hidden)
+
     def partials(self, folder: Path) -> list[Path]:
         """What runs that died left in a VM folder. The caller holds the VM's lock, so none of them is alive."""
         try:
-            return sorted(entry for entry in folder.iterdir() if entry.name.startswith(PARTIAL_PREFIX))
+            return sorted(
+                entry
+                for entry in folder.iterdir()
+                if entry.name.startswith(PARTIAL_PREFIX) and entry.is_dir() and not entry.is_symlink()
+            )
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise durable.storage_error(error, folder) from error
 
     def discard(self, partial: Path) -> None:
         """Remove a point that was not published, and the VM's folder when nothing else is in it."""

@@ -5,6 +5,7 @@ The order of the steps is what invariants 1 to 3 rest on; ARCHITECTURE.md tells 
 
 import contextlib
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,12 +27,12 @@ from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services import events
 from kvm_backup.services.capture import capture_disks
 from kvm_backup.services.clean_up import clean_up_after_dead_runs, unwanted_checkpoint
-from kvm_backup.services.control import RunControl, SpaceWatch
+from kvm_backup.services.control import RunControl, SpaceWatch, refuse_when_stopped
 from kvm_backup.services.folders import Folders
 from kvm_backup.services.options import BackupOptions
 from kvm_backup.services.plan import Plan, make_plan, plan_for
 from kvm_backup.services.session import RunFolders, open_session
-from kvm_backup.services.snapshot import prune_snapshots, take_snapshot
+from kvm_backup.services.snapshot import merge_unpublished_snapshots, prune_snapshots, take_snapshot
 from kvm_backup.services.state_files import store_state_files
 from kvm_backup.services.vm_lock import hold_vm
 
@@ -53,7 +54,7 @@ class BackupService:
     stop_requested: Callable[[], bool]
 
     def run(self, vm_name: str, mode: Mode) -> tuple[events.Finished, KvmBackupError | None]:
-        """Make one restore point. Never raises a KvmBackupError: it is returned, and told in the last event."""
+        """Make one restore point. What goes wrong is not raised but returned, and told in the last event."""
         began = time.monotonic()
         self.listener(events.Started(vm_name, mode.value, self.repository.name))
         error: KvmBackupError | None = None
@@ -62,14 +63,20 @@ class BackupService:
             finished = self._finished(manifest, time.monotonic() - began)
         except KvmBackupError as problem:
             error = problem
-            finished = events.failed(vm_name, mode.value, problem, time.monotonic() - began)
+        except Exception as problem:  # noqa: BLE001 - one VM's trouble must not cost the others their backup
+            error = _unexpected(problem)
+        if error is not None:
+            finished = events.failed(vm_name, mode.value, error, time.monotonic() - began)
         self.listener(finished)
         return finished, error
 
     def _make_point(self, vm_name: str, mode: Mode) -> Manifest:
+        refuse_when_stopped(self.stop_requested)
         vm = self.hypervisor.vm(vm_name)
         options = self.options_for(vm)
-        with hold_vm(self.folders.locks, vm.name, vm.uuid, wait=options.lock_wait) as lock:
+        with hold_vm(
+            self.folders.locks, vm.name, vm.uuid, wait=options.lock_wait, stop_requested=self.stop_requested
+        ) as lock:
             for attempt in range(1, _ATTEMPTS + 1):
                 run = _Run(self, self.hypervisor.vm(vm.uuid), options, lock)
                 try:
@@ -79,7 +86,11 @@ class BackupService:
                     if attempt == _ATTEMPTS:
                         raise
                     self.listener(events.Notice(vm.name, f"{error.message}; trying once more"))
-        self.catalogue.refresh(self.repository)
+        try:
+            self.catalogue.refresh(self.repository)
+        except KvmBackupError as error:
+            # The point is made; the catalogue is only a cache of it.
+            self.listener(events.Notice(vm.name, f"the catalogue could not be brought up to date: {error.message}"))
         return manifest
 
     def _finished(self, manifest: Manifest, seconds: float) -> events.Finished:
@@ -139,15 +150,18 @@ class _Run:
         self._clean_up()
         now = self._service.clock()
         partial = self._repository.begin_point(self._vm.name, self._vm.uuid, now)
-        run_folders = RunFolders.prepare(self._hypervisor, self._service.folders, self._vm)
-        guard = self._start_guard(run_folders)
+        name = checkpoint_name(self._repository.id, _stamp(partial))
+        guard: Guard | None = None
+        run_folders: RunFolders | None = None
         try:
+            run_folders = RunFolders.prepare(self._hypervisor, self._service.folders, self._vm)
+            guard = self._start_guard(run_folders)
             self._step(events.Step.BEGIN)
             taken = take_snapshot(
                 self._hypervisor,
                 self._vm,
                 guard,
-                name=checkpoint_name(self._repository.id, _stamp(partial)),
+                name=name,
                 excluded=self._options.excluded_disks,
                 freeze_timeout=self._options.freeze_timeout,
                 notice=self._notice,
@@ -166,10 +180,11 @@ class _Run:
         except BaseException:
             with contextlib.suppress(KvmBackupError):
                 self._repository.discard(partial)
+            with contextlib.suppress(KvmBackupError):
+                merge_unpublished_snapshots(self._hypervisor, self._repository, self._vm, notice=self._notice)
             raise
         finally:
-            guard.done()
-            run_folders.clear()
+            self._leave(guard, run_folders)
         self._step(events.Step.ADVANCE)
         prune_snapshots(
             self._hypervisor, self._repository, self._vm, keep=self._options.snapshots_kept, notice=self._notice
@@ -211,10 +226,7 @@ class _Run:
             self._step(events.Step.ADVANCE)
             self._forget_old_checkpoints(manifest)
         finally:
-            if guard is not None:
-                guard.done()
-            if run_folders is not None:
-                run_folders.clear()
+            self._leave(guard, run_folders)
         return manifest
 
     def _fill(
@@ -307,6 +319,13 @@ class _Run:
             total=total,
         )
 
+    @staticmethod
+    def _leave(guard: Guard | None, run_folders: RunFolders | None) -> None:
+        if guard is not None:
+            guard.done()
+        if run_folders is not None:
+            run_folders.clear()
+
     def _start_guard(self, run_folders: RunFolders) -> Guard:
         return Guard.start(
             vm=self._vm.uuid,
@@ -336,6 +355,9 @@ class _Run:
             self._tell_only(f"an old checkpoint stays until the next run: {error.message}")
 
     def _step(self, step: events.Step) -> None:
+        """Tells that a step begins. Before it does anything to the guest, a run can still be called off."""
+        if step is events.Step.BEGIN:
+            refuse_when_stopped(self._service.stop_requested)
         self._service.listener(events.StepStarted(self._vm.name, step))
 
     def _notice(self, message: str) -> None:
@@ -348,6 +370,17 @@ class _Run:
 
 def _stamp(partial: Path) -> str:
     return partial.name.removeprefix(PARTIAL_PREFIX)
+
+
+def _unexpected(problem: Exception) -> KvmBackupError:
+    frames = traceback.extract_tb(problem.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    error = KvmBackupError(
+        f"unexpected {type(problem).__name__}: {problem}{where}",
+        hint="This is a fault of KVM Backup: report this message.",
+    )
+    error.__cause__ = problem
+    return error
 
 
 def _demotion(plan: Plan, requested: Mode) -> Demotion | None:

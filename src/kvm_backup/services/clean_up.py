@@ -8,11 +8,10 @@ from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.leftovers import Leftover, find_leftovers, remove
-from kvm_backup.hypervisor.snapshots import delete_snapshot
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.services.folders import Folders
 from kvm_backup.services.plan import newest_point
-from kvm_backup.services.snapshot import orphaned_snapshots
+from kvm_backup.services.snapshot import merge_unpublished_snapshots
 
 
 def unwanted_checkpoint(repository_id: str, wanted: str | None) -> Callable[[str], bool]:
@@ -49,12 +48,7 @@ def clean_up_after_dead_runs(
             notice(f"left behind by an earlier run, and still there: {leftover.detail} ({error.message})")
         else:
             notice(f"removed what an earlier run left behind: {leftover.detail}")
-    for name in orphaned_snapshots(hypervisor, repository, vm):
-        try:
-            delete_snapshot(hypervisor, vm.uuid, name)
-            notice(f"merged a snapshot that an earlier run did not finish: {name}")
-        except KvmBackupError as error:
-            notice(f"the unfinished snapshot {name} could not be merged: {error.message}")
+    merge_unpublished_snapshots(hypervisor, repository, vm, notice=notice)
     folder = repository.folder_of(vm.uuid)
     for partial in repository.partials(folder) if folder is not None else []:
         repository.discard(partial)

@@ -39,6 +39,12 @@ class SpaceWatch:
             )
 
 
+def refuse_when_stopped(stop_requested: Callable[[], bool]) -> None:
+    """Raises CancelledError when the user or a signal wants the run to end."""
+    if stop_requested():
+        raise CancelledError("the run was cancelled", hint="Nothing is left behind; start it again when you like.")
+
+
 class RunControl:
     """Stops a copy early and reports how far it is; one for each run.
 
@@ -78,10 +84,7 @@ class RunControl:
 
     def check(self) -> None:
         """Raises CancelledError, NoSpaceError, or what `still_there` raises."""
-        if self._stop_requested():
-            raise CancelledError(
-                "the run was cancelled", hint="Nothing is left behind; start it again when you like."
-            )
+        refuse_when_stopped(self._stop_requested)
         now = time.monotonic()
         if now >= self._next_space:
             self._next_space = now + _SPACE_INTERVAL

@@ -12,7 +12,6 @@ from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.guard import Guard
 from kvm_backup.hypervisor.guest_agent import Freeze
 from kvm_backup.hypervisor.snapshots import create_snapshot, delete_snapshot, list_snapshots
-from kvm_backup.repository import durable
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.plan import saved_disks
 from kvm_backup.services.session import frozen_file_systems
@@ -85,13 +84,28 @@ def prune_snapshots(
     points = [point for point in points if point.mode is Mode.SNAPSHOT]
     listed = {snapshot.name for snapshot in list_snapshots(hypervisor, vm.uuid)}
     for point in points[: max(0, len(points) - keep)]:
+        # The point goes first: once the merge has begun, its image no longer holds the state that it promises.
+        repository.withdraw(point.id)
         try:
             if point.snapshot in listed:
                 delete_snapshot(hypervisor, vm.uuid, point.snapshot or "")
         except KvmBackupError as error:
-            notice(f"the old snapshot {point.snapshot} could not be merged: {error.message}")
+            notice(
+                f"the old snapshot {point.snapshot} could not be merged, the next run tries again: {error.message}"
+            )
             return
-        durable.remove_tree(repository.path_of(point.id))
+
+
+def merge_unpublished_snapshots(
+    hypervisor: Hypervisor, repository: LocalRepository, vm: Vm, *, notice: Callable[[str], None]
+) -> None:
+    """Merge the snapshots that have no point; what cannot be merged is told and left for the next run."""
+    for name in orphaned_snapshots(hypervisor, repository, vm):
+        try:
+            delete_snapshot(hypervisor, vm.uuid, name)
+            notice(f"merged a snapshot that has no restore point: {name}")
+        except KvmBackupError as error:
+            notice(f"the snapshot {name}, which has no restore point, could not be merged: {error.message}")
 
 
 def orphaned_snapshots(hypervisor: Hypervisor, repository: LocalRepository, vm: Vm) -> list[str]:

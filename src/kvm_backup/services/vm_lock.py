@@ -7,19 +7,25 @@ is clean again even when the run itself was killed.
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kvm_backup.domain.errors import VmBusyError
 from kvm_backup.repository.durable import storage_error
+from kvm_backup.services.control import refuse_when_stopped
 
 _POLL_SECONDS = 0.1
 
 
 @contextmanager
-def hold_vm(folder: Path, vm_name: str, vm_uuid: str, *, wait: float) -> Iterator[int]:
-    """Hold the VM's lock; yields the file descriptor. Waits at most `wait` seconds, then raises VmBusyError."""
+def hold_vm(
+    folder: Path, vm_name: str, vm_uuid: str, *, wait: float, stop_requested: Callable[[], bool] = lambda: False
+) -> Iterator[int]:
+    """Hold the VM's lock; yields the file descriptor.
+
+    Waits at most `wait` seconds, then raises VmBusyError; CancelledError when `stop_requested` says so meanwhile.
+    """
     path = folder / f"{vm_uuid}.lock"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -27,7 +33,7 @@ def hold_vm(folder: Path, vm_name: str, vm_uuid: str, *, wait: float) -> Iterato
     except OSError as error:
         raise storage_error(error, path) from error
     try:
-        _acquire(descriptor, vm_name, wait)
+        _acquire(descriptor, vm_name, wait, stop_requested)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield descriptor
@@ -35,7 +41,7 @@ def hold_vm(folder: Path, vm_name: str, vm_uuid: str, *, wait: float) -> Iterato
         os.close(descriptor)
 
 
-def _acquire(descriptor: int, vm_name: str, wait: float) -> None:
+def _acquire(descriptor: int, vm_name: str, wait: float, stop_requested: Callable[[], bool]) -> None:
     deadline = time.monotonic() + wait
     while True:
         try:
@@ -48,6 +54,7 @@ def _acquire(descriptor: int, vm_name: str, wait: float) -> None:
                     hint="Wait until it has ended, then try again.",
                     vm=vm_name,
                 ) from None
+            refuse_when_stopped(stop_requested)
             time.sleep(_POLL_SECONDS)
         else:
             return
