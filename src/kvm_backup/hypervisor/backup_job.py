@@ -14,7 +14,13 @@ from pathlib import Path
 
 import libvirt
 
-from kvm_backup.domain.errors import CheckpointUnusableError, HypervisorError, KvmBackupError, VmBusyError
+from kvm_backup.domain.errors import (
+    CheckpointUnusableError,
+    HypervisorError,
+    HypervisorUnavailableError,
+    KvmBackupError,
+    VmBusyError,
+)
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import backup_xml, run_folder
 from kvm_backup.hypervisor.backup_xml import JobDisk, RunningJob
@@ -72,7 +78,10 @@ class BackupJob:
         self._instance = instance
 
     def alive(self) -> bool:
-        """Whether the same QEMU still runs this very job."""
+        """Whether the same QEMU still runs this very job.
+
+        Raises HypervisorUnavailableError: libvirtd may be restarting, while QEMU goes on serving the disks.
+        """
         try:
             job = running_job(self._hypervisor, self.vm.uuid)
             return (
@@ -80,6 +89,8 @@ class BackupJob:
                 and job.socket == str(self.socket)
                 and self._hypervisor.instance(self.vm.uuid) == self._instance
             )
+        except HypervisorUnavailableError:
+            raise
         except KvmBackupError:
             return False
 
@@ -94,7 +105,8 @@ class BackupJob:
     def end(self) -> None:
         """End the job and wait until it is gone, with its scratch files and socket; safe to call again.
 
-        The checkpoint stays. Raises HypervisorError when libvirt does not let go of the job.
+        The checkpoint stays. Raises HypervisorError when libvirt does not let go of the job, and
+        HypervisorUnavailableError when it does not answer for END_TIMEOUT.
         """
         end_job(self._hypervisor, self.vm.uuid, self.socket)
         for target in self.exports:
@@ -187,17 +199,24 @@ def running_job(hypervisor: Hypervisor, vm: str) -> RunningJob | None:
 def end_job(hypervisor: Hypervisor, vm: str, socket: Path) -> bool:
     """End the job that listens on `socket`, and no other; returns whether there was one.
 
-    Waits until libvirt has taken it down. Raises HypervisorError when that takes longer than END_TIMEOUT.
+    Waits until libvirt has taken it down. Raises HypervisorError when that takes longer than END_TIMEOUT, and
+    HypervisorUnavailableError when libvirtd is away for as long.
     """
     deadline, aborted = time.monotonic() + END_TIMEOUT, False
     while True:
-        job = running_job(hypervisor, vm)
-        if job is None or job.socket != str(socket):
-            return aborted
-        if not aborted:
-            _abort(hypervisor, vm)
-            aborted = True
-        elif time.monotonic() > deadline:
+        try:
+            job = running_job(hypervisor, vm)
+            if job is None or job.socket != str(socket):
+                return aborted
+            if not aborted:
+                _abort(hypervisor, vm)
+                aborted = True
+                continue
+        except HypervisorUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        if time.monotonic() > deadline:
             raise HypervisorError(
                 f"the backup job on {socket} does not end",
                 hint=f"Look at it with: virsh domjobinfo {vm}; the VM itself goes on.",

@@ -262,7 +262,7 @@ class _Run:
                 partial,
                 identity=f"{identity}@{facts['uuid']}",
                 level=self._options.compression_level,
-                make_control=lambda total: self._control(run_folders, session.still_there, total),
+                make_control=lambda total: self._control(run_folders, session.watch, total),
             )
         self._step(events.Step.PUBLISH)
         return Manifest(

@@ -53,11 +53,11 @@ def capture_disks(
                     )
                 )
             control.finish()
-            session.still_there()
         except SourceReadError:
             # When the VM went away, that is the cause to report, not the connection that broke with it.
-            session.still_there()
+            session.explain()
             raise
+    session.confirm()
     return tuple(stored)
 
 

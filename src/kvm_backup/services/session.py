@@ -4,12 +4,14 @@ Either way a new checkpoint is made at that instant, and the guard process knows
 behind, before it exists.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from kvm_backup.domain.disk import SourceKind
 from kvm_backup.domain.errors import HypervisorUnavailableError, KvmBackupError, VmStateChangedError
 from kvm_backup.domain.point import Consistency, DiskMode
 from kvm_backup.domain.vm import Vm
@@ -25,19 +27,59 @@ from kvm_backup.hypervisor.offline import OfflineExport
 from kvm_backup.services.folders import Folders
 from kvm_backup.services.plan import Plan
 
+RESTART_PATIENCE = 60.0
+"""Seconds that a restarting libvirtd gets to answer again before a copy that is complete counts as failed."""
+
+NOTICE_PATIENCE = 3.0
+"""Seconds within which libvirt notices that a QEMU is gone; milliseconds on a quiet host."""
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
     """The disks as they were at one instant, open for reading while the `with` block lasts.
 
-    `checkpoint` is the new one, None when no disk can have a bitmap. `still_there` raises VmStateChangedError when
-    the VM was started, stopped or killed meanwhile, so that what is read is no longer what it should be.
+    `checkpoint` is the new one, None when no disk can have a bitmap. `unchanged` tells whether what is read is still
+    what it should be: the VM was not started, stopped or killed. It raises HypervisorUnavailableError; that is no
+    reason to stop reading, but nothing that was read counts before it was asked again.
     """
 
     consistency: Consistency
     checkpoint: str | None
     connect: Callable[[str], NbdSource]
-    still_there: Callable[[], None]
+    unchanged: Callable[[], bool]
+    vm: str
+
+    def watch(self) -> None:
+        """Raises VmStateChangedError when that is certain; cheap enough to be called while copying."""
+        with suppress(HypervisorUnavailableError):
+            self._require()
+
+    def confirm(self) -> None:
+        """The same for what was read to the end: waits for a libvirtd that restarts. Raises
+        VmStateChangedError, HypervisorUnavailableError."""
+        deadline = time.monotonic() + RESTART_PATIENCE
+        while True:
+            try:
+                return self._require()
+            except HypervisorUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+
+    def explain(self) -> None:
+        """Reading failed: raises VmStateChangedError when the VM is the cause, which libvirt may notice late."""
+        deadline = time.monotonic() + NOTICE_PATIENCE
+        while time.monotonic() < deadline:
+            self.confirm()
+            time.sleep(0.1)
+
+    def _require(self) -> None:
+        if not self.unchanged():
+            raise VmStateChangedError(
+                f"the VM {self.vm} was started, shut down or killed while it was read, or its backup job was ended",
+                hint="Run the backup again; it works on a VM that is on or off.",
+                vm=self.vm,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +146,6 @@ def _running(
     socket = run_folders.socket
     job: BackupJob | None = None
 
-    def still_there() -> None:
-        if job is None or not job.alive():
-            raise VmStateChangedError(
-                f"the VM {vm.name} was shut down or its backup job was ended by someone else",
-                hint="Run the backup again; it works on a VM that is off, too.",
-                vm=vm.name,
-            )
-
     def end() -> None:
         if job is not None:
             job.end()
@@ -133,7 +167,8 @@ def _running(
             Consistency.FILESYSTEM if frozen.result is Freeze.FROZEN and frozen.count else Consistency.CRASH,
             job.checkpoint,
             connect,
-            still_there,
+            job.alive,
+            vm.name,
         )
     except BaseException:
         # The first failure is the one to tell; a job that cannot be ended now is left to the guard.
@@ -196,13 +231,10 @@ def _stopped(
     targets = plan.targets_with_bitmap
     made = checkpoint if targets else None
 
-    def still_there() -> None:
-        if hypervisor.vm(vm.uuid).has_qemu:
-            raise VmStateChangedError(
-                f"the VM {vm.name} was started while its disks were read",
-                hint="Run the backup again; it works on a running VM, too.",
-                vm=vm.name,
-            )
+    before: dict[str, tuple[int, ...]] = {}
+
+    def unchanged() -> bool:
+        return not hypervisor.vm(vm.uuid).has_qemu and _image_stamps(plan) == before
 
     with ExitStack() as exports:
         if made is not None:
@@ -210,11 +242,15 @@ def _stopped(
             guard.beginning()
             try:
                 create_offline_checkpoint(hypervisor, vm, made, targets, now)
-            except KvmBackupError:
-                still_there()
+            except KvmBackupError as error:
+                if hypervisor.vm(vm.uuid).has_qemu:
+                    raise VmStateChangedError(
+                        f"the VM {vm.name} was started just now", hint="Run the backup again.", vm=vm.name
+                    ) from error
                 raise
             guard.begun()
             guard.ended()
+        before |= _image_stamps(plan)
 
         def connect(target: str) -> NbdSource:
             planned = next(planned for planned in plan.disks if planned.disk.target == target)
@@ -224,5 +260,15 @@ def _stopped(
             return NbdSource.connect(export.socket, export.export, dirty_bitmap=bitmap)
 
         clean = Consistency.FILESYSTEM if vm.clean_shutdown else Consistency.CRASH
-        yield Session(clean, made, connect, still_there)
-        still_there()
+        yield Session(clean, made, connect, unchanged, vm.name)
+
+
+def _image_stamps(plan: Plan) -> dict[str, tuple[int, ...]]:
+    """What a write to an image changes: a VM that was started and stopped between two looks has left its mark."""
+    stamps: dict[str, tuple[int, ...]] = {}
+    for planned in plan.disks:
+        if planned.disk.path is not None and planned.disk.kind is SourceKind.FILE:
+            with suppress(OSError):
+                status = Path(planned.disk.path).stat()
+                stamps[planned.disk.path] = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return stamps
