@@ -70,11 +70,11 @@ def _show_list(points: list[Manifest]) -> None:
         [
             point.mode.value,
             point.consistency.value,
-            "on the host" if point.snapshot else show_size(point.bytes_stored),
+            "on host" if point.snapshot else show_size(point.bytes_stored),
         ]
         for point in points
     ]
-    columns = [("MODE", "left"), ("CONSISTENCY", "left"), ("STORED", "right")]
+    columns = [("MODE", "left"), ("CONSISTENT", "left"), ("STORED", "right")]
     whole = table([("POINT", "left"), *columns], [[id_, *row] for id_, row in zip(ids, rows, strict=True)])
     if natural_width(whole) <= out.width:
         out.print(whole)

@@ -7,7 +7,7 @@ import typer
 
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
 from kvm_backup.cli.output import cell, console, print_error, print_json, prose, table
-from kvm_backup.config.registry import register_repository
+from kvm_backup.config.registry import prepare_registration
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import LocalRepository
@@ -23,11 +23,12 @@ def init(
 ) -> None:
     """Make a new repository and add it to the settings."""
     place = path.absolute()
-    repository = LocalRepository.create(name or place.name, place)
+    registration = prepare_registration(name or place.name, place)
+    repository = LocalRepository.create(registration.name, place)
     out = console()
     out.print(f"[green]✓[/green] repository {cell(repository.name)} made in {cell(place)}")
-    written = register_repository(repository.name, place)
-    out.print(f"  added to {cell(written)}; use it with: kvm-backup backup VM -r {cell(repository.name)}")
+    out.print(f"  added to {cell(registration.write())}")
+    out.print(f"  use it: kvm-backup backup VM -r {cell(repository.name)}")
 
 
 @app.command("list")

@@ -4,12 +4,16 @@ Every setting is described in docs/settings.md; a test compares the two.
 """
 
 import os
+import re
+import stat
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as PydanticSettingsError
 
 from kvm_backup.domain.errors import SettingsError
 from kvm_backup.domain.sizes import parse_size
@@ -22,7 +26,8 @@ OTHER_VARIABLES = frozenset({"CONFIG", "DEBUG"})
 DEFAULT_REPOSITORY = "default"
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 
 
 class _Table(BaseModel):
@@ -138,13 +143,22 @@ def file_locations() -> list[Path]:
 
 
 def settings_file() -> Path | None:
-    """The settings file in use. Raises SettingsError when KVM_BACKUP_CONFIG names one that is not there."""
+    """The settings file in use. Raises SettingsError when KVM_BACKUP_CONFIG names none, or it may not be read."""
     for path in file_locations():
-        if path.is_file():
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise SettingsError(
+                f"the settings file {path} cannot be used: {error.strerror}",
+                hint=f"Run as the user that may read it, or name another one in {FILE_VARIABLE}.",
+            ) from error
+        if stat.S_ISREG(status.st_mode):
             return path
     if os.environ.get(FILE_VARIABLE):
         raise SettingsError(
-            f"the settings file {os.environ[FILE_VARIABLE]} is not there",
+            f"the settings file {os.environ[FILE_VARIABLE]} is not there, or is no file",
             hint=f"Correct or unset {FILE_VARIABLE}.",
         )
     return None
@@ -153,33 +167,57 @@ def settings_file() -> Path | None:
 def load() -> Settings:
     """Read the settings. Raises SettingsError naming the file or variable, the key, and what is expected."""
     path = settings_file()
-    fields: dict[str, Any] = {}
-    if path is not None:
-        try:
-            fields = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"{path} is not valid TOML: {error}", hint="docs/settings.md shows a whole example."
-            ) from error
-        except OSError as error:
-            raise SettingsError(
-                f"{path} cannot be read: {error.strerror}", hint="Run as the user that may read it."
-            ) from error
+    return check({} if path is None else _read(path), path)
+
+
+def check(fields: dict[str, Any], path: Path | None) -> Settings:
+    """Settings from what a file holds, and the environment. Raises SettingsError."""
     try:
+        # Checked here because pydantic-settings takes keys such as _env_file for arguments of its own.
+        for key in fields.keys() - Settings.model_fields.keys():
+            raise _unusable(key, path, "there is no such setting")
         return Settings(**fields)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
+        variable = _variable_of(problem["loc"])
         key = ".".join(str(part) for part in problem["loc"])
-        where = "the environment or the defaults" if path is None else f"{path} (or the environment)"
+        raise _unusable(key, variable or path, _in_words(problem)) from error
+    except PydanticSettingsError as error:
+        # A variable that holds a list or a table is JSON; this is what is raised when it cannot be parsed.
+        named = re.search(r'field "(\w+)"', str(error))
+        key = named[1] if named else "?"
+        variable = _variable_of((key,)) or f"{PREFIX}…"
+        raise _unusable(key, variable, f"must be JSON (it is {os.environ.get(variable)!r})") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(
-            f"setting {key!r} in {where}: {_in_words(problem)}",
-            hint="docs/settings.md lists every setting with its default.",
+            f"{path} is not valid TOML: {error}", hint="docs/settings.md shows a whole example."
         ) from error
-    except ValueError as error:
-        # pydantic-settings reports a variable whose JSON cannot be parsed with an error of its own.
+    except OSError as error:
         raise SettingsError(
-            f"a KVM_BACKUP_… variable cannot be used: {error}", hint="docs/settings.md shows how each is written."
+            f"{path} cannot be read: {error.strerror}", hint="Run as the user that may read it."
         ) from error
+
+
+def _unusable(key: str, where: Path | str | None, problem: str) -> SettingsError:
+    return SettingsError(
+        f"setting {key!r} in {where or 'the defaults'}: {problem}",
+        hint="docs/settings.md lists every setting with its default.",
+    )
+
+
+def _variable_of(place: Sequence[int | str]) -> str | None:
+    """The variable that sets this place or a table around it, when there is one; it wins over the file."""
+    variables = {name.upper(): name for name in os.environ}
+    for length in range(len(place), 0, -1):
+        name = PREFIX + "__".join(str(part) for part in place[:length]).upper()
+        if name in variables:
+            return variables[name]
+    return None
 
 
 def unknown_variables() -> list[str]:
