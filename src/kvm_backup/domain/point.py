@@ -222,16 +222,28 @@ def parse(content: bytes, where: str) -> Manifest:
     if _digest(content.replace(digest, _NO_DIGEST.encode(), 1)) != digest.decode():
         raise _damaged(where, "its content does not match its digest")
     try:
-        fields: Any = json.loads(content)
+        fields: Any = json.loads(content.decode(), object_pairs_hook=_without_repetition, parse_constant=_no_number)
         if isinstance(fields, dict):
             del fields["digest"]
-        return Manifest.model_validate(fields)
+        # As JSON and strictly, so that a number in quotes or a lone surrogate is no value either.
+        return Manifest.model_validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise _damaged(where, f"{place}: {first['msg']}") from error
     except (ValueError, KeyError, RecursionError) as error:
         raise _damaged(where, f"it is not JSON: {error}") from error
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key is there twice")
+    return fields
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 def _digest(content: bytes) -> str:
