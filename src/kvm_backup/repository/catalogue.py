@@ -3,19 +3,25 @@
 It holds nothing that the files do not: `rescan` makes it anew, and a catalogue of another version is dropped.
 """
 
-from collections.abc import Iterator, Sequence
+import sqlite3
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Engine, Index, String, create_engine, delete, event, inspect, select, text
+from sqlalchemy import URL, Connection, Engine, Index, String, create_engine, delete, event, inspect, select, text
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from kvm_backup.domain.errors import StorageError
 from kvm_backup.domain.point import MANIFEST_FILE, Manifest, parse, serialize
+from kvm_backup.repository.durable import storage_error
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 
 CACHE_VERSION = 1
+_PATIENCE = 30
+"""Seconds to wait for another process that writes."""
+_WRITES = "kvm_backup_writes"
 
 
 class Base(DeclarativeBase):
@@ -44,53 +50,55 @@ class Catalogue:
 
     @classmethod
     def open(cls, path: Path) -> "Catalogue":
-        """Open or make the catalogue. Raises StorageError."""
-        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
-        event.listen(engine, "connect", _be_patient)
+        """Open or make the catalogue. Raises StorageError, NoSpaceError."""
+        try:
+            path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, path.parent) from error
+        engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": _PATIENCE})
+        event.listen(engine, "connect", _leave_transactions_to_us)
+        event.listen(engine, "begin", _begin)
         catalogue = cls(engine)
         with catalogue._session() as session:
-            connection = session.connection()
-            version = connection.execute(text("PRAGMA user_version")).scalar()
-            if version != CACHE_VERSION:
-                if inspect(connection).has_table(PointRow.__tablename__):
-                    Base.metadata.drop_all(connection)
-                Base.metadata.create_all(connection)
-                connection.execute(text(f"PRAGMA user_version = {CACHE_VERSION}"))
+            outdated = _version(session) != CACHE_VERSION
+        if outdated:
+            with catalogue._session(write=True) as session:
+                _make_tables(session)
         return catalogue
 
     def refresh(self, repository: LocalRepository, *, everything: bool = False) -> list[DamagedPoint]:
         """Bring the catalogue in line with the files; returns the points that cannot be read.
 
-        Only manifests that are new or changed are read, all of them with `everything`.
+        Only manifests that are new or changed are read, all of them with `everything`. Nothing is locked while
+        files are read, so that a slow repository stops nobody.
         """
-        damaged: list[DamagedPoint] = []
         with self._session() as session:
-            known: dict[str, int] = (
-                {}
-                if everything
-                else {
-                    row.id: row.modified
-                    for row in session.execute(
-                        select(PointRow.id, PointRow.modified).where(PointRow.repository == repository.id)
-                    )
-                }
-            )
-            seen: set[str] = set()
-            for folder in repository.folders():
-                for name in repository.stamps(folder):
-                    point_id = f"{folder.name}/{name}"
-                    modified = _modified(folder / name / MANIFEST_FILE)
-                    if modified is not None and known.get(point_id) == modified:
-                        seen.add(point_id)
-                        continue
-                    point = repository.examine(point_id)
-                    if isinstance(point, DamagedPoint):
-                        damaged.append(point)
-                        continue
-                    session.merge(_row(repository, point, modified or 0))
+            query = select(PointRow.id, PointRow.modified).where(PointRow.repository == repository.id)
+            known = {row.id: row.modified for row in session.execute(query)}
+        damaged: list[DamagedPoint] = []
+        changed: list[dict[str, object]] = []
+        seen: set[str] = set()
+        for folder in repository.folders():
+            for name in repository.stamps(folder):
+                point_id = f"{folder.name}/{name}"
+                modified = _modified(folder / name / MANIFEST_FILE)
+                if not everything and modified is not None and known.get(point_id) == modified:
                     seen.add(point_id)
-            self._forget_all_but(session, repository, seen)
+                    continue
+                point = repository.examine(point_id)
+                if isinstance(point, DamagedPoint):
+                    damaged.append(point)
+                    continue
+                changed.append(_row(repository, point, modified or 0))
+                seen.add(point_id)
+        gone = known.keys() - seen
+        if changed or gone:
+            with self._session(write=True) as session:
+                for row in changed:
+                    session.execute(insert(PointRow).values(row).on_conflict_do_update(set_=row))
+                for point_id in gone:
+                    mine = (PointRow.repository == repository.id, PointRow.id == point_id)
+                    session.execute(delete(PointRow).where(*mine, PointRow.modified == known[point_id]))
         return damaged
 
     def points(self, repository: LocalRepository, vm: str | None = None) -> list[Manifest]:
@@ -102,30 +110,45 @@ class Catalogue:
             rows = session.execute(query.order_by(PointRow.vm_name, PointRow.id)).all()
         return [parse(manifest.encode(), point_id) for point_id, manifest in rows]
 
-    @staticmethod
-    def _forget_all_but(session: Session, repository: LocalRepository, seen: set[str]) -> None:
-        rows: Sequence[str] = session.scalars(select(PointRow.id).where(PointRow.repository == repository.id)).all()
-        for point_id in set(rows) - seen:
-            session.execute(delete(PointRow).where(PointRow.repository == repository.id, PointRow.id == point_id))
-
     @contextmanager
-    def _session(self) -> Iterator[Session]:
+    def _session(self, *, write: bool = False) -> Iterator[Session]:
+        """A transaction. One that writes takes SQLite's lock at once, so that two never wait for each other."""
         try:
-            with Session(self._engine) as session, session.begin():
+            engine = self._engine.execution_options(**{_WRITES: write})
+            with Session(engine) as session, session.begin():
                 yield session
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            cause = str(getattr(error, "orig", None) or error)
             raise StorageError(
-                f"the catalogue {self._engine.url.database} cannot be used: {error}",
+                f"the catalogue {self._engine.url.database} cannot be used: {cause}",
                 hint="It is only a cache: remove the file, then run 'kvm-backup repository rescan'.",
             ) from error
 
 
-def _be_patient(connection: object, _record: object) -> None:
-    """Readers do not wait for a writer, and a crash leaves no damage."""
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
+def _leave_transactions_to_us(connection: sqlite3.Connection, _record: object) -> None:
+    """Readers do not wait for a writer, a crash leaves no damage, and no transaction begins behind our back."""
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _version(session: Session) -> int:
+    return int(session.execute(text("PRAGMA user_version")).scalar_one())
+
+
+def _make_tables(session: Session) -> None:
+    connection = session.connection()
+    if _version(session) == CACHE_VERSION:
+        return  # another process was faster
+    if inspect(connection).has_table(PointRow.__tablename__):
+        Base.metadata.drop_all(connection)
+    Base.metadata.create_all(connection)
+    connection.execute(text(f"PRAGMA user_version = {CACHE_VERSION}"))
 
 
 def _modified(path: Path) -> int | None:
@@ -135,12 +158,12 @@ def _modified(path: Path) -> int | None:
         return None
 
 
-def _row(repository: LocalRepository, point: Manifest, modified: int) -> PointRow:
-    return PointRow(
-        repository=repository.id,
-        id=point.id,
-        vm_name=point.vm_name,
-        vm_uuid=point.vm_uuid,
-        modified=modified,
-        manifest=serialize(point).decode(),
-    )
+def _row(repository: LocalRepository, point: Manifest, modified: int) -> dict[str, object]:
+    return {
+        "repository": repository.id,
+        "id": point.id,
+        "vm_name": point.vm_name,
+        "vm_uuid": point.vm_uuid,
+        "modified": modified,
+        "manifest": serialize(point).decode(),
+    }
