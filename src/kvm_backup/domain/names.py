@@ -23,10 +23,7 @@ def vm_folder(name: str, uuid: str, *, whole_uuid: bool = False) -> str:
 
     `whole_uuid` is for the rare case that another VM already holds the short form.
     """
-    safe = _UNSAFE.sub("_", name)[:120] or "_"
-    if not re.match(r"[A-Za-z0-9_]", safe):
-        safe = f"_{safe[1:]}"
-    return f"{safe}--{uuid if whole_uuid else uuid[:8]}"
+    return f"{safe_name(name)}--{uuid if whole_uuid else uuid[:8]}"
 
 
 def stamp(moment: datetime) -> str:
@@ -35,7 +32,25 @@ def stamp(moment: datetime) -> str:
 
 
 def is_stamp(text: str) -> bool:
-    return re.fullmatch(STAMP_PATTERN, text) is not None
+    """Whether a folder's name is a time, and so the folder a point."""
+    if not re.fullmatch(STAMP_PATTERN, text):
+        return False
+    try:
+        parse_stamp(text)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_stamp(text: str) -> datetime:
+    """The moment that a stamp names. Raises ValueError."""
+    return datetime.strptime(text, STAMP_FORMAT).replace(tzinfo=UTC)
+
+
+def safe_name(vm_name: str) -> str:
+    """The part of a VM folder's name that comes from the VM's name."""
+    safe = _UNSAFE.sub("_", vm_name)[:120] or "_"
+    return safe if re.match(r"[A-Za-z0-9_]", safe) else f"_{safe[1:]}"
 
 
 def checkpoint_name(repository_id: str, point_stamp: str) -> str:

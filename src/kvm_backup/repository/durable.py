@@ -1,5 +1,6 @@
 """Writing so that what was written is still there after a power cut (invariant 1)."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from kvm_backup.domain.errors import DamagedPointError, KvmBackupError, NoSpaceError, StorageError
 
-_FULL_DISK = {28, 122}  # ENOSPC, EDQUOT
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 
 def write_new(path: Path, content: bytes) -> str:
@@ -40,15 +41,17 @@ def read_limited(path: Path, limit: int) -> bytes:
 
     Raises DamagedPointError when it is missing or no regular file, StorageError when it cannot be read.
     """
+    lost = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             return file.read(limit + 1)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise DamagedPointError(
-            f"{path} is missing", hint="Run 'kvm-backup repository check' to see what else is missing."
-        ) from error
     except OSError as error:
+        if error.errno in lost:
+            raise DamagedPointError(
+                f"{path} is {'a symbolic link' if error.errno == errno.ELOOP else 'missing'}",
+                hint="Run 'kvm-backup repository check' to see what else is not as it should be.",
+            ) from error
         raise storage_error(error, path) from error
 
 
@@ -62,12 +65,15 @@ def rename(old: Path, new: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the entries of a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Make the entries of a folder durable. Raises StorageError."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise storage_error(error, folder) from error
 
 
 def remove_tree(folder: Path) -> None:

@@ -21,14 +21,15 @@ from kvm_backup.domain.errors import (
     PointNotFoundError,
     RepositoryFormatError,
     RepositoryNotFoundError,
+    StorageError,
     TargetExistsError,
 )
 from kvm_backup.domain.names import (
     FOLDER_PATTERN,
     PARTIAL_PREFIX,
     POINT_ID_PATTERN,
-    STAMP_FORMAT,
     is_stamp,
+    parse_stamp,
     stamp,
     vm_folder,
 )
@@ -44,6 +45,8 @@ from kvm_backup.repository import durable
 
 REPOSITORY_FILE = "kvm-backup.json"
 FORMAT_VERSION = 1
+FILE_SYSTEM_FOLDER = "lost+found"
+"""At the root of a file system (ext4), where a repository on a disk of its own lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +72,19 @@ class LocalRepository:
 
         Raises TargetExistsError when something is there already, StorageError when it cannot be made.
         """
-        if (root / REPOSITORY_FILE).exists():
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            occupied = sorted(entry.name for entry in root.iterdir() if entry.name != FILE_SYSTEM_FOLDER)
+        except OSError as error:
+            raise durable.storage_error(error, root) from error
+        if REPOSITORY_FILE in occupied:
             raise TargetExistsError(
                 f"{root} is a repository already",
                 hint="Use it as it is: name it in the settings, or give its path to --repository.",
             )
-        try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            occupied = next(root.iterdir(), None)
-        except OSError as error:
-            raise durable.storage_error(error, root) from error
-        if occupied is not None:
+        if occupied:
             raise TargetExistsError(
-                f"{root} is not empty ({occupied.name} is there)",
+                f"{root} is not empty ({occupied[0]} is there)",
                 hint="Give an empty folder, or one that is not there yet.",
             )
         repository_id = str(uuid4())
@@ -107,7 +110,7 @@ class LocalRepository:
         try:
             fields = json.loads(content)
             version, repository_id = fields["format"], str(UUID(fields["id"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RepositoryFormatError(
                 f"{root / REPOSITORY_FILE} cannot be read: {error}",
                 hint="It was left as it is. The points beside it are plain files; qemu-img can still restore them.",
@@ -135,17 +138,25 @@ class LocalRepository:
 
     def folder_of(self, vm_uuid: str) -> Path | None:
         """The folder that holds the points of a VM, whatever the VM was called when it was made."""
-        for folder in self.folders():
-            if folder.name.endswith((f"--{vm_uuid[:8]}", f"--{vm_uuid}")):
-                owner = self._owner(folder)
-                if owner in (None, vm_uuid):
+        fitting = [
+            (folder, self._owner(folder))
+            for folder in self.folders()
+            if folder.name.endswith((f"--{vm_uuid[:8]}", f"--{vm_uuid}"))
+        ]
+        for wanted in (vm_uuid, None):
+            for folder, owner in fitting:
+                if owner == wanted:
                     return folder
         return None
 
     def stamps(self, folder: Path) -> list[str]:
         """The points of a VM folder, oldest first, whether they can be read or not."""
         try:
-            return sorted(entry.name for entry in folder.iterdir() if is_stamp(entry.name) and entry.is_dir())
+            return sorted(
+                entry.name
+                for entry in folder.iterdir()
+                if is_stamp(entry.name) and entry.is_dir() and not entry.is_symlink()
+            )
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -160,7 +171,7 @@ class LocalRepository:
         """A point that is there, damaged or not."""
         try:
             return self.load(point_id)
-        except (DamagedManifestError, DamagedPointError) as error:
+        except (DamagedManifestError, DamagedPointError, StorageError) as error:
             return DamagedPoint(point_id, self.path_of(point_id), error)
 
     def all_points(self) -> Iterator[Manifest | DamagedPoint]:
@@ -178,7 +189,7 @@ class LocalRepository:
     def load(self, point_id: str) -> Manifest:
         """A point's manifest. Raises PointNotFoundError, DamagedPointError, DamagedManifestError, StorageError."""
         folder = self.path_of(point_id)
-        if not folder.is_dir():
+        if folder.is_symlink() or not folder.is_dir():
             raise PointNotFoundError(
                 f"there is no restore point {point_id} in repository {self.name}",
                 hint="See what there is with 'kvm-backup point list'.",
@@ -211,7 +222,7 @@ class LocalRepository:
             child = links[0]
             try:
                 parent = self.load(parent_id)
-            except (PointNotFoundError, DamagedPointError, DamagedManifestError) as error:
+            except (PointNotFoundError, DamagedPointError, DamagedManifestError, StorageError) as error:
                 raise BrokenChainError(
                     f"{child.id} needs its parent {parent_id}, which cannot be used: {error.message}",
                     hint="Restore a point whose chain is whole; the next backup of this VM is a full one.",
@@ -242,8 +253,14 @@ class LocalRepository:
         earlier = self.stamps(folder)
         moment = now
         if earlier:
-            newest = datetime.strptime(earlier[-1], STAMP_FORMAT).replace(tzinfo=UTC)
-            moment = max(now, newest + timedelta(seconds=1))
+            try:
+                moment = max(now, parse_stamp(earlier[-1]) + timedelta(seconds=1))
+            except OverflowError as error:
+                raise RepositoryFormatError(
+                    f"the point {folder.name}/{earlier[-1]} leaves no room for a later one",
+                    hint="That folder was not made by a backup; move it away.",
+                    vm=vm_name,
+                ) from error
         partial = folder / f"{PARTIAL_PREFIX}{stamp(moment)}"
         try:
             folder.mkdir(mode=0o700, exist_ok=True)

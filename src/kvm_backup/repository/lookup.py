@@ -1,6 +1,7 @@
 """From what a person types to one restore point."""
 
 from kvm_backup.domain.errors import PointNotFoundError
+from kvm_backup.domain.names import safe_name
 from kvm_backup.domain.point import Manifest
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 
@@ -17,12 +18,19 @@ def find_point(repository: LocalRepository, reference: str) -> Manifest:
     vm, _, moment = reference.rpartition("/")
     candidates = points_of_vm(repository, vm) if vm else list(repository.all_points())
     if moment == NEWEST:
-        matches = sorted(candidates, key=lambda point: point.id.split("/")[1])[-1:] if vm else []
+        matches = _newest_of_each_vm(candidates) if vm else []
     else:
         matches = [point for point in candidates if point.id.split("/")[1].startswith(moment)] if moment else []
-    if len(matches) != 1:
-        what = "no restore point" if not matches else f"{len(matches)} restore points"
-        raise PointNotFoundError(f"{what} in repository {repository.name} match {reference!r}", hint=_HINT)
+    if not matches:
+        raise PointNotFoundError(
+            f"no restore point in repository {repository.name} matches {reference!r}", hint=_HINT
+        )
+    if len(matches) > 1:
+        raise PointNotFoundError(
+            f"{len(matches)} restore points in repository {repository.name} match {reference!r}:"
+            f" {', '.join(point.id for point in matches[:3])}{', …' if len(matches) > 3 else ''}",
+            hint=_HINT,
+        )
     match = matches[0]
     if isinstance(match, DamagedPoint):
         raise match.error
@@ -31,14 +39,20 @@ def find_point(repository: LocalRepository, reference: str) -> Manifest:
 
 def points_of_vm(repository: LocalRepository, vm: str) -> list[Manifest | DamagedPoint]:
     """The points of one VM, oldest first; `vm` is its name, its UUID or its folder."""
-    found: list[Manifest | DamagedPoint] = []
-    for folder in repository.folders():
-        if vm == folder.name or folder.name.startswith(f"{vm}--"):
-            found += repository.points(folder)
-        else:
-            found += [point for point in repository.points(folder) if _is_of_vm(point, vm)]
-    return found
+    return [point for point in repository.all_points() if _is_of_vm(point, vm)]
 
 
 def _is_of_vm(point: Manifest | DamagedPoint, vm: str) -> bool:
-    return isinstance(point, Manifest) and vm in (point.vm_name, point.vm_uuid)
+    folder = point.id.split("/")[0]
+    if vm == folder:
+        return True
+    if isinstance(point, Manifest):
+        return vm in (point.vm_name, point.vm_uuid)
+    # Of a point that cannot be read, only the folder tells whose it is.
+    name, _, uuid = folder.rpartition("--")
+    return name == safe_name(vm) or vm.startswith(uuid)
+
+
+def _newest_of_each_vm(points: list[Manifest | DamagedPoint]) -> list[Manifest | DamagedPoint]:
+    """Several when VMs had the same name at different times, or one was renamed and another took its name."""
+    return list({point.id.split("/")[0]: point for point in points}.values())

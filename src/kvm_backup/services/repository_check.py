@@ -1,5 +1,7 @@
 """Is every file of a repository accounted for? Looks at names, sizes and manifests; reads no disk data."""
 
+import errno
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +9,8 @@ from pathlib import Path
 from kvm_backup.domain.errors import BrokenChainError
 from kvm_backup.domain.names import PARTIAL_PREFIX, is_stamp
 from kvm_backup.domain.point import MANIFEST_FILE, Manifest
-from kvm_backup.repository.local import REPOSITORY_FILE, DamagedPoint, LocalRepository
+from kvm_backup.repository import durable
+from kvm_backup.repository.local import FILE_SYSTEM_FOLDER, REPOSITORY_FILE, DamagedPoint, LocalRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +22,28 @@ class Oddity:
 
 
 def check_repository(repository: LocalRepository) -> Iterator[Oddity]:
-    """Everything that is missing, damaged, of the wrong size, or not ours."""
-    known = {folder.name for folder in repository.folders()} | {REPOSITORY_FILE}
-    for entry in sorted(repository.root.iterdir()):
+    """Everything that is missing, damaged, of the wrong size, or not ours. Raises StorageError."""
+    known = {folder.name for folder in repository.folders()} | {REPOSITORY_FILE, FILE_SYSTEM_FOLDER}
+    for entry in _entries(repository.root):
         if entry.name not in known:
             yield Oddity(entry, "is not part of a repository")
     for folder in repository.folders():
-        for entry in sorted(folder.iterdir()):
+        for entry in _entries(folder):
             if entry.name.startswith(PARTIAL_PREFIX):
                 yield Oddity(
                     entry, "is an unfinished point; 'kvm-backup doctor --clean' removes it if its run is dead"
                 )
-            elif not is_stamp(entry.name):
+            elif not is_stamp(entry.name) or entry.is_symlink() or not entry.is_dir():
                 yield Oddity(entry, "is not a restore point")
         for point in repository.points(folder):
             yield from _check_point(repository, point)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise durable.storage_error(error, folder) from error
 
 
 def _check_point(repository: LocalRepository, point: Manifest | DamagedPoint) -> Iterator[Oddity]:
@@ -45,11 +55,16 @@ def _check_point(repository: LocalRepository, point: Manifest | DamagedPoint) ->
     expected |= {disk.file: disk.bytes_stored for disk in point.disks if disk.file}
     for name, size in expected.items():
         path = folder / name
-        if not path.is_file() or path.is_symlink():
-            yield Oddity(path, "is missing")
-        elif path.stat().st_size != size:
-            yield Oddity(path, f"has {path.stat().st_size} bytes, the manifest says {size}")
-    for entry in sorted(folder.iterdir()):
+        try:
+            status = path.stat(follow_symlinks=False)
+        except OSError as error:
+            yield Oddity(path, "is missing" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}")
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            yield Oddity(path, "is no regular file")
+        elif status.st_size != size:
+            yield Oddity(path, f"has {status.st_size} bytes, the manifest says {size}")
+    for entry in _entries(folder):
         if entry.name not in expected and entry.name != MANIFEST_FILE:
             yield Oddity(entry, "is not named in the manifest")
     try:
