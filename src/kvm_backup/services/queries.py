@@ -6,7 +6,7 @@ from typing import Any
 from kvm_backup.domain.disk import why_left_out
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.vm import Vm
-from kvm_backup.repository.local import DamagedPoint, LocalRepository
+from kvm_backup.repository.local import LocalRepository
 
 
 def point_summary(repository: LocalRepository, point: Manifest) -> dict[str, Any]:
@@ -43,17 +43,6 @@ def point_details(repository: LocalRepository, point: Manifest) -> dict[str, Any
         "files": whole["files"],
         "notices": whole["notices"],
         "tool_version": point.tool_version,
-    }
-
-
-def damaged_summary(repository: LocalRepository, point: DamagedPoint) -> dict[str, Any]:
-    """A point that cannot be read, beside those that can."""
-    return {
-        "id": point.id,
-        "path": str(point.path),
-        "repository": repository.name,
-        "error": point.error.message,
-        "error_code": point.error.code,
     }
 
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvm_backup import process
-from kvm_backup.domain.errors import DamagedManifestError, DamagedPointError, KvmBackupError, PointNotFoundError
+from kvm_backup.domain.errors import (
+    DamagedManifestError,
+    DamagedPointError,
+    KvmBackupError,
+    PointNotFoundError,
+    StorageError,
+)
 from kvm_backup.domain.point import DiskMode, Manifest
 from kvm_backup.engine.copy import CopyControl
 from kvm_backup.engine.verify import check_image
@@ -99,9 +105,18 @@ def _findings(repository: LocalRepository, point: Manifest, deep: bool, control:
             yield from _host_findings(point, Path(disk.host_path or ""), disk.source_format)
             continue
         link = Link(point, disk, folder / disk.file)
-        damage = check_image(
-            link.path, expected_sha256=disk.image_sha256, expected_identity=link.identity, deep=deep, control=control
-        )
+        try:
+            damage = check_image(
+                link.path,
+                expected_sha256=disk.image_sha256,
+                expected_identity=link.identity,
+                deep=deep,
+                control=control,
+            )
+        except StorageError as error:
+            # A sector that the storage cannot read is what verify is there to find; the other points go on.
+            yield Finding(point.id, disk.file, "unreadable", error.message)
+            continue
         for item in damage:
             yield Finding(point.id, disk.file, item.kind, item.message, item.file_offset, item.disk_offset)
         if not damage:
@@ -118,7 +133,7 @@ def _parent_findings(repository: LocalRepository, point: Manifest) -> Iterator[F
     except PointNotFoundError:
         yield Finding(point.id, "manifest.json", "parent-missing", f"its parent {point.parent} is not there")
         return
-    except (DamagedManifestError, DamagedPointError) as error:
+    except (DamagedManifestError, DamagedPointError, StorageError) as error:
         yield Finding(point.id, "manifest.json", "parent-damaged", f"its parent cannot be read: {error.message}")
         return
     if parent.uuid != point.parent_uuid:
