@@ -181,6 +181,12 @@ class Hypervisor:
             connection = self.handle()
             return Versions(_dotted(connection.getLibVersion()), _dotted(connection.getVersion()), platform.release())
 
+    def security_models(self) -> frozenset[str]:
+        """The names of libvirt's security drivers in use, such as `apparmor` and `dac`."""
+        with translated():
+            root = safe_xml.parse(str(self.handle().getCapabilities()), root="capabilities")
+        return frozenset(filter(None, (safe_xml.text_of(model, "model") for model in root.iterfind("host/secmodel"))))
+
     def qemu_owner(self, vm: str | None = None) -> tuple[int, int]:
         """uid and gid that QEMU runs as: of this VM when it runs, else the daemon's default.
 

@@ -77,6 +77,12 @@ def our_error(error: libvirt.libvirtError, vm: str | None = None) -> KvmBackupEr
         return VmStateChangedError(
             f"{where}{message}", hint="The VM was shut down meanwhile; run the same command again.", vm=vm
         )
+    if "Permission denied" in message:
+        return HypervisorError(
+            f"{where}{message}",
+            hint="QEMU runs as its own user and may be confined by AppArmor; 'kvm-backup doctor' says what it lacks.",
+            vm=vm,
+        )
     return HypervisorError(
         f"{where}{message}",
         hint="libvirt's log (journalctl -u libvirtd) and /var/log/libvirt/qemu/<VM>.log may tell more.",

@@ -9,6 +9,7 @@ from functools import partial
 
 from kvm_backup.domain.errors import KvmBackupError, VmBusyError, VmNotFoundError
 from kvm_backup.domain.vm import Vm
+from kvm_backup.hypervisor import apparmor
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.leftovers import find_of_unknown_vms, remove
 from kvm_backup.hypervisor.run_folder import clear, prepare_run_folder
@@ -98,6 +99,7 @@ def check_folders(
             yield Check(name, Health.PROBLEM, error.message, error.hint)
         finally:
             clear(probe)
+    yield from _check_confinement(hypervisor, folders)
     for open_repository in repositories:
         try:
             repository = open_repository()
@@ -105,6 +107,22 @@ def check_folders(
             yield Check(f"repository {repository.name}", Health.OK, str(repository.root))
         except KvmBackupError as error:
             yield Check("repository", Health.PROBLEM, error.message, error.hint)
+
+
+def _check_confinement(hypervisor: Hypervisor, folders: Folders) -> Iterator[Check]:
+    """Whether AppArmor, where libvirt uses it, lets QEMU use the folders."""
+    if "apparmor" not in hypervisor.security_models():
+        return
+    missing = apparmor.missing_rules([folders.runtime, folders.scratch])
+    if not missing:
+        yield Check("AppArmor", Health.OK, f"rules are in {apparmor.LOCAL_RULES}")
+        return
+    yield Check(
+        "AppArmor",
+        Health.PROBLEM,
+        "QEMU may not create the backup's socket and scratch files",
+        f"Add to {apparmor.LOCAL_RULES}: {' '.join(missing)} Then: {apparmor.RELOAD}",
+    )
 
 
 def find_remains(
