@@ -1,6 +1,7 @@
 """kvm-backup restore"""
 
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from kvm_backup.cli.context import JsonOption, RepositoryOption, application, st
 from kvm_backup.cli.output import cell, console, print_json_line, printable
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import BadArgumentError
+from kvm_backup.domain.point import Mode
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.lookup import find_point
 from kvm_backup.services.restore import restore_as_new_vm, restore_to_folder
@@ -48,7 +50,12 @@ def restore(
     parts = application()
     store = parts.repository(repository)
     manifest = find_point(store, point)
-    with EventView(json_lines=json) as view:
+    wait = parts.settings.backup.lock_wait
+    with EventView(json_lines=json) as view, ExitStack() as held:
+        # A snapshot's state is on the host, where a backup's merge would change it while it is read.
+        if in_place or manifest.mode is Mode.SNAPSHOT:
+            held.enter_context(hold_vm(parts.folders.locks, manifest.vm_name, manifest.vm_uuid, wait=wait))
+            manifest = find_point(store, manifest.id)
         if to is not None:
             done = restore_to_folder(
                 store, manifest, to.absolute(), image_format, listener=view, stop_requested=stop_requested
@@ -65,17 +72,15 @@ def restore(
                 stop_requested=stop_requested,
             )
         else:
-            wait = parts.settings.backup.lock_wait
-            with hold_vm(parts.folders.locks, manifest.vm_name, manifest.vm_uuid, wait=wait):
-                done = restore_in_place(
-                    store,
-                    manifest,
-                    hypervisor=parts.hypervisor,
-                    stop=stop,
-                    confirm=(lambda _question: True) if yes else _ask,
-                    listener=view,
-                    stop_requested=stop_requested,
-                )
+            done = restore_in_place(
+                store,
+                manifest,
+                hypervisor=parts.hypervisor,
+                stop=stop,
+                confirm=(lambda _question: True) if yes else _ask,
+                listener=view,
+                stop_requested=stop_requested,
+            )
     if json:
         print_json_line({"event": "restored"} | asdict(done))
     else:

@@ -84,10 +84,15 @@ def chain(disk: Disk) -> tuple[Image, ...]:
             )
         info = _info(path, image_format)
         found.append(Image(path, image_format, int(info.get("virtual-size", 0)), _stored_bitmaps(info)))
-        backing = info.get("full-backing-filename") or info.get("backing-filename")
-        if not isinstance(backing, str) or not backing.startswith("/"):
+        below = _backing(info)
+        if below is None:
             return tuple(found)
-        path, image_format = backing, str(info.get("backing-filename-format") or "raw")
+        path, image_format = below
+
+
+def backing(path: str) -> tuple[str, str] | None:
+    """Path and format of the file below a qcow2 image, None when there is none. Raises ToolFailedError."""
+    return _backing(_info(path, "qcow2"))
 
 
 def add_bitmap(path: str, name: str) -> None:
@@ -109,6 +114,13 @@ def _info(path: str, image_format: str) -> dict[str, Any]:
             f"qemu-img info of {path} gave no JSON", hint="Look at the image with: qemu-img info -U"
         ) from error
     return info if isinstance(info, dict) else {}
+
+
+def _backing(info: dict[str, Any]) -> tuple[str, str] | None:
+    path = info.get("full-backing-filename") or info.get("backing-filename")
+    if not isinstance(path, str) or not path.startswith("/"):
+        return None
+    return path, str(info.get("backing-filename-format") or "raw")
 
 
 def _stored_bitmaps(info: dict[str, Any]) -> tuple[StoredBitmap, ...]:

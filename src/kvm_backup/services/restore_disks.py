@@ -11,7 +11,7 @@ from typing import Literal
 
 from kvm_backup import process
 from kvm_backup.domain.errors import DamagedPointError, NoSpaceError, PointNotFoundError, TargetExistsError
-from kvm_backup.domain.point import DOMAIN_XML_FILE, Manifest
+from kvm_backup.domain.point import DOMAIN_XML_FILE, Manifest, StoredDisk
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.engine.copy import CopyControl
 from kvm_backup.engine.restore import planned_restore_bytes, restore_chain
@@ -20,6 +20,7 @@ from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.control import RunControl
 from kvm_backup.services.events import Listener, Progress, Step, StepStarted
 from kvm_backup.services.links import Link, check_link, disk_links
+from kvm_backup.services.snapshot import frozen_image
 
 ImageFormat = Literal["qcow2", "raw"]
 
@@ -102,8 +103,11 @@ class PointReader:
         return planned_restore_bytes([link.path for link in links], self._control(Step.VERIFY, 0))
 
     def check_links(self) -> None:
-        """Digest and identity of every file that will be read. Raises DamagedPointError."""
+        """Digest and identity of every file that will be read. Raises DamagedPointError, PointNotFoundError."""
         self._step(Step.VERIFY)
+        for disk in self.manifest.disks:
+            if disk.file is None:
+                self._image_on_host(disk)
         links = {link.path: link for chain in self._links.values() for link in chain}
         control = self._control(Step.VERIFY, sum(link.disk.bytes_stored for link in links.values()))
         for link in links.values():
@@ -135,20 +139,25 @@ class PointReader:
 
     def _convert_from_host(self, target: DiskTarget) -> RestoredDisk:
         """A snapshot's image may be in use as a backing file, so it is opened without taking its lock."""
-        disk = self.manifest.disk(target.disk)
-        if disk is None or disk.host_path is None or not Path(disk.host_path).exists():
-            raise PointNotFoundError(
-                f"the image of disk {target.disk} of snapshot {self.manifest.id} is no longer on this host",
-                hint="Restore a full or incremental point.",
-            )
+        disk = next(disk for disk in self.manifest.disks if disk.target == target.disk)
+        path, image_format = self._image_on_host(disk)
         process.run(
-            ["qemu-img", "convert", "-U", "-T", "none", "-t", "none", "-W", "-f", disk.source_format]
+            ["qemu-img", "convert", "-U", "-T", "none", "-t", "none", "-W", "-f", image_format]
             + (["-n"] if target.device else [])
-            + ["-O", target.image_format, disk.host_path, target.path],
+            + ["-O", target.image_format, path, target.path],
             timeout=24 * 3600,
         )
         size = target.path.stat().st_blocks * 512
         return RestoredDisk(target.disk, str(target.path), target.image_format, disk.virtual_size, size)
+
+    def _image_on_host(self, disk: StoredDisk) -> tuple[Path, str]:
+        frozen = frozen_image(self.manifest, disk)
+        if frozen is None:
+            raise PointNotFoundError(
+                f"the image of disk {disk.target} of snapshot {self.manifest.id} is no longer on this host",
+                hint="Nothing was written. Restore a full or incremental point.",
+            )
+        return frozen
 
     def _control(self, step: Step, total: int) -> RunControl:
         vm = self.manifest.vm_name

@@ -11,6 +11,7 @@ from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.guard import Guard
 from kvm_backup.hypervisor.guest_agent import Freeze
+from kvm_backup.hypervisor.image import backing
 from kvm_backup.hypervisor.snapshots import create_snapshot, delete_snapshot, list_snapshots
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.plan import saved_disks
@@ -42,9 +43,7 @@ def take_snapshot(
     Raises UnsupportedDiskError (a disk that cannot have one), TargetExistsError, HypervisorError.
     """
     saved, left_out = saved_disks(vm, excluded)
-    overlays = {
-        disk.target: Path(disk.path or "").with_name(f"{Path(disk.path or '').name}.{name}") for disk in saved
-    }
+    overlays = {disk.target: overlay_path(Path(disk.path or ""), name) for disk in saved}
     if not vm.has_qemu:
         create_snapshot(hypervisor, vm, name, overlays)
         consistency = Consistency.FILESYSTEM if vm.clean_shutdown else Consistency.CRASH
@@ -73,6 +72,24 @@ def overlay_path(disk: Path, snapshot: str) -> Path:
     A disk that is an overlay of ours itself lends only its first part, so that names do not grow with each snapshot.
     """
     return disk.with_name(f"{without_snapshot_name(disk.name)}.{snapshot}")
+
+
+def frozen_image(point: Manifest, disk: StoredDisk) -> tuple[Path, str] | None:
+    """The file that holds a snapshot's state of a disk now, and its format; None when it is not on this host.
+
+    Each merge of an older snapshot moves the state into the image below, so the snapshot's own overlay is asked what
+    it lies on. Where the overlay is gone the snapshot was merged, and the image that once held its state has
+    changed. An overlay that lies on nothing was replaced by a restore in place, which leaves the images below alone.
+    """
+    if disk.host_path is None or point.snapshot is None:
+        return None
+    image = Path(disk.host_path)
+    overlay = overlay_path(image, point.snapshot)
+    if not overlay.exists():
+        return None
+    below = backing(str(overlay))
+    path, image_format = (image, disk.source_format) if below is None else (Path(below[0]), below[1])
+    return (path, image_format) if path.exists() else None
 
 
 def prune_snapshots(

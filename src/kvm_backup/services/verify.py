@@ -14,12 +14,13 @@ from kvm_backup.domain.errors import (
     PointNotFoundError,
     StorageError,
 )
-from kvm_backup.domain.point import DiskMode, Manifest
+from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk
 from kvm_backup.engine.copy import CopyControl
 from kvm_backup.engine.verify import check_image
 from kvm_backup.repository import durable
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.services.links import Link
+from kvm_backup.services.snapshot import frozen_image
 
 _SMALL_FILE_MAX = 256 * 1024 * 1024
 _CHECK_LEAKS_ONLY = 3
@@ -102,7 +103,7 @@ def _findings(repository: LocalRepository, point: Manifest, deep: bool, control:
             yield Finding(point.id, stored.name, "changed", problem)
     for disk in point.disks:
         if disk.file is None:
-            yield from _host_findings(point, Path(disk.host_path or ""), disk.source_format)
+            yield from _host_findings(point, disk)
             continue
         link = Link(point, disk, folder / disk.file)
         try:
@@ -159,11 +160,14 @@ def _small_file_problem(path: Path, size: int, sha256: str) -> str | None:
     return None
 
 
-def _host_findings(point: Manifest, path: Path, image_format: str) -> Iterator[Finding]:
+def _host_findings(point: Manifest, disk: StoredDisk) -> Iterator[Finding]:
     """A snapshot's disk stays on the host; its image is in use, so only its presence and structure can be checked."""
-    if not path.exists():
-        yield Finding(point.id, str(path), "missing", "the snapshot's image is no longer on this host")
-    elif image_format == "qcow2":
+    frozen = frozen_image(point, disk)
+    if frozen is None:
+        yield Finding(point.id, disk.host_path or "", "missing", "the snapshot's image is no longer on this host")
+        return
+    path, image_format = frozen
+    if image_format == "qcow2":
         problem = _qemu_img_problem(path, "-U")
         if problem:
             yield Finding(point.id, str(path), "qemu-img-check", problem)
