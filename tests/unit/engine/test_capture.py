@@ -1,5 +1,6 @@
 """Disks of a real qemu-nbd captured, and judged by qemu-img."""
 
+import dataclasses
 import hashlib
 import json
 import socket
@@ -14,6 +15,8 @@ import pytest
 from kvm_backup.domain.errors import CancelledError, NoSpaceError, SourceReadError, TargetExistsError
 from kvm_backup.domain.extent import Extent, ExtentKind
 from kvm_backup.engine.capture import CapturedImage, capture_disk, planned_bytes
+from kvm_backup.engine.chain import RunReader, in_runs, stored_clusters
+from kvm_backup.engine.compress import ClusterDecompressor
 from kvm_backup.engine.qcow2.format import CLUSTER_SIZE, Identity
 from kvm_backup.engine.qcow2.reader import ImageFile
 from kvm_backup.engine.source import NbdSource
@@ -232,3 +235,16 @@ def test_a_file_system_without_direct_io_gets_the_same_file(
     buffered = capture(mixed_disk, mount_without_direct_io / "out.qcow2")
     assert buffered == capture(mixed_disk, tmp_path / "out.qcow2")
     assert buffered.sha256 == rotated_sha256(mount_without_direct_io / "out.qcow2")
+
+
+def test_the_last_cluster_is_padded_with_zeros_though_buffers_are_used_again(
+    large_disk: Path, tmp_path: Path, capture: Any
+) -> None:
+    with large_disk.open("ab") as file:
+        file.write(b"e" * 512)
+    capture(large_disk, tmp_path / "out.qcow2")
+    with ImageFile.open(tmp_path / "out.qcow2") as image:
+        *_, last = in_runs(stored_clusters([image]))
+        whole = [dataclasses.replace(stored, valid=CLUSTER_SIZE) for stored in last]
+        content = bytes(RunReader(ClusterDecompressor()).read(whole))
+    assert content[-CLUSTER_SIZE:] == b"e" * 512 + bytes(CLUSTER_SIZE - 512)

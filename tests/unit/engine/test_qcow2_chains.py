@@ -125,6 +125,22 @@ def test_chains_read_the_same_through_qemu_and_restored(tool: Tool, make_control
         tool("qemu-img", "check", folder / "restored.qcow2")
 
 
+def test_a_shorter_link_hides_what_the_base_has_behind_its_end(tool: Tool, make_control: Any, tmp_path: Path) -> None:
+    whole = 6 * SECTORS_PER_CLUSTER
+    chain = [
+        Link(whole, dict.fromkeys(range(6), 1)),
+        Link(SECTORS_PER_CLUSTER * 2 + 3, {0: 2}),
+        Link(whole, {5: 3}),
+    ]
+    paths = write_chain(tmp_path, chain, make_control())
+    target = tmp_path / "restored.raw"
+    restore_chain(paths, target, target_format="raw", control=make_control())
+    tool("qemu-img", "compare", "-f", "raw", "-F", "qcow2", target, paths[-1])
+    visible = content(1)[: 3 * SECTOR_SIZE]
+    middle = content(2) + content(1) + visible
+    assert target.read_bytes() == middle.ljust(5 * CLUSTER_SIZE, b"\0") + content(3)
+
+
 @given(st.text(max_size=40), st.text(max_size=40), st.none() | st.text(max_size=40), st.text(min_size=1, max_size=80))
 @settings(deadline=None, max_examples=30)
 def test_identity_and_backing_name_are_read_back(

@@ -47,6 +47,19 @@ def test_a_block_device_holds_the_disk_and_zeros_where_the_disk_has_none(
     assert content[size:] == (b"old data" * (3 * MIB))[size:]
 
 
+def test_a_block_device_is_zeroed_up_to_the_end_of_a_disk_that_ends_with_zeros(
+    tmp_path: Path, capture_raw: Any, device: Path, make_control: Any
+) -> None:
+    disk = tmp_path / "short.raw"
+    size = 3 * MIB + 512
+    disk.write_bytes(b"data" * 100 + bytes(size - 400))
+    image = capture_raw(disk, tmp_path / "short.qcow2").path
+    restore_chain([image], device, target_format="raw", control=make_control())
+    content = device.read_bytes()
+    assert content[:size] == disk.read_bytes()
+    assert content[size : size + 4096] == b"old data" * 512
+
+
 def test_a_block_device_takes_no_qcow2(captured: Any, device: Path, make_control: Any) -> None:
     with pytest.raises(UnsupportedDiskError):
         restore_chain([captured.path], device, target_format="qcow2", control=make_control())
