@@ -1,6 +1,7 @@
 """Verify: is a restore point what it was when it was made, and can it be read to the last cluster?"""
 
 import hashlib
+import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -174,7 +175,9 @@ def _host_findings(point: Manifest, disk: StoredDisk) -> Iterator[Finding]:
 
 
 def _qemu_img_problem(path: Path, *options: str) -> str | None:
-    done = process.run(["qemu-img", "check", "-q", *options, "-f", "qcow2", path], check=False, timeout=3600)
+    # Without its backing file, which is checked with the point that it belongs to.
+    image = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": str(path)}}
+    done = process.run(["qemu-img", "check", "-q", *options, f"json:{json.dumps(image)}"], check=False, timeout=3600)
     if done.status in (0, _CHECK_LEAKS_ONLY if options else 0):
         return None
     return process.last_line(done.stderr) or process.last_line(done.stdout) or f"qemu-img check: {done.status}"
