@@ -175,7 +175,7 @@ def test_processes_that_make_and_fill_the_catalogue_at_once_do_not_disturb_each_
             stderr=subprocess.PIPE,
             text=True,
         )
-        for _ in range(4)
+        for _ in range(3)
     ]
     ended = [process.communicate("go\n") for process in processes]
-    assert ended == [("20\n" * 5, "")] * 4
+    assert ended == [("20\n" * 5, "")] * 3
