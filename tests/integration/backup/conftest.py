@@ -1,11 +1,9 @@
 """The product of one module: its own state folder, in the module's lab, which removes it at its end."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
 from lab import Lab
+from tests.integration.backup.witness import Witness
 from tests.integration.product import Product
 
 
@@ -15,13 +13,7 @@ def product(module_lab: Lab) -> Product:
     return Product(module_lab.folder / "product")
 
 
-@pytest.fixture
-def new_folder(module_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
-    """Names for folders that are not there yet, and that QEMU may enter; no two tests share one."""
-    made: list[Path] = []
-
-    def path(name: str) -> Path:
-        made.append(module_lab.folder / f"{len(list(module_lab.folder.iterdir()))}-{len(made)}-{name}")
-        return made[-1]
-
-    return path
+@pytest.fixture(scope="module")
+def witness(module_lab: Lab, product: Product) -> Witness:
+    """Takes reference copies, and compares points with them."""
+    return Witness(product, module_lab.folder)

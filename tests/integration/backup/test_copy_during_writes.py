@@ -19,11 +19,6 @@ TARGETS = ["vda", "vdb"]
 
 
 @pytest.fixture(scope="module")
-def witness(module_lab: Lab, product: Product) -> Witness:
-    return Witness(product, module_lab.folder)
-
-
-@pytest.fixture(scope="module")
 def vm(module_lab: Lab) -> LabVm:
     """Two disks full of data that does not compress, so that there is something to copy."""
     images = [module_lab.folder / f"{target}.qcow2" for target in TARGETS]

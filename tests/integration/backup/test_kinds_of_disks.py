@@ -48,11 +48,6 @@ def points(vm: LabVm, product: Product, witness: Witness) -> list[Sighting]:
     return seen
 
 
-@pytest.fixture(scope="module")
-def witness(module_lab: Lab, product: Product) -> Witness:
-    return Witness(product, module_lab.folder)
-
-
 @pytest.mark.parametrize("number", range(4))
 def test_point_restores_to_what_every_saved_disk_held(points: list[Sighting], witness: Witness, number: int) -> None:
     witness.confirm(points[number])

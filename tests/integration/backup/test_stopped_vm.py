@@ -12,11 +12,6 @@ from tests.integration.product import Product
 pytestmark = pytest.mark.vm
 
 
-@pytest.fixture(scope="module")
-def witness(module_lab: Lab, product: Product) -> Witness:
-    return Witness(product, module_lab.folder)
-
-
 def test_chain_goes_on_through_starts_and_stops(module_lab: Lab, product: Product, witness: Witness) -> None:
     vm = module_lab.create_vm("chain", [DiskSpec(size=8 * MIB), DiskSpec(size=MIB)], guest=False)
     vm.write_blocks("vda", 0, 3 * MIB, 1)

@@ -50,7 +50,7 @@ class Witness:
         """Back a VM up that nobody writes to meanwhile, and see that the point holds its disks as they are."""
         references = self.copy(vm, *targets)
         made = self._product.backup(vm.name, mode, repository)
-        self.confirm(Sighting(made["point"], references), repository)
+        same_disks(self.restored(made["point"], "qcow2", repository), references)
         return made
 
     def confirm(self, seen: Sighting, repository: Path | None = None) -> None:
