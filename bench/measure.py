@@ -12,7 +12,9 @@ from pathlib import Path
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 _PR_SET_CHILD_SUBREAPER = 36
-_SAMPLE_SECONDS = 0.02
+_SAMPLE_SECONDS = 0.1
+"""Often enough for memory that grows to a plateau, and seldom enough not to take part in the race."""
+_POLL_SECONDS = 0.01
 
 
 class BenchError(Exception):
@@ -72,9 +74,12 @@ def run(
             words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **(environment or {})}
         )
         peak = 0
+        next_sample = 0.0
         while program.poll() is None:
-            peak = max(peak, _tree_memory())
-            time.sleep(_SAMPLE_SECONDS)
+            if time.monotonic() >= next_sample:
+                peak = max(peak, _tree_memory())
+                next_sample = time.monotonic() + _SAMPLE_SECONDS
+            time.sleep(_POLL_SECONDS)
         seconds = time.monotonic() - began
     source_cpu = _cpu_of(source_pid) - source_before
     if program.returncode != 0:
@@ -96,7 +101,7 @@ def _wait_for_orphans() -> None:
     while time.monotonic() < deadline:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                time.sleep(_SAMPLE_SECONDS)
+                time.sleep(_POLL_SECONDS)
         except ChildProcessError:
             return
 

@@ -92,7 +92,7 @@ def machine() -> dict[str, Any]:
 
 
 def _table(first: str, *numbers: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True, header_style="bold")
     table.add_column(first, no_wrap=True)
     for title in numbers:
         table.add_column(title, justify="right", no_wrap=True)
