@@ -206,32 +206,33 @@ class _Demo:
         if not middle.wrote[0] <= newest <= middle.wrote[1] + 1:
             raise LabError(f"the restored VM's newest file is {newest}, which the middle point cannot hold")
         screen.good(
-            f"all files it was writing are whole, up to number {newest}:"
-            f" the backup ran from {middle.wrote[0]} to {middle.wrote[1]}"
+            f"the file it was writing then is whole: number {newest},"
+            f" of {middle.wrote[0]} to {middle.wrote[1]} in that run"
         )
 
     def _summary(self, *, keep: bool) -> None:
         screen = self._screen
         screen.step(f"What happened, in {time.monotonic() - self._began:.0f} s")
         screen.table(_COLUMNS, self._rows)
-        export = f"export KVM_BACKUP_STATE_DIR={STATE} PATH={shlex.quote(str(KVM_BACKUP.parent))}:$PATH"
         lines = ["sudo -s"] if "SUDO_USER" in os.environ else []
         lines += [
-            export,
+            f"export KVM_BACKUP_STATE_DIR={STATE}",
+            f"export PATH={shlex.quote(str(KVM_BACKUP.parent))}:$PATH",
             f"kvm-backup point list {VM}",
             f"kvm-backup point show {VM}/latest",
             "kvm-backup verify --all --deep",
             f"kvm-backup restore {VM}/latest --to {STATE}/by-hand",
         ]
         if keep:
-            lines += [f"kvm-backup backup {VM}", f"virsh console {RESTORED_VM}"]
+            lines.append(f"kvm-backup backup {VM}")
         lines.append("kvm-backup doctor")
         screen.commands("Next commands to type:", lines)
-        what = "Both VMs go on running" if keep else "Both VMs are removed now; the points stay"
-        screen.say("")
-        screen.say(f"{what}. make demo ARGS=--remove removes all of it.")
-        if not keep:
-            screen.say("make demo ARGS=--keep leaves the VMs running, to back up and to look into.")
+        if keep:
+            screen.remark("Both VMs go on running, until the next demo.")
+        else:
+            screen.remark("The VMs are removed now, the points stay until the next demo.")
+            screen.remark("make demo ARGS=--keep      leaves the VMs running")
+        screen.remark("make demo ARGS=--remove    removes all that a demo left")
 
     def _add_row(self, name: str, seconds: float, read: int, stored: int | None, *, moved: int | None = None) -> None:
         rate = (read if moved is None else moved) / seconds

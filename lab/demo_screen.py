@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -91,15 +90,21 @@ class Screen:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; all columns but the first are numbers."""
-        made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        made = Table(box=None, padding=(0, 3, 0, 0), collapse_padding=True, pad_edge=False, header_style="bold")
         for index, title in enumerate(columns):
             made.add_column(title, justify="right" if index else "left", no_wrap=True)
         for row in rows:
             made.add_row(*map(escape, row))
         self._console.print(made)
+        self._console.print()
 
     def commands(self, heading: str, lines: Sequence[str]) -> None:
         """Lines to copy: whole, however narrow the terminal is."""
         self._console.print(f"[bold]{escape(heading)}[/bold]")
         for line in lines:
             self._console.print(f"  {escape(line)}", soft_wrap=True)
+        self._console.print()
+
+    def remark(self, text: str) -> None:
+        """A line at the very end."""
+        self._console.print(f"[dim]{escape(text)}[/dim]")
