@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
+from kvm_backup.cli.context import JsonOption, RepositoryOption, application, ignore_suspension, stop_requested
 from kvm_backup.cli.output import cell, console, print_error, prose
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import (
@@ -47,6 +47,7 @@ def backup(
         )
     names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
     store = parts.repository(repository)
+    ignore_suspension()
     errors: list[KvmBackupError] = []
     with EventView(json_lines=json) as view:
         service = parts.backup_service(store, view, stop_requested)

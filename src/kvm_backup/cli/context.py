@@ -35,6 +35,11 @@ def stop_on_signals() -> None:
         signal.signal(number, _on_signal)
 
 
+def ignore_suspension() -> None:
+    """Ctrl-Z would leave QEMU, and so perhaps the guest, waiting for a reader that stands still."""
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+
+
 def _on_signal(number: int, _frame: FrameType | None) -> None:
     if _stop.is_set() and number == signal.SIGINT:
         raise KeyboardInterrupt

@@ -32,11 +32,20 @@ class Guard:
 
     @classmethod
     def start(
-        cls, *, vm: str, uri: str, socket_path: Path, scratch_folder: Path, pass_fds: Sequence[int] = ()
+        cls,
+        *,
+        vm: str,
+        uri: str,
+        socket_path: Path,
+        scratch_folder: Path,
+        scratch_reserve: int = 0,
+        pass_fds: Sequence[int] = (),
     ) -> Self:
         """Start the guard for a run on the VM with UUID `vm` and wait until it watches.
 
-        `socket_path` lies in the run's folder; `pass_fds` are kept open until it ends (the VM's lock).
+        `scratch_reserve` is what must stay free beside the scratch files, in bytes: below it the guard ends the
+        job, because QEMU would give the guest write errors. `socket_path` lies in the run's folder; `pass_fds` are
+        kept open until it ends (the VM's lock).
         Raises HypervisorError when it does not come up.
         """
         ours, theirs = socket.socketpair()
@@ -44,7 +53,7 @@ class Guard:
             program = start(
                 [
                     *(sys.executable, "-P", "-m", "kvm_backup.hypervisor.guard_process"),
-                    *(str(theirs.fileno()), uri, vm, socket_path, scratch_folder),
+                    *(str(theirs.fileno()), uri, vm, socket_path, scratch_folder, str(scratch_reserve)),
                 ],
                 pass_fds=[theirs.fileno(), *pass_fds],
                 own_session=True,
@@ -96,6 +105,7 @@ class Guard:
     def ended(self) -> None:
         """The job is gone, or the stopped VM's checkpoint is there and nothing else was begun."""
         self._outstanding.discard("job")
+        self._tell("ended")
 
     def durable(self) -> None:
         """The point that belongs to the checkpoint is published (or is about to be): keep the checkpoint."""

@@ -1,4 +1,4 @@
-"""The guard's own program: `python -m kvm_backup.hypervisor.guard_process FD URI VM SOCKET SCRATCH_FOLDER`.
+"""The guard's own program: `python -m kvm_backup.hypervisor.guard_process FD URI VM SOCKET SCRATCH_FOLDER RESERVE`.
 
 It imports little before it watches, because each backup waits for that. Once its parent is gone it tries for a
 bounded time and then leaves the rest to the next run's clean-up.
@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from kvm_backup.hypervisor.guard_watch import INTERVAL, JobWatch
 
 SETTLE = 5.0
 """Seconds in which a job, or a freeze, that libvirtd was just beginning when we died may still turn up."""
@@ -30,6 +32,8 @@ class Plan:
     scratch_folder: Path
     frozen: bool = False
     beginning: bool = False
+    job: bool = False
+    """Whether a job goes on that must be watched."""
     checkpoint: str | None = None
     durable: bool = False
     done: bool = False
@@ -41,6 +45,9 @@ class Plan:
             self.frozen = word == "freezing"
         elif word in ("beginning", "begun"):
             self.beginning = word == "beginning"
+            self.job = True
+        elif word == "ended":
+            self.job = False
         elif word == "checkpoint":
             self.checkpoint, self.durable = rest, False
         elif word == "durable":
@@ -53,24 +60,30 @@ def main(argv: list[str]) -> int:
     """Watch, and clean up if need be; returns the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    descriptor, uri, vm, socket_path, scratch_folder = argv
+    descriptor, uri, vm, socket_path, scratch_folder, reserve = argv
     plan = Plan(vm, Path(socket_path), Path(scratch_folder))
+    job_watch = JobWatch(uri=uri, vm=vm, socket=plan.socket, scratch_folder=plan.scratch_folder, reserve=int(reserve))
     with socket.socket(fileno=int(descriptor)) as wire:
         # Not to be inherited by programs that we start.
         os.set_inheritable(wire.fileno(), False)  # noqa: FBT003 (the standard library's signature)
         wire.sendall(b"ready\n")
-        watch(wire, plan)
+        wire.settimeout(INTERVAL)
+        watch(wire, plan, job_watch.look)
     if plan.done:
         return 0
     return clean_up(uri, plan)
 
 
-def watch(wire: socket.socket, plan: Plan) -> None:
-    """Take notes until the parent says `done` or is gone."""
+def watch(wire: socket.socket, plan: Plan, look: Callable[[], None] = lambda: None) -> None:
+    """Take notes until the parent says `done` or is gone; calls `look` now and then while a job goes on."""
     rest = b""
     while not plan.done:
         try:
             got = wire.recv(4096)
+        except TimeoutError:
+            if plan.job:
+                look()
+            continue
         except OSError:
             return
         if not got:

@@ -332,6 +332,8 @@ class _Run:
             uri=self._hypervisor.uri,
             socket_path=run_folders.socket,
             scratch_folder=run_folders.scratch,
+            # Half of what the run itself keeps free: the guard acts when the run does not.
+            scratch_reserve=self._options.space_reserve // 2,
             pass_fds=[self._lock],
         )
 

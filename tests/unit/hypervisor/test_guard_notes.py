@@ -38,3 +38,10 @@ def test_a_guest_that_was_thawed_and_a_job_that_began_need_no_more_care() -> Non
 
 def test_after_done_nothing_more_is_heard() -> None:
     assert heard(b"done\n", b"freezing\n").done is True
+
+
+def test_a_job_is_watched_from_its_begin_to_its_end() -> None:
+    assert heard(b"freezing\n").job is False
+    assert heard(b"beginning\n").job is True
+    assert heard(b"beginning\nbegun\n").job is True
+    assert heard(b"beginning\nbegun\nended\n").job is False
