@@ -106,12 +106,6 @@ def test_no_two_errors_share_a_code() -> None:
     assert len(codes) == len(set(codes))
 
 
-def test_the_exit_codes_are_all_documented() -> None:
-    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
-    section = (ROOT / "docs/errors.md").read_text().split("## Exit codes")[1]
-    assert {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)} == codes
-
-
 def test_the_requirements_are_those_of_the_metadata() -> None:
     build = set(PYPROJECT["build-system"]["requires"])
     assert _required("requirements.in") == set(PYPROJECT["project"]["dependencies"]) | build
