@@ -1,5 +1,6 @@
 """kvm-backup restore"""
 
+import shlex
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -84,7 +85,7 @@ def restore(
     if json:
         print_json_line({"event": "restored"} | asdict(done))
     else:
-        _show(done)
+        _show(done, in_place=in_place)
 
 
 def _ask(question: str) -> bool:
@@ -94,10 +95,10 @@ def _ask(question: str) -> bool:
     return typer.confirm(printable(question), default=False)
 
 
-def _show(done: Restored) -> None:
+def _show(done: Restored, *, in_place: bool) -> None:
     out = console()
     written = sum(disk.bytes_written for disk in done.disks)
-    where = f" as VM {cell(done.name)}" if done.name else ""
+    where = " in place" if in_place else f" as VM {cell(done.name)}" if done.name else ""
     out.print(f"[green]✓[/green] {cell(done.point)} restored{where}: {show_size(written)} in {done.seconds:.1f} s")
     for disk in done.disks:
         out.print(f"  {cell(disk.disk)}: {cell(disk.path)} ({disk.image_format}, {show_size(disk.virtual_size)})")
@@ -105,3 +106,5 @@ def _show(done: Restored) -> None:
         out.print(f"  {cell(file)}")
     for notice in done.notices:
         out.print(f"[yellow]note:[/yellow] {cell(notice)}")
+    if in_place:
+        out.print(f"  {cell(done.vm)} is off; start it when you like: virsh start {cell(shlex.quote(done.vm))}")

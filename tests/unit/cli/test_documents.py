@@ -158,6 +158,17 @@ def test_every_reason_for_a_full_backup_is_documented_in_the_programs_words() ->
     assert told == {kind.value: Reason(kind).text for kind in FullReason}
 
 
+@pytest.mark.parametrize("document", ["README.md", "README.fr.md", "docs/settings.md", "docs/repository-format.md"])
+def test_every_command_that_a_document_shows_exists_with_its_options(document: str) -> None:
+    shown = re.findall(r"(?:\$ sudo |`|sudo |bin/)kvm-backup ([a-z][^`\n|'#]*)", (DOCS.parent / document).read_text())
+    assert shown
+    for line in shown:
+        name = next((name for name in COMMANDS if f"{line} ".startswith(f"{name} ")), None)
+        assert name, line
+        has = {word for option in COMMANDS[name].params for word in option.opts} | {"--help"}
+        assert {word for word in line.split() if re.match(r"--?[a-z]", word)} <= has, line
+
+
 # Settings
 
 
