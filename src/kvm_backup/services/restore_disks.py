@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from kvm_backup import process
-from kvm_backup.domain.errors import DamagedPointError, NoSpaceError, PointNotFoundError, TargetExistsError
+from kvm_backup.domain.errors import (
+    DamagedImageError,
+    DamagedPointError,
+    NoSpaceError,
+    PointNotFoundError,
+    TargetExistsError,
+)
 from kvm_backup.domain.point import DOMAIN_XML_FILE, Manifest, StoredDisk
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.engine.copy import CopyControl
@@ -95,12 +101,18 @@ class PointReader:
         return any(stored.name == name for stored in self.manifest.files)
 
     def planned_bytes(self, target: str) -> int:
-        """What writing a disk will take at most, in bytes."""
+        """What writing a disk will take at most, in bytes. Raises DamagedPointError."""
         links = self._links.get(target)
         if links is None:
             disk = self.manifest.disk(target)
             return 0 if disk is None else disk.virtual_size
-        return planned_restore_bytes([link.path for link in links], self._control(Step.VERIFY, 0))
+        try:
+            return planned_restore_bytes([link.path for link in links], self._control(Step.VERIFY, 0))
+        except DamagedImageError:
+            for link in links:
+                # This names the file.
+                check_link(link, self._control(Step.VERIFY, 0))
+            raise
 
     def check_links(self) -> None:
         """Digest and identity of every file that will be read. Raises DamagedPointError, PointNotFoundError."""
