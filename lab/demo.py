@@ -19,7 +19,7 @@ from lab.demo_place import (
     RESTORED_VM,
     STATE,
     VM,
-    check_space,
+    check_host,
     demo_lab,
     host_files,
     only_demo,
@@ -108,7 +108,7 @@ class _Demo:
         screen.title(
             "KVM Backup: the demo", "A VM is backed up while it writes, and its past is brought back beside it."
         )
-        check_space()
+        check_host(self._lab)
         self._build_guest()
         vm = self._start_vm()
 

@@ -81,8 +81,11 @@ def remove_all(lab: Lab) -> list[str]:
     return removed
 
 
-def check_space() -> None:
-    """Raise LabError unless the demo's disks and points fit."""
+def check_host(lab: Lab) -> None:
+    """Raise LabError unless the demo's disks and points fit and its VMs' names are free."""
+    for domain in lab.connection().listAllDomains():
+        if domain.name() in (VM, RESTORED_VM):
+            raise LabError(f"a VM called {domain.name()} exists, which the demo did not make; rename it first")
     free = shutil.disk_usage(WORK_FOLDER).free
     if free < _SPACE_NEEDED:
         raise LabError(f"the demo needs {_SPACE_NEEDED >> 30} GiB in {WORK_FOLDER}, and {free >> 20} MiB are free")
