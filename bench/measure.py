@@ -75,11 +75,16 @@ def run(
         )
         peak = 0
         next_sample = 0.0
-        while program.poll() is None:
-            if time.monotonic() >= next_sample:
-                peak = max(peak, _tree_memory())
-                next_sample = time.monotonic() + _SAMPLE_SECONDS
-            time.sleep(_POLL_SECONDS)
+        try:
+            while program.poll() is None:
+                if time.monotonic() >= next_sample:
+                    peak = max(peak, _tree_memory())
+                    next_sample = time.monotonic() + _SAMPLE_SECONDS
+                time.sleep(_POLL_SECONDS)
+        except KeyboardInterrupt:
+            program.terminate()
+            program.wait()
+            raise
         seconds = time.monotonic() - began
     source_cpu = _cpu_of(source_pid) - source_before
     if program.returncode != 0:

@@ -3,11 +3,13 @@
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 
 import libvirt
 
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     runs = 1 if chosen.quick and chosen.runs == parser.get_default("runs") else chosen.runs
     if runs < 1:
         parser.error("--runs is at least 1")
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGHUP, _stop)
     try:
         measure.adopt_orphans()
         running_libvirtd()
@@ -59,6 +63,10 @@ def main(arguments: Sequence[str]) -> int:
         print("the benchmark was interrupted; what it had made is gone", file=sys.stderr)
         return 1
     return 0
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _check_space(data_bytes: int, runs: int) -> None:
