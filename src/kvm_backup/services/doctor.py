@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from kvm_backup.domain.errors import KvmBackupError, VmBusyError, VmNotFoundError
+from kvm_backup.domain.errors import KvmBackupError, VmBusyError, VmNotFoundError, VmRunningError
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import apparmor
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -16,6 +16,7 @@ from kvm_backup.hypervisor.run_folder import clear, prepare_run_folder
 from kvm_backup.hypervisor.snapshots import delete_snapshot
 from kvm_backup.process import PACKAGES
 from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services import restore_in_place
 from kvm_backup.services.clean_up import leftovers_of
 from kvm_backup.services.control import SpaceWatch
 from kvm_backup.services.folders import Folders
@@ -149,6 +150,18 @@ def find_remains(
 def _of_vm(
     hypervisor: Hypervisor, folders: Folders, repositories: Sequence[LocalRepository], vm: Vm, clean: bool
 ) -> Iterator[Remains]:
+    interrupted = restore_in_place.remains(vm)
+    if interrupted:
+        yield _settle(
+            Remains(
+                vm.name,
+                "restore-in-place",
+                str(interrupted[0].final),
+                "a restore in place was interrupted; repeat it, or remove its files and get the old disks back",
+            ),
+            clean,
+            partial(_settle_restore, hypervisor, vm, interrupted),
+        )
     seen: set[tuple[str, str]] = set()
     for repository in repositories:
         for leftover in leftovers_of(hypervisor, repository, folders, vm):
@@ -172,6 +185,12 @@ def _of_vm(
                 clean,
                 partial(repository.discard, unfinished),
             )
+
+
+def _settle_restore(hypervisor: Hypervisor, vm: Vm, swaps: list[restore_in_place.Swap]) -> None:
+    if hypervisor.vm(vm.uuid).has_qemu:
+        raise VmRunningError(f"the VM {vm.name} runs on these disks", hint="Shut it down first.", vm=vm.name)
+    restore_in_place.settle_remains(swaps)
 
 
 def _settle(remains: Remains, clean: bool, take_away: Callable[[], None]) -> Remains:

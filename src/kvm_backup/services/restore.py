@@ -4,11 +4,18 @@ import contextlib
 import secrets
 import time
 import uuid as uuids
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from kvm_backup.domain.errors import BadArgumentError, StorageError, TargetExistsError, VmNotFoundError
+from kvm_backup.domain.errors import (
+    BadArgumentError,
+    KvmBackupError,
+    StorageError,
+    TargetExistsError,
+    VmNotFoundError,
+)
 from kvm_backup.domain.point import MANIFEST_FILE, NVRAM_FILE, TPM_FILE, Manifest, serialize
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.domain_xml import describe
@@ -21,10 +28,12 @@ from kvm_backup.services.restore_disks import (
     ImageFormat,
     PointReader,
     Restored,
+    RestoredDisk,
     refuse_existing,
     require_space,
     unpack_tpm,
 )
+from kvm_backup.services.staging import Staging, reclaim
 
 IMAGE_FOLDER = Path("/var/lib/libvirt/images")
 NVRAM_FOLDER = Path("/var/lib/libvirt/qemu/nvram")
@@ -42,7 +51,7 @@ def restore_to_folder(
 ) -> Restored:
     """Write a point's disks, XML and firmware state into a folder.
 
-    Nothing that is there is overwritten; what was written is removed again when the restore fails.
+    Nothing that is there is overwritten. Files are hidden until all are whole, and removed when the restore fails.
     Raises TargetExistsError, NoSpaceError, DamagedPointError, BrokenChainError, StorageError.
     """
     began = time.monotonic()
@@ -53,16 +62,18 @@ def restore_to_folder(
     ]
     others = {stored.name: reader.small_file(stored.name) for stored in manifest.files}
     others[MANIFEST_FILE] = serialize(manifest)
-    refuse_existing([target.path for target in targets] + [folder / name for name in others])
+    reclaim(folder)
+    finals = [target.path for target in targets] + [folder / name for name in others]
+    refuse_existing(finals)
     require_space(folder, sum(reader.planned_bytes(disk.target) for disk in manifest.disks))
     reader.check_links()
     with _undo_on_failure() as undo:
         _make_folder(folder, undo)
-        disks = reader.write_disks(targets, lambda path: _unlink_on_failure(undo, path))
-        for name, content in others.items():
-            durable.write_new(folder / name, content)
-            _unlink_on_failure(undo, folder / name)
-        durable.sync_folder(folder)
+        with Staging(folder) as staging:
+            disks = _write_staged(reader, targets, staging)
+            for name, content in others.items():
+                durable.write_new(staging.path_for(folder / name), content)
+            staging.publish(finals)
     return Restored(
         manifest.id, manifest.vm_name, disks, tuple(str(folder / name) for name in others), time.monotonic() - began
     )
@@ -94,7 +105,10 @@ def restore_as_new_vm(
     stem = _file_stem(name)
     targets = [DiskTarget(disk.target, images / f"{stem}-{disk.target}.qcow2", "qcow2") for disk in manifest.disks]
     nvram = NVRAM_FOLDER / f"{stem}_VARS.fd" if reader.has(NVRAM_FILE) else None
-    refuse_existing([target.path for target in targets] + ([nvram] if nvram else []))
+    if reclaim(images, stem) and nvram is not None:
+        _reclaim_nvram(nvram, reader.small_file(NVRAM_FILE))
+    finals = [target.path for target in targets]
+    refuse_existing(finals + ([nvram] if nvram else []))
     new_xml = as_new_vm(
         xml,
         name=name,
@@ -107,18 +121,20 @@ def restore_as_new_vm(
     reader.check_links()
     with _undo_on_failure() as undo:
         _make_folder(images, undo)
-        disks = reader.write_disks(targets, lambda path: _unlink_on_failure(undo, path))
-        if nvram is not None:
-            durable.write_new(nvram, reader.small_file(NVRAM_FILE))
-            _unlink_on_failure(undo, nvram)
-        tpm_state = describe(new_xml).tpm_state
-        if tpm_state is not None and reader.has(TPM_FILE):
-            undo.callback(durable.remove_tree, Path(tpm_state).parent)
-            unpack_tpm(reader.small_file(TPM_FILE), Path(tpm_state))
-        hypervisor.define(new_xml)
-        undo.callback(hypervisor.undefine, new_uuid)
-        if start:
-            hypervisor.start(new_uuid)
+        with Staging(images, stem) as staging:
+            disks = _write_staged(reader, targets, staging)
+            staging.publish(finals)
+            if nvram is not None:
+                durable.write_new(nvram, reader.small_file(NVRAM_FILE))
+                undo.callback(nvram.unlink, missing_ok=True)
+            tpm_state = describe(new_xml).tpm_state
+            if tpm_state is not None and reader.has(TPM_FILE):
+                undo.callback(durable.remove_tree, Path(tpm_state).parent)
+                unpack_tpm(reader.small_file(TPM_FILE), Path(tpm_state))
+            hypervisor.define(new_xml)
+            undo.callback(hypervisor.undefine, new_uuid)
+            if start:
+                hypervisor.start(new_uuid)
     files = (str(nvram),) if nvram else ()
     return Restored(manifest.id, manifest.vm_name, disks, files, time.monotonic() - began, name=name)
 
@@ -150,8 +166,17 @@ def _make_folder(folder: Path, undo: ExitStack) -> None:
         undo.callback(_remove_if_empty, parent)
 
 
-def _unlink_on_failure(undo: ExitStack, path: Path) -> None:
-    undo.callback(path.unlink, missing_ok=True)
+def _write_staged(reader: PointReader, targets: Sequence[DiskTarget], staging: Staging) -> tuple[RestoredDisk, ...]:
+    hidden = [replace(target, path=staging.path_for(target.path)) for target in targets]
+    written = reader.write_disks(hidden)
+    return tuple(replace(disk, path=str(target.path)) for disk, target in zip(written, targets, strict=True))
+
+
+def _reclaim_nvram(nvram: Path, content: bytes) -> None:
+    """A killed restore under the same name left it, unless it holds something else."""
+    with contextlib.suppress(OSError, KvmBackupError):
+        if durable.read_limited(nvram, len(content)) == content:
+            nvram.unlink()
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -127,18 +127,19 @@ class PointReader:
         control.finish()
 
     def write_disks(
-        self, targets: Iterable[DiskTarget], on_written: Callable[[Path], None]
+        self, targets: Iterable[DiskTarget], still_there: Callable[[], None] | None = None
     ) -> tuple[RestoredDisk, ...]:
-        """Write disks; tells each path as soon as it is whole. A file that cannot be completed is removed here."""
+        """Write disks. A file that cannot be completed is removed here, those before it are the caller's to remove.
+
+        `still_there` is called now and then, and raises to stop.
+        """
         self._step(Step.RESTORE)
         wanted = list(targets)
-        control = self._control(Step.RESTORE, sum(self.planned_bytes(target.disk) for target in wanted))
-        restored = []
-        for target in wanted:
-            restored.append(self._write(target, control))
-            on_written(target.path)
+        total = sum(self.planned_bytes(target.disk) for target in wanted)
+        control = self._control(Step.RESTORE, total, still_there)
+        restored = tuple(self._write(target, control) for target in wanted)
         control.finish()
-        return tuple(restored)
+        return restored
 
     def _write(self, target: DiskTarget, control: CopyControl) -> RestoredDisk:
         links = self._links.get(target.disk)
@@ -171,10 +172,11 @@ class PointReader:
             )
         return frozen
 
-    def _control(self, step: Step, total: int) -> RunControl:
+    def _control(self, step: Step, total: int, still_there: Callable[[], None] | None = None) -> RunControl:
         vm = self.manifest.vm_name
         return RunControl(
             stop_requested=self._stop_requested,
+            still_there=still_there,
             on_progress=lambda done, of: self._listener(Progress(vm, step, done, of)),
             total=total,
         )

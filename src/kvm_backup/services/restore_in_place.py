@@ -3,7 +3,8 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from kvm_backup.domain.errors import (
     UnsupportedDiskError,
     VmNotFoundError,
     VmRunningError,
+    VmStateChangedError,
 )
 from kvm_backup.domain.point import NVRAM_FILE, TPM_FILE, Manifest
 from kvm_backup.domain.vm import Vm
@@ -32,6 +34,7 @@ from kvm_backup.services.restore_disks import (
     ImageFormat,
     PointReader,
     Restored,
+    RestoredDisk,
     require_space,
     unpack_tpm,
 )
@@ -41,7 +44,7 @@ _OLD = ".kvm-backup-old"
 
 
 @dataclass(frozen=True, slots=True)
-class _Swap:
+class Swap:
     """A disk that will replace another: `final` is where the VM finds it, `new` where it is written first."""
 
     final: Path
@@ -66,7 +69,7 @@ def restore_in_place(
     block device can only be overwritten, which comes last.
 
     Raises VmRunningError, NotConfirmedError, TargetExistsError, UnsupportedDiskError, NoSpaceError,
-    DamagedPointError, BrokenChainError, StorageError.
+    DamagedPointError, BrokenChainError, VmStateChangedError, StorageError.
     """
     began = time.monotonic()
     reader = PointReader(repository, manifest, listener, stop_requested)
@@ -90,20 +93,17 @@ def restore_in_place(
     reader.check_links()
     if vm is not None and vm.has_qemu:
         stop_vm(hypervisor, vm)
-    for swap in swaps:
-        _remove_remains(swap)
-    files = [target for target in targets if not target.device]
-    written: list[Path] = []
-    try:
-        disks = reader.write_disks(files, written.append)
-        for swap in swaps:
-            _same_owner(swap)
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
-    disks += reader.write_disks([target for target in targets if target.device], written.append)
-    _exchange(swaps)
+    settle_remains(swaps)
+
+    def still_off() -> None:
+        if vm is not None and hypervisor.vm(vm.uuid).has_qemu:
+            raise VmStateChangedError(
+                f"the VM {vm.name} was started while its new disks were written",
+                hint="Its disks are as they were. Shut it down and restore again; autostart may have started it.",
+                vm=vm.name,
+            )
+
+    disks = _write_and_exchange(reader, targets, swaps, still_off)
     _restore_firmware(reader, new_xml)
     if vm is not None:
         forget_checkpoints(hypervisor, vm.uuid)
@@ -116,6 +116,28 @@ def restore_in_place(
     return Restored(
         manifest.id, manifest.vm_name, disks, (), time.monotonic() - began, name=manifest.vm_name, notices=notices
     )
+
+
+def _write_and_exchange(
+    reader: PointReader, targets: list[DiskTarget], swaps: list[Swap], still_off: Callable[[], None]
+) -> tuple[RestoredDisk, ...]:
+    """Files first, which can be thrown away; then devices, whose old content is lost; then the exchange."""
+    devices = [target for target in targets if target.device]
+    try:
+        disks = reader.write_disks([target for target in targets if not target.device], still_off)
+        for swap in swaps:
+            _same_owner(swap)
+        still_off()
+        if devices:
+            disks += reader.write_disks(devices)
+            still_off()
+        _exchange(swaps)
+    except BaseException:
+        for swap in swaps:
+            with suppress(OSError):
+                swap.new.unlink(missing_ok=True)
+        raise
+    return disks
 
 
 def _known(hypervisor: Hypervisor, manifest: Manifest) -> Vm | None:
@@ -134,9 +156,9 @@ def _known(hypervisor: Hypervisor, manifest: Manifest) -> Vm | None:
     )
 
 
-def _targets(manifest: Manifest, vm: Vm | None) -> tuple[list[DiskTarget], list[_Swap]]:
+def _targets(manifest: Manifest, vm: Vm | None) -> tuple[list[DiskTarget], list[Swap]]:
     targets: list[DiskTarget] = []
-    swaps: list[_Swap] = []
+    swaps: list[Swap] = []
     now = {disk.target: disk for disk in vm.disks} if vm else {}
     for disk in manifest.disks:
         held = now.get(disk.target)
@@ -158,14 +180,13 @@ def _targets(manifest: Manifest, vm: Vm | None) -> tuple[list[DiskTarget], list[
         if held is not None and held.kind is SourceKind.BLOCK:
             targets.append(DiskTarget(disk.target, path, "raw", device=True))
             continue
-        path = path.resolve()
-        swap = _Swap(path, path.with_name(path.name + _NEW), path.with_name(path.name + _OLD))
+        swap = swap_for(path)
         swaps.append(swap)
         targets.append(DiskTarget(disk.target, swap.new, image_format))
     return targets, swaps
 
 
-def _final_source(target: DiskTarget, swaps: list[_Swap]) -> tuple[str, str]:
+def _final_source(target: DiskTarget, swaps: list[Swap]) -> tuple[str, str]:
     final = next((swap.final for swap in swaps if swap.new == target.path), target.path)
     return str(final), target.image_format
 
@@ -191,23 +212,55 @@ def _question(manifest: Manifest, vm: Vm | None, notices: tuple[str, ...]) -> st
     )
 
 
-def _remove_remains(swap: _Swap) -> None:
-    """What a restore that was killed left; the disk itself is whole, since it is replaced in one step."""
-    swap.new.unlink(missing_ok=True)
+def settle_remains(swaps: Sequence[Swap]) -> None:
+    """Remove what a killed restore left. When it died between two disks, the old ones are put back first.
+
+    Each new file goes away with its exchange, and no exchange begins before all are whole: so as long as one is left
+    beside an old disk, the VM's disks are of two times. Raises StorageError.
+    """
+    try:
+        if any(swap.new.exists() for swap in swaps):
+            for swap in swaps:
+                if swap.old.exists() and not swap.new.exists():
+                    swap.old.rename(swap.final)
+        for swap in swaps:
+            swap.new.unlink(missing_ok=True)
+        for swap in swaps:
+            if swap.final.exists():
+                swap.old.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"what an interrupted restore left cannot be removed: {error.strerror} ({error.filename})",
+            hint="Look at the files beside the VM's disks that end in .kvm-backup-new and .kvm-backup-old.",
+        ) from error
+
+
+def remains(vm: Vm) -> list[Swap]:
+    """The disks of a VM beside which an interrupted restore left files."""
+    places = [disk.path for disk in vm.disks if disk.path is not None and disk.kind is SourceKind.FILE]
+    swaps = [swap_for(Path(place)) for place in places]
+    return swaps if any(path.exists() for swap in swaps for path in (swap.new, swap.old)) else []
+
+
+def swap_for(place: Path) -> Swap:
+    """How the disk at `place` (links are followed) is exchanged."""
+    path = place.resolve()
+    return Swap(path, path.with_name(path.name + _NEW), path.with_name(path.name + _OLD))
+
+
+def _same_owner(swap: Swap) -> None:
     if swap.final.exists():
-        swap.old.unlink(missing_ok=True)
+        try:
+            status = swap.final.stat()
+            os.chown(swap.new, status.st_uid, status.st_gid)
+            shutil.copymode(swap.final, swap.new)
+        except OSError as error:
+            raise durable.storage_error(error, swap.new) from error
 
 
-def _same_owner(swap: _Swap) -> None:
-    if swap.final.exists():
-        status = swap.final.stat()
-        os.chown(swap.new, status.st_uid, status.st_gid)
-        shutil.copymode(swap.final, swap.new)
-
-
-def _exchange(swaps: list[_Swap]) -> None:
+def _exchange(swaps: list[Swap]) -> None:
     """Put the new disks in place. A hard link keeps each old one, so that at no instant a disk is missing."""
-    done: list[_Swap] = []
+    done: list[Swap] = []
     try:
         for swap in swaps:
             if swap.final.exists():
@@ -215,12 +268,14 @@ def _exchange(swaps: list[_Swap]) -> None:
             swap.new.rename(swap.final)
             done.append(swap)
             durable.sync_folder(swap.final.parent)
-    except OSError as error:
-        for swap in done:
-            if swap.old.exists():
-                swap.old.rename(swap.final)
+    except (OSError, StorageError) as error:
+        for swap in swaps:
+            with suppress(OSError):
+                if swap in done and swap.old.exists():
+                    swap.old.rename(swap.final)
+                swap.old.unlink(missing_ok=True)
         raise StorageError(
-            f"the new disks could not be put in place: {error.strerror}",
+            f"the new disks could not be put in place: {error}",
             hint="The old disks are in place again. Check the file system of the VM's disks.",
         ) from error
 
