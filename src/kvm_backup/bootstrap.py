@@ -3,18 +3,19 @@
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 from kvm_backup.config.settings import DEFAULT_REPOSITORY, Settings, load
-from kvm_backup.domain.errors import RepositoryNotFoundError
+from kvm_backup.domain.errors import RepositoryNotFoundError, TargetExistsError
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.durable import storage_error
-from kvm_backup.repository.local import REPOSITORY_FILE, LocalRepository
+from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.backup import BackupService
 from kvm_backup.services.events import Listener
 from kvm_backup.services.folders import Folders
@@ -69,9 +70,11 @@ class Application:
                 hint=f"Configured: {', '.join(sorted(configured))}. Add one with 'kvm-backup repository init PATH'.",
             )
         state_default = self.settings.state_dir / "repository"
-        if wanted == DEFAULT_REPOSITORY and path == state_default and not (path / REPOSITORY_FILE).exists():
+        if wanted == DEFAULT_REPOSITORY and path == state_default and LocalRepository.may_be_made(path):
             self._state_dir()
-            return LocalRepository.create(wanted, path)
+            # Two first runs may meet here: whoever comes second finds what the other made.
+            with suppress(TargetExistsError):
+                return LocalRepository.create(wanted, path)
         return LocalRepository.open(wanted, path)
 
     def excluded_disks(self, vm: Vm) -> frozenset[str]:

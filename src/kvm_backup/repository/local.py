@@ -4,6 +4,7 @@ The files are the truth; everything else (the catalogue, libvirt's checkpoints) 
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -44,6 +45,8 @@ from kvm_backup.domain.point import (
 from kvm_backup.repository import durable
 
 REPOSITORY_FILE = "kvm-backup.json"
+UNFINISHED_FILE = f".{REPOSITORY_FILE}.new-"
+"""How the name of that file begins while it is written."""
 FORMAT_VERSION = 1
 FILE_SYSTEM_FOLDER = "lost+found"
 """At the root of a file system (ext4), where a repository on a disk of its own lies."""
@@ -74,6 +77,8 @@ class LocalRepository:
         """
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for unfinished in root.glob(f"{UNFINISHED_FILE}*"):
+                unfinished.unlink()
             occupied = sorted(entry.name for entry in root.iterdir() if entry.name != FILE_SYSTEM_FOLDER)
         except OSError as error:
             raise durable.storage_error(error, root) from error
@@ -96,6 +101,16 @@ class LocalRepository:
         durable.replace_content(root / REPOSITORY_FILE, (json.dumps(fields, indent=2) + "\n").encode())
         durable.sync_folder(root.parent)
         return cls(name, root, repository_id)
+
+    @classmethod
+    def may_be_made(cls, root: Path) -> bool:
+        """Whether nothing is there yet, or only what a killed `create` left.
+
+        An empty folder is not enough: it may be where a disk should be mounted.
+        """
+        return not os.path.lexists(root) or (
+            not (root / REPOSITORY_FILE).exists() and any(root.glob(f"{UNFINISHED_FILE}*"))
+        )
 
     @classmethod
     def open(cls, name: str, root: Path) -> Self:
