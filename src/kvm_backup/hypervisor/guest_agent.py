@@ -33,6 +33,8 @@ class Freeze(StrEnum):
     FROZEN = "frozen"
     NO_AGENT = "no-agent"
     """No agent is configured or connected; nothing was asked of the guest."""
+    UNRESPONSIVE = "unresponsive"
+    """An agent is connected and does not answer. A freeze was not asked for: it could come at any later time."""
     FAILED = "failed"
 
 
@@ -55,7 +57,7 @@ class FreezeOutcome:
     @property
     def needs_thaw(self) -> bool:
         """Whether `thaw` must be called: also after a failure, which may have come too late or half way."""
-        return self.result is not Freeze.NO_AGENT
+        return self.result in (Freeze.FROZEN, Freeze.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ def freeze(hypervisor: Hypervisor, vm: str, timeout: float = 10.0) -> FreezeOutc
     domain = hypervisor.domain(vm)
     if hypervisor.state(vm) is not VmState.RUNNING:
         return FreezeOutcome(Freeze.NO_AGENT, reason="the guest does not run at the moment")
+    unresponsive = _silence_of_agent(domain, timeout)
+    if unresponsive is not None:
+        return unresponsive
     try:
         with _answers_within(domain, timeout):
             return FreezeOutcome(Freeze.FROZEN, count=int(domain.fsFreeze()))
@@ -112,6 +117,19 @@ def frozen(hypervisor: Hypervisor, vm: str, timeout: float = 5.0) -> bool | None
         return bool(json.loads(reply).get("return") == "frozen")
     except (libvirt.libvirtError, KvmBackupError, ValueError, AttributeError):
         return None
+
+
+def _silence_of_agent(domain: Any, timeout: float) -> FreezeOutcome | None:
+    """None when the agent answers a harmless question, be it with an error of its own."""
+    try:
+        with _answers_within(domain, timeout):
+            domain.getTime()
+    except libvirt.libvirtError as error:
+        if _no_agent(error):
+            return FreezeOutcome(Freeze.NO_AGENT, reason=our_error(error).message)
+        if error.get_error_code() == libvirt.VIR_ERR_AGENT_UNRESPONSIVE:
+            return FreezeOutcome(Freeze.UNRESPONSIVE, reason=our_error(error).message)
+    return None
 
 
 def _try_thaw(hypervisor: Hypervisor, vm: str, timeout: float) -> ThawOutcome:

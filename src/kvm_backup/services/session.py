@@ -217,7 +217,7 @@ def frozen_file_systems(
         if thawed is None or thawed.result is not Thaw.UNCONFIRMED:
             guard.thawed()
     # Told only now, because whoever listens may take his time, and the guest stands still until it is thawed.
-    if outcome.result is Freeze.FAILED:
+    if outcome.result in (Freeze.FAILED, Freeze.UNRESPONSIVE):
         notice(f"the guest agent could not freeze the file systems: {outcome.reason}")
     if thawed is not None and thawed.result is Thaw.UNCONFIRMED:
         notice(f"the guest agent did not confirm that the file systems are thawed: {thawed.reason}")

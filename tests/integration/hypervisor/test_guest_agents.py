@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import libvirt
 import libvirt_qemu
 import pytest
 
@@ -63,25 +63,31 @@ def test_a_frozen_guest_is_found_among_the_leftovers_and_thawed(hypervisor: Hype
     assert not guest_vm.frozen()
 
 
-def test_an_agent_that_hangs_costs_no_more_than_the_time_given(hypervisor: Hypervisor, guest_vm: LabVm) -> None:
-    uuid = guest_vm.domain.UUIDString()
-    guest_vm.hang_agent()
-    before = time.monotonic()
-    frozen = guest_agent.freeze(hypervisor, uuid, timeout=2)
-    thawed = guest_agent.thaw(hypervisor, uuid, timeout=1, patience=3)
-    took = time.monotonic() - before
-    assert frozen.result is Freeze.FAILED
-    assert frozen.needs_thaw
-    assert thawed.result is Thaw.UNCONFIRMED
-    assert thawed.reason
-    assert took < 20
-
-
-def test_a_guest_whose_agent_wakes_up_late_is_thawed_after_all(hypervisor: Hypervisor, guest_vm: LabVm) -> None:
+def test_an_agent_that_hangs_is_never_asked_to_freeze(hypervisor: Hypervisor, guest_vm: LabVm) -> None:
     uuid = guest_vm.domain.UUIDString()
     guest_vm.hang_agent(seconds=6)
-    assert guest_agent.freeze(hypervisor, uuid, timeout=2).result is Freeze.FAILED
-    assert guest_agent.thaw(hypervisor, uuid, timeout=2, patience=30).result is Thaw.THAWED
+    frozen = guest_agent.freeze(hypervisor, uuid, timeout=2)
+    assert frozen.result is Freeze.UNRESPONSIVE
+    assert frozen.reason
+    assert not frozen.needs_thaw
+    guest_vm.wait_agent()
+    assert not guest_vm.frozen()
+
+
+def test_a_thaw_without_an_answer_is_told_as_unconfirmed(hypervisor: Hypervisor, guest_vm: LabVm) -> None:
+    guest_vm.hang_agent()
+    thawed = guest_agent.thaw(hypervisor, guest_vm.domain.UUIDString(), timeout=1, patience=3)
+    assert thawed.result is Thaw.UNCONFIRMED
+    assert thawed.reason
+
+
+def test_a_guest_that_freezes_late_because_its_agent_hung_is_thawed(hypervisor: Hypervisor, guest_vm: LabVm) -> None:
+    guest_vm.hang_agent(seconds=6)
+    guest_vm.domain.agentSetResponseTimeout(2, 0)
+    with pytest.raises(libvirt.libvirtError):
+        guest_vm.domain.fsFreeze()
+    outcome = guest_agent.thaw(hypervisor, guest_vm.domain.UUIDString(), timeout=2, patience=30)
+    assert outcome.result is Thaw.THAWED
     assert not guest_vm.frozen()
 
 
