@@ -117,7 +117,11 @@ class Product:
         self.state.chmod(0o711)
         self.settings = state / "kvm-backup.toml"
         self.configure(settings)
-        others = {key: value for key, value in os.environ.items() if not key.startswith("KVM_BACKUP_")}
+        # What widens or colours the tester's own terminal is no concern of the product's output here.
+        own = {"COLUMNS", "LINES", "FORCE_COLOR", "TERM"}
+        others = {
+            key: value for key, value in os.environ.items() if key not in own and not key.startswith("KVM_BACKUP_")
+        }
         self.environment = others | {
             "KVM_BACKUP_STATE_DIR": str(state),
             "KVM_BACKUP_CONFIG": str(self.settings),
