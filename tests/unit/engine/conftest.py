@@ -3,6 +3,7 @@
 import contextlib
 import random
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -48,19 +49,30 @@ def run_tool(*argv: str | Path) -> str:
     return subprocess.run([str(word) for word in argv], check=True, capture_output=True, text=True).stdout
 
 
+def _answers(path: Path) -> bool:
+    """The socket is there before it accepts anybody."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+            return probe.recv(8) == b"NBDMAGIC"
+        except OSError:
+            return False
+
+
 @contextlib.contextmanager
 def nbd_server(image: Path, image_format: str, bitmap: str | None) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="kb-engine-"))
-    socket = folder / "nbd"
-    argv = ["qemu-nbd", "-r", "-t", "-f", image_format, "-x", "vda", "-k", str(socket), str(image)]
+    path = folder / "nbd"
+    argv = ["qemu-nbd", "-r", "-t", "-f", image_format, "-x", "vda", "-k", str(path), str(image)]
     process = subprocess.Popen([*argv[:1], *(["-B", bitmap] if bitmap else []), *argv[1:]])
     try:
-        while not socket.exists():
+        while not _answers(path):
             assert process.poll() is None, "qemu-nbd did not start"
             time.sleep(0.005)
-        yield Server(socket, process)
+        yield Server(path, process)
     finally:
-        process.terminate()
+        # Not SIGTERM: qemu-nbd forgets one that comes between its socket and its main loop.
+        process.kill()
         process.wait()
         shutil.rmtree(folder)
 
