@@ -44,8 +44,12 @@ def read_limited(path: Path, limit: int) -> bytes:
     lost = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(limit + 1)
+        # fdopen fails on a folder and leaves it open.
+        try:
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read(limit + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno in lost:
             raise DamagedPointError(
