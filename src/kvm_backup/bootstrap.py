@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvm_backup.config.settings import DEFAULT_REPOSITORY, Settings, load
 from kvm_backup.domain.errors import RepositoryNotFoundError, TargetExistsError
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
-from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.durable import storage_error
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.backup import BackupService
 from kvm_backup.services.events import Listener
 from kvm_backup.services.folders import Folders
 from kvm_backup.services.options import BackupOptions
+
+if TYPE_CHECKING:
+    from kvm_backup.repository.catalogue import Catalogue
 
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
@@ -42,7 +45,11 @@ class Application:
         return Hypervisor.connect(self.settings.libvirt.uri)
 
     @cached_property
-    def catalogue(self) -> Catalogue:
+    def catalogue(self) -> "Catalogue":
+        """Raises StorageError."""
+        # A backup does without it, and SQLAlchemy takes longer to load than all else.
+        from kvm_backup.repository.catalogue import Catalogue
+
         return Catalogue.open(self._state_dir() / "catalogue.db")
 
     @cached_property
@@ -88,7 +95,6 @@ class Application:
         return BackupService(
             hypervisor=self.hypervisor,
             repository=repository,
-            catalogue=self.catalogue,
             folders=self.folders,
             options_for=self._backup_options,
             clock=lambda: datetime.now(UTC),

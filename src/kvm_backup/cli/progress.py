@@ -16,7 +16,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from kvm_backup.cli.output import cell, print_json_line, printable
+from kvm_backup.cli.output import cell, console, print_json_line, printable
 from kvm_backup.services import events
 
 _WORDS = {
@@ -44,8 +44,17 @@ class EventView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
+        self._clear()
+
+    def print(self, text: str) -> None:
+        """A line of markup on standard output, above the bar while there is one."""
+        (self._progress.console if self._progress else console()).print(text)
+
+    def _clear(self) -> None:
+        """Take the bar off the screen, so that what is printed next begins on a clean line."""
         if self._progress:
             self._progress.stop()
+        self._progress = self._task = None
 
     def __call__(self, event: events.Event) -> None:
         if self._json_lines:
@@ -67,9 +76,8 @@ class EventView:
             self._task = progress.add_task(f"{cell(event.vm)}: {_WORDS[event.step]}", total=None)
         elif isinstance(event, events.Progress) and self._task is not None:
             progress.update(self._task, completed=event.done, total=max(event.total, event.done, 1))
-        elif isinstance(event, events.Finished) and self._task is not None:
-            progress.remove_task(self._task)
-            self._task = None
+        elif isinstance(event, events.Finished):
+            self._clear()
 
     def _say(self, message: str) -> None:
         if self._progress:

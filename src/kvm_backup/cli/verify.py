@@ -53,7 +53,7 @@ def verify(
             if json:
                 print_json_line(_as_json(verdict))
             else:
-                _show(verdict)
+                _show(view, verdict)
         if not json:
             _sum_up(len(chosen), bad)
     raise typer.Exit(EXIT_FAILED if bad else EXIT_DONE)
@@ -71,18 +71,17 @@ def _choose(store: LocalRepository, point: str | None, vm: str | None) -> list[M
     return chosen
 
 
-def _show(verdict: Verdict) -> None:
-    out = console()
+def _show(view: EventView, verdict: Verdict) -> None:
     if verdict.good:
         how = "deep, " if verdict.deep else ""
-        out.print(
+        view.print(
             f"[green]✓[/green] {cell(verdict.point)}: whole"
             f" ({how}{show_size(verdict.bytes_checked)} in {verdict.seconds:.1f} s)"
         )
         return
-    out.print(f"[red]✗[/red] {cell(verdict.point)}: damaged")
+    view.print(f"[red]✗[/red] {cell(verdict.point)}: damaged")
     for finding in verdict.findings:
-        out.print(f"    {cell(finding.file)}{_place(finding)}: {cell(finding.message)}")
+        view.print(f"    {cell(finding.file)}{_place(finding)}: {cell(finding.message)}")
 
 
 def _sum_up(count: int, bad: int) -> None:

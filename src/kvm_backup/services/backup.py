@@ -22,7 +22,6 @@ from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.checkpoints import delete_checkpoint, list_checkpoints
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.guard import Guard
-from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services import events
 from kvm_backup.services.capture import capture_disks
@@ -46,7 +45,6 @@ class BackupService:
 
     hypervisor: Hypervisor
     repository: LocalRepository
-    catalogue: Catalogue
     folders: Folders
     options_for: Callable[[Vm], BackupOptions]
     clock: Callable[[], datetime]
@@ -86,11 +84,6 @@ class BackupService:
                     if attempt == _ATTEMPTS:
                         raise
                     self.listener(events.Notice(vm.name, f"{error.message}; trying once more"))
-        try:
-            self.catalogue.refresh(self.repository)
-        except KvmBackupError as error:
-            # The point is made; the catalogue is only a cache of it.
-            self.listener(events.Notice(vm.name, f"the catalogue could not be brought up to date: {error.message}"))
         return manifest
 
     def _finished(self, manifest: Manifest, seconds: float) -> events.Finished:
