@@ -272,9 +272,9 @@ def test_a_manifest_that_is_no_file_of_its_own_damages_only_its_point(
 ) -> None:
     first, second = shelf.add(), shelf.add()
     spoil(shelf.path(first, "manifest.json"))
-    open_before = os.listdir("/proc/self/fd")
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
     damaged, whole = shelf.repository.all_points()
-    assert os.listdir("/proc/self/fd") == open_before
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
     assert isinstance(damaged, DamagedPoint)
     assert damaged.id == first.id
     assert whole == second
