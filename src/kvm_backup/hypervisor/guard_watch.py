@@ -35,6 +35,10 @@ class JobWatch:
 
     def look(self) -> None:
         """End the job when its scratch files have no room left; kill a run that stands still for too long."""
+        # At the first look already, so that no time is lost when it matters. Not before there is a job: libvirt's
+        # binding takes longer to load than all else, and each run waits until the guard is there.
+        from kvm_backup.hypervisor import backup_job  # noqa: F401
+
         if self._scratch_is_full():
             self._end_job()
         self._kill_when_it_stands()
@@ -47,7 +51,6 @@ class JobWatch:
         return status.f_bavail * status.f_frsize < min(self._reserve, status.f_blocks * status.f_frsize // _SMALL)
 
     def _end_job(self) -> None:
-        # Imported late: libvirt's binding takes longer to load than all else, and each run waits for the guard.
         from kvm_backup.domain.errors import KvmBackupError
         from kvm_backup.hypervisor import backup_job
         from kvm_backup.hypervisor.connection import Hypervisor
