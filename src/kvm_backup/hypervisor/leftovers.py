@@ -58,7 +58,7 @@ def find_leftovers(
     if socket is not None:
         found.append(Leftover(LeftoverKind.JOB, vm.uuid, str(socket), "a backup job that nobody reads"))
     found += _exports_and_files(vm.uuid, folder, vm_folder(scratch_root, vm.uuid))
-    for name, detail in _our_checkpoints(hypervisor, vm, unwanted).items():
+    for name, detail in unneeded_checkpoints(hypervisor, vm, unwanted).items():
         found.append(Leftover(LeftoverKind.CHECKPOINT, vm.uuid, name, detail))
     order = list(LeftoverKind)
     return sorted(found, key=lambda one: order.index(one.kind))
@@ -96,7 +96,8 @@ def remove(hypervisor: Hypervisor, leftover: Leftover) -> None:
                 path.parent.rmdir()
 
 
-def _our_checkpoints(hypervisor: Hypervisor, vm: Vm, unwanted: Callable[[str], bool]) -> dict[str, str]:
+def unneeded_checkpoints(hypervisor: Hypervisor, vm: Vm, unwanted: Callable[[str], bool]) -> dict[str, str]:
+    """Names and details of checkpoints, and of bitmaps whose checkpoint libvirt has lost, that are `unwanted`."""
     names = {
         one.name: f"made {one.created:%Y-%m-%d %H:%M:%S} UTC, no restore point needs it"
         for one in checkpoints.list_checkpoints(hypervisor, vm.uuid)

@@ -19,9 +19,10 @@ from kvm_backup.domain.errors import CheckpointUnusableError, KvmBackupError, Vm
 from kvm_backup.domain.names import PARTIAL_PREFIX, checkpoint_name
 from kvm_backup.domain.point import Consistency, Demotion, DiskMode, Manifest, Mode, StoredDisk
 from kvm_backup.domain.vm import Vm
-from kvm_backup.hypervisor.checkpoints import delete_checkpoint, list_checkpoints
+from kvm_backup.hypervisor.checkpoints import delete_checkpoint
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.guard import Guard
+from kvm_backup.hypervisor.leftovers import unneeded_checkpoints
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services import events
 from kvm_backup.services.capture import capture_disks
@@ -343,9 +344,9 @@ class _Run:
         """The point is safe; what the checkpoints before it cost the guest's bitmaps is saved from now on."""
         unwanted = unwanted_checkpoint(self._repository.id, manifest.checkpoint)
         try:
-            for checkpoint in list_checkpoints(self._hypervisor, self._vm.uuid):
-                if unwanted(checkpoint.name):
-                    delete_checkpoint(self._hypervisor, self._vm.uuid, checkpoint.name)
+            vm = self._hypervisor.vm(self._vm.uuid)
+            for name in unneeded_checkpoints(self._hypervisor, vm, unwanted):
+                delete_checkpoint(self._hypervisor, vm.uuid, name)
         except KvmBackupError as error:
             self._tell_only(f"an old checkpoint stays until the next run: {error.message}")
 
