@@ -2,6 +2,7 @@
 
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -26,21 +27,28 @@ def test_second_run_waits_for_the_first_and_builds_on_its_point(
     vm: LabVm, product: Product, witness: Witness
 ) -> None:
     references = witness.copy(vm)
-    with product.start_backup(vm.name) as first, product.start_backup(vm.name) as second:
-        ended = [first.finish().succeeded().finished, second.finish().succeeded().finished]
-    modes = sorted(one["mode"] for one in ended)
-    assert modes == ["full", "incremental"]
-    full, incremental = sorted(ended, key=lambda one: str(one["point"]))
+    with product.start_backup(vm.name) as first:
+        first.wait_for(event="step", step="copy")
+        first.signal(signal.SIGSTOP)
+        with product.start_backup(vm.name) as second:
+            second.wait_for(event="started")
+            # Time for a run that does not wait to meet the first in its tracks.
+            time.sleep(1)
+            first.signal(signal.SIGCONT)
+            full = first.finish().succeeded().finished
+            incremental = second.finish().succeeded().finished
+    assert (full["mode"], incremental["mode"]) == ("full", "incremental")
     assert product.point(incremental["point"])["parent"] == full["point"]
     assert product.point(incremental["point"])["created"] > product.point(full["point"])["finished"]
-    for one in ended:
+    for one in (full, incremental):
         witness.confirm(Sighting(one["point"], references))
 
 
 def test_second_run_gives_up_with_vm_busy_while_the_first_goes_on(
-    vm: LabVm, product: Product, witness: Witness
+    vm: LabVm, product: Product, witness: Witness, request: pytest.FixtureRequest
 ) -> None:
     references = witness.copy(vm)
+    request.addfinalizer(lambda: product.configure(""))
     product.configure("[backup]\nlock_wait = 0\n")
     with product.start_backup(vm.name) as first:
         first.wait_for(event="step", step="copy")
