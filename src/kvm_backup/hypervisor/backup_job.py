@@ -27,8 +27,9 @@ from kvm_backup.hypervisor.backup_xml import JobDisk, RunningJob
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.libvirt_errors import our_error, translated
 
-END_TIMEOUT = 60.0
-"""Seconds to wait for libvirt to take a job down; it needs milliseconds unless the storage hangs."""
+END_TIMEOUT = 150.0
+"""Seconds to wait for libvirt to take a job down; it needs milliseconds unless the storage hangs, or the guest shut
+itself down (see Hypervisor.shutting_down)."""
 
 _NO_JOB_CODES = frozenset(
     {libvirt.VIR_ERR_NO_DOMAIN_BACKUP, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}
@@ -88,6 +89,7 @@ class BackupJob:
                 job is not None
                 and job.socket == str(self.socket)
                 and self._hypervisor.instance(self.vm.uuid) == self._instance
+                and not self._hypervisor.shutting_down(self.vm.uuid)
             )
         except HypervisorUnavailableError:
             raise

@@ -39,6 +39,9 @@ from kvm_backup.services.vm_lock import hold_vm
 _ATTEMPTS = 2
 """A VM that is started or shut down during the copy is tried once more in its new state."""
 
+_SETTLE_PATIENCE = 150.0
+"""Seconds that libvirt gets to take down a VM whose guest powered itself off."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackupService:
@@ -77,6 +80,7 @@ class BackupService:
             self.folders.locks, vm.name, vm.uuid, wait=options.lock_wait, stop_requested=self.stop_requested
         ) as lock:
             for attempt in range(1, _ATTEMPTS + 1):
+                self._wait_until_settled(vm)
                 run = _Run(self, self.hypervisor.vm(vm.uuid), options, lock)
                 try:
                     manifest = run.snapshot() if mode is Mode.SNAPSHOT else run.capture(mode)
@@ -86,6 +90,13 @@ class BackupService:
                         raise
                     self.listener(events.Notice(vm.name, f"{error.message}; trying once more"))
         return manifest
+
+    def _wait_until_settled(self, vm: Vm) -> None:
+        """A VM whose guest just powered itself off is neither on nor off."""
+        deadline = time.monotonic() + _SETTLE_PATIENCE
+        while self.hypervisor.shutting_down(vm.uuid) and time.monotonic() < deadline:
+            refuse_when_stopped(self.stop_requested)
+            time.sleep(0.2)
 
     def _finished(self, manifest: Manifest, seconds: float) -> events.Finished:
         demotion = manifest.demotion
