@@ -34,10 +34,13 @@ class KvmBackup:
     def __init__(self, folder: Path, vm: LabVm) -> None:
         self._folder = folder
         self._vm = vm
-        self._environment = {"KVM_BACKUP_STATE_DIR": str(folder / "state")}
-        self._log = folder / "kvm-backup.log"
         folder.mkdir(mode=0o711)
         folder.chmod(0o711)
+        # The settings of this host must not change what is measured.
+        settings = folder / "kvm-backup.toml"
+        settings.touch()
+        self._environment = {"KVM_BACKUP_STATE_DIR": str(folder / "state"), "KVM_BACKUP_CONFIG": str(settings)}
+        self._log = folder / "kvm-backup.log"
         self.newest = Path()
 
     def back_up(self, mode: str) -> Result:

@@ -17,11 +17,13 @@ import libvirt
 from lab.demo_place import (
     RESTORED_DISKS,
     RESTORED_VM,
+    SETTINGS,
     STATE,
     VM,
     check_host,
     demo_lab,
     host_files,
+    make_state,
     only_demo,
     remove_all,
     remove_vms,
@@ -41,6 +43,9 @@ _NEW_DATA_MIB = 16
 _WRITER_KIB_PER_SECOND = 1024
 _LETTER = "/data/letter.txt"
 _LETTERS = ("first: before the full backup", "second: before the middle point", "third: before the newest point")
+_AGENT_SECONDS = 180.0
+"""How long a guest may boot: without /dev/kvm, on a busy machine, it takes its time."""
+_EXPORT = f"export KVM_BACKUP_STATE_DIR={STATE} KVM_BACKUP_CONFIG={SETTINGS}"
 _COLUMNS = ("", "TIME", "READ", "WRITTEN", "RATE")
 
 
@@ -67,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     screen = None
     try:
         with only_demo() as lock:
-            screen = Screen(STATE, lock)
+            screen = Screen(STATE, SETTINGS, lock)
             running_libvirtd()
             earlier = remove_all(demo_lab())
             if chosen.remove:
@@ -109,11 +114,12 @@ class _Demo:
             "KVM Backup: the demo", "A VM is backed up while it writes, and its past is brought back beside it."
         )
         check_host(self._lab)
+        make_state()
         self._build_guest()
         vm = self._start_vm()
 
         screen.step("Back it up while it writes: a full point, then two incremental ones")
-        screen.show_command(f"export KVM_BACKUP_STATE_DIR={STATE}")
+        screen.show_command(_EXPORT)
         points = [self._back_up(vm, number) for number in range(len(_LETTERS))]
         middle = points[1]
 
@@ -155,7 +161,7 @@ class _Demo:
             vm = self._lab.adopt(VM)
         with screen.waiting("booting"):
             vm.start()
-            vm.wait_agent()
+            _wait_for_agent(vm)
             vm.start_writer(_WRITER_KIB_PER_SECOND)
             self._wait_for_writer(vm, 1)
         screen.good(f"it runs ({time.monotonic() - began:.1f} s), and writes files without pause from now on")
@@ -187,7 +193,7 @@ class _Demo:
         began = time.monotonic()
         with self._screen.waiting("booting"):
             restored = self._lab.adopt(RESTORED_VM)
-            restored.wait_agent()
+            _wait_for_agent(restored)
         seconds = time.monotonic() - began
         self._screen.good(f"{RESTORED_VM} booted ({seconds:.1f} s)")
         self._rows.append(("boot it", f"{seconds:.1f} s", "", "", ""))
@@ -216,7 +222,7 @@ class _Demo:
         screen.table(_COLUMNS, self._rows)
         lines = ["sudo -s"] if "SUDO_USER" in os.environ else []
         lines += [
-            f"export KVM_BACKUP_STATE_DIR={STATE}",
+            _EXPORT,
             f"export PATH={shlex.quote(str(KVM_BACKUP.parent))}:$PATH",
             f"kvm-backup point list {VM}",
             f"kvm-backup point show {VM}/latest",
@@ -230,7 +236,7 @@ class _Demo:
         if keep:
             screen.remark("Both VMs go on running, until the next demo.")
         else:
-            screen.remark("The VMs are removed now, the points stay until the next demo.")
+            screen.remark(f"The VMs are removed now, the points stay in {STATE} until you remove them.")
             screen.remark("make demo ARGS=--keep      leaves the VMs running")
         screen.remark("make demo ARGS=--remove    removes all that a demo left")
 
@@ -253,6 +259,17 @@ class _Demo:
                 if time.monotonic() > deadline:
                     raise LabError(f"the guest does not write: {error}") from error
             time.sleep(0.1)
+
+
+def _wait_for_agent(vm: LabVm) -> None:
+    """Raises LabError."""
+    try:
+        vm.wait_agent(_AGENT_SECONDS)
+    except LabError as error:
+        raise LabError(
+            f"{error}\nHINT: The guest did not boot in {_AGENT_SECONDS:.0f} s. Without /dev/kvm this needs an"
+            " otherwise idle machine: run 'make demo' again when less runs on this host."
+        ) from error
 
 
 def _mib(size: float) -> str:

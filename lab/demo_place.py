@@ -17,6 +17,8 @@ from lab.paths import WORK_FOLDER, cache_folder
 
 STATE = WORK_FOLDER / "kvm-backup-demo"
 """The state folder of the demo's kvm-backup: its repository stays there until the next demo."""
+SETTINGS = STATE / "kvm-backup.toml"
+"""The demo's own settings file, which is empty: those of the host must not reach into the demo."""
 RESTORED_DISKS = STATE / "restored"
 VM = "lab-demo"
 RESTORED_VM = "lab-demo-restored"
@@ -79,6 +81,13 @@ def remove_all(lab: Lab) -> list[str]:
         shutil.rmtree(STATE)
         removed.append(str(STATE))
     return removed
+
+
+def make_state() -> None:
+    """Make the state folder, which QEMU's user must be able to pass through, with an empty settings file."""
+    STATE.mkdir(mode=0o711)
+    STATE.chmod(0o711)
+    SETTINGS.touch()
 
 
 def check_host(lab: Lab) -> None:

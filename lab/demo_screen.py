@@ -21,12 +21,16 @@ KVM_BACKUP = Path(sys.prefix) / "bin" / "kvm-backup"
 class Screen:
     """Standard output, and the real kvm-backup running on it."""
 
-    def __init__(self, state: Path, lock: int) -> None:
-        """`state` is the state folder that kvm-backup gets; programs hold `lock` as long as they run."""
+    def __init__(self, state: Path, settings: Path, lock: int) -> None:
+        """`state` and `settings` are the state folder and the settings file that kvm-backup gets.
+
+        Programs hold `lock` as long as they run.
+        """
         # A pipe takes lines of any length; nothing is wrapped that somebody may want to grep.
         self._console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-        self._environment = os.environ | {"KVM_BACKUP_STATE_DIR": str(state)}
-        self._environment.pop("KVM_BACKUP_CONFIG", None)
+        # The settings of this host, whether in its file or in variables, are no concern of the demo.
+        others = {key: value for key, value in os.environ.items() if not key.startswith("KVM_BACKUP_")}
+        self._environment = others | {"KVM_BACKUP_STATE_DIR": str(state), "KVM_BACKUP_CONFIG": str(settings)}
         self._lock = lock
         self._steps = 0
 
