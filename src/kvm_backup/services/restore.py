@@ -102,7 +102,7 @@ def restore_as_new_vm(
     new_uuid = str(uuids.uuid4())
     reader = PointReader(repository, manifest, listener, stop_requested)
     xml = reader.domain_xml()
-    stem = _file_stem(name)
+    stem = file_stem(name)
     targets = [DiskTarget(disk.target, images / f"{stem}-{disk.target}.qcow2", "qcow2") for disk in manifest.disks]
     nvram = NVRAM_FOLDER / f"{stem}_VARS.fd" if reader.has(NVRAM_FILE) else None
     if reclaim(images, stem) and nvram is not None:
@@ -149,7 +149,8 @@ def _refuse_known_vm(hypervisor: Hypervisor, name: str) -> None:
         )
 
 
-def _file_stem(name: str) -> str:
+def file_stem(name: str) -> str:
+    """What files of a VM of that name begin with. Raises BadArgumentError."""
     stem = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name).lstrip(".-")
     if not stem:
         raise BadArgumentError(f"the name {name!r} has no letter or digit", hint="Give the new VM another name.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kvm_backup.domain.disk import SourceKind
 from kvm_backup.domain.errors import (
+    DamagedPointError,
     NotConfirmedError,
     StorageError,
     TargetExistsError,
@@ -29,6 +30,7 @@ from kvm_backup.repository import durable
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.events import Listener
 from kvm_backup.services.power import stop_vm
+from kvm_backup.services.restore import NVRAM_FOLDER, file_stem
 from kvm_backup.services.restore_disks import (
     DiskTarget,
     ImageFormat,
@@ -82,11 +84,13 @@ def restore_in_place(
         )
     targets, swaps = _targets(manifest, vm)
     old_xml = reader.domain_xml()
-    new_xml = with_disk_paths(old_xml, {target.disk: _final_source(target, swaps) for target in targets})
+    require_own_xml(old_xml, manifest)
+    nvram = str(nvram_place(manifest, vm)) if reader.has(NVRAM_FILE) else None
+    new_xml = with_disk_paths(old_xml, {target.disk: _final_source(target, swaps) for target in targets}, nvram=nvram)
     notices = _notices(hypervisor, vm)
     for swap in swaps:
         require_space(swap.new.parent, sum(reader.planned_bytes(target.disk) for target in targets))
-    if not confirm(_question(manifest, vm, notices)):
+    if not confirm(_question(manifest, vm, notices, targets, swaps)):
         raise NotConfirmedError(
             "the restore was not confirmed", hint="Nothing was changed. Scripts give --yes.", vm=manifest.vm_name
         )
@@ -156,6 +160,25 @@ def _known(hypervisor: Hypervisor, manifest: Manifest) -> Vm | None:
     )
 
 
+def require_own_xml(xml: str, manifest: Manifest) -> None:
+    """Refuse an XML of another VM, or of none: its UUID becomes a path. Raises DamagedPointError."""
+    described = describe(xml)
+    if (described.uuid.lower(), described.name) != (manifest.vm_uuid, manifest.vm_name):
+        raise DamagedPointError(
+            f"the domain XML of {manifest.id} describes another VM ({described.name}, UUID {described.uuid})",
+            hint="Nothing was changed. Whoever can write to the repository may have changed it: restore another"
+            " point, or to a folder with --to.",
+            vm=manifest.vm_name,
+        )
+
+
+def nvram_place(manifest: Manifest, vm: Vm | None) -> Path:
+    """Where the UEFI variables go: never where only the repository says, or it could have any file overwritten."""
+    if vm is not None and vm.nvram is not None:
+        return Path(vm.nvram)
+    return NVRAM_FOLDER / f"{file_stem(manifest.vm_name)}_VARS.fd"
+
+
 def _targets(manifest: Manifest, vm: Vm | None) -> tuple[list[DiskTarget], list[Swap]]:
     targets: list[DiskTarget] = []
     swaps: list[Swap] = []
@@ -201,9 +224,16 @@ def _notices(hypervisor: Hypervisor, vm: Vm | None) -> tuple[str, ...]:
     )
 
 
-def _question(manifest: Manifest, vm: Vm | None, notices: tuple[str, ...]) -> str:
+def _question(
+    manifest: Manifest, vm: Vm | None, notices: tuple[str, ...], targets: list[DiskTarget], swaps: list[Swap]
+) -> str:
     if vm is None:
-        return f"Define the VM {manifest.vm_name} again, as it was at {manifest.created:%Y-%m-%d %H:%M:%S} UTC?"
+        # The point says where, and nothing on this host confirms it.
+        places = ", ".join(_final_source(target, swaps)[0] for target in targets)
+        return (
+            f"Define the VM {manifest.vm_name} again, as it was at {manifest.created:%Y-%m-%d %H:%M:%S} UTC,"
+            f" and write {places}?"
+        )
     stopping = " It is running and will be stopped." if vm.has_qemu else ""
     also = "".join(f" Also, {notice}." for notice in notices)
     return (
