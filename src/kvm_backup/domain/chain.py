@@ -22,6 +22,7 @@ class FullReason(StrEnum):
     BITMAP_INCONSISTENT = "bitmap-inconsistent"
     BITMAP_NOT_RECORDING = "bitmap-not-recording"
     BITMAP_SPLIT = "bitmap-split"
+    BITMAP_INCOMPLETE = "bitmap-incomplete"
     NO_DISK_WITH_BITMAP = "no-disk-with-bitmap"
     REFUSED_BY_LIBVIRT = "refused-by-libvirt"
 
@@ -41,6 +42,7 @@ _EXPLAINED: Mapping[FullReason, str] = {
     FullReason.BITMAP_INCONSISTENT: "the disk's dirty bitmap was not saved when QEMU ended",
     FullReason.BITMAP_NOT_RECORDING: "the disk's dirty bitmap does not record",
     FullReason.BITMAP_SPLIT: "the disk's dirty bitmap is spread over several image layers",
+    FullReason.BITMAP_INCOMPLETE: "the disk lost data that its dirty bitmap does not tell of, as by a shrinking",
     FullReason.NO_DISK_WITH_BITMAP: "no disk of this VM is in a format that has dirty bitmaps",
     FullReason.REFUSED_BY_LIBVIRT: "libvirt refused to start from the newest point's checkpoint",
 }

@@ -109,6 +109,12 @@ class CheckpointUnusableError(HypervisorError):
     code = "checkpoint-unusable"
 
 
+class BitmapIncompleteError(CheckpointUnusableError):
+    """A disk changed where its bitmap, whole and recording, says that it did not."""
+
+    code = "bitmap-incomplete"
+
+
 class ToolMissingError(KvmBackupError):
     """A program that the host should have is not installed."""
 

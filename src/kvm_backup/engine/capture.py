@@ -6,16 +6,19 @@ pieces of the disk.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from kvm_backup.domain.extent import Extent, ExtentKind
 from kvm_backup.engine.append_file import AppendFile
+from kvm_backup.engine.chain import first_stored
 from kvm_backup.engine.compress import ClusterCompressor
 from kvm_backup.engine.copy import CopyControl, Throttle, worker_count
 from kvm_backup.engine.qcow2.format import CLUSTER_SIZE, Identity
+from kvm_backup.engine.qcow2.reader import ImageFile
 from kvm_backup.engine.qcow2.writer import Qcow2Writer
 from kvm_backup.engine.source import NbdSource
 
@@ -40,6 +43,18 @@ class CapturedImage:
 def planned_bytes(source: NbdSource, control: CopyControl | None = None) -> int:
     """How many bytes a capture of this source reads. Raises SourceReadError."""
     return sum(extent.length for extent in source.extents(control) if extent.kind is ExtentKind.DATA)
+
+
+def contradiction(source: NbdSource, parent: Sequence[Path], control: CopyControl | None = None) -> int | None:
+    """The first disk offset where the source reads as zeros, its bitmap says unchanged, yet the parent holds data.
+
+    Then something that no bitmap records changed the disk: QEMU drops the bits of a part that is cut off, so a disk
+    that was shrunk and grown again has lost its data and no trace of it. `parent` is a chain, base first; what it
+    stores is never all zeros. Reads tables only. Raises SourceReadError, DamagedImageError, StorageError.
+    """
+    with ExitStack() as stack:
+        images = [stack.enter_context(ImageFile.open(path)) for path in parent]
+        return first_stored(images, source.unchanged_zeros(control))
 
 
 def capture_disk(

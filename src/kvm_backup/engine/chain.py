@@ -1,10 +1,12 @@
 """A chain of images seen as one disk: which link holds each cluster, and reading clusters in long runs."""
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kvm_backup.domain.errors import DamagedImageError
+from kvm_backup.domain.extent import Extent
 from kvm_backup.engine.compress import ClusterDecompressor
 from kvm_backup.engine.direct_io import ALIGNMENT, aligned_buffer
 from kvm_backup.engine.qcow2.format import (
@@ -53,6 +55,28 @@ def stored_clusters(chain: Sequence[ImageFile]) -> Iterator[StoredCluster]:
     """
     for l2_index in range(chain[-1].l2_tables):
         yield from _of_l2_table(chain, l2_index)
+
+
+def first_stored(chain: Sequence[ImageFile], extents: Iterable[Extent]) -> int | None:
+    """The first disk offset within ascending extents (whole clusters) where a chain, base first, holds data.
+
+    Raises DamagedImageError, StorageError.
+    """
+    held_index, held = -1, list[int]()
+    for extent in extents:
+        first, end = extent.offset // CLUSTER_SIZE, -(-extent.end // CLUSTER_SIZE)
+        while first < end:
+            index = first // L2_ENTRIES
+            if index >= chain[-1].l2_tables:
+                return None
+            if index != held_index:
+                held_index, held = index, [stored.cluster for stored in _of_l2_table(chain, index)]
+            stop = min(end, (index + 1) * L2_ENTRIES)
+            place = bisect_left(held, first)
+            if place < len(held) and held[place] < stop:
+                return held[place] * CLUSTER_SIZE
+            first = stop
+    return None
 
 
 def in_runs(clusters: Iterable[StoredCluster]) -> Iterator[list[StoredCluster]]:

@@ -116,14 +116,23 @@ class NbdSource:
         """
         return align(self._raw_extents(control or NoControl()), CLUSTER_SIZE)
 
-    def _raw_extents(self, control: CopyControl) -> Iterator[Extent]:
+    def unchanged_zeros(self, control: CopyControl | None = None) -> Iterator[Extent]:
+        """The whole clusters that read as zeros and that, says the bitmap, did so when it was started."""
+        assert self._bitmap_context, "without a bitmap nothing is known to be unchanged"
+        for extent in align(self._raw_extents(control or NoControl(), _clean_kind), CLUSTER_SIZE):
+            if extent.kind is ExtentKind.ZERO:
+                yield extent
+
+    def _raw_extents(
+        self, control: CopyControl, changed: "Callable[[int], ExtentKind] | None" = None
+    ) -> Iterator[Extent]:
         position = 0
         while position < self.size:
             wanted = min(_STATUS_STRIDE, self.size - position)
             replies = self._block_status(position, wanted, control)
             found = _extents(replies.get(ALLOCATION_CONTEXT, []), position, _allocation_kind)
             if self._bitmap_context:
-                dirty = _extents(replies.get(self._bitmap_context, []), position, _dirty_kind)
+                dirty = _extents(replies.get(self._bitmap_context, []), position, changed or _dirty_kind)
                 found = combine(found, dirty)
             before = position
             # A server may tell less or more than it was asked, and less about one context than about the other.
@@ -223,6 +232,10 @@ def _allocation_kind(state: int) -> ExtentKind:
 
 def _dirty_kind(state: int) -> ExtentKind:
     return ExtentKind.DATA if state & _STATE_DIRTY else ExtentKind.UNCHANGED
+
+
+def _clean_kind(state: int) -> ExtentKind:
+    return ExtentKind.UNCHANGED if state & _STATE_DIRTY else ExtentKind.DATA
 
 
 def _extents(entries: list[int], offset: int, kind: Callable[[int], ExtentKind]) -> Iterator[Extent]:

@@ -15,7 +15,12 @@ from uuid import uuid4
 
 from kvm_backup import __version__
 from kvm_backup.domain.chain import Decision, FullReason, Reason
-from kvm_backup.domain.errors import CheckpointUnusableError, KvmBackupError, VmStateChangedError
+from kvm_backup.domain.errors import (
+    BitmapIncompleteError,
+    CheckpointUnusableError,
+    KvmBackupError,
+    VmStateChangedError,
+)
 from kvm_backup.domain.names import PARTIAL_PREFIX, checkpoint_name
 from kvm_backup.domain.point import Consistency, Demotion, DiskMode, Manifest, Mode, StoredDisk
 from kvm_backup.domain.vm import Vm
@@ -29,6 +34,7 @@ from kvm_backup.services.capture import capture_disks
 from kvm_backup.services.clean_up import clean_up_after_dead_runs, unwanted_checkpoint
 from kvm_backup.services.control import RunControl, SpaceWatch, refuse_when_stopped
 from kvm_backup.services.folders import Folders
+from kvm_backup.services.links import disk_links
 from kvm_backup.services.options import BackupOptions
 from kvm_backup.services.plan import Plan, make_plan, plan_for
 from kvm_backup.services.session import RunFolders, open_session
@@ -141,11 +147,13 @@ class _Run:
         )
         try:
             return self._capture(plan, requested)
-        except CheckpointUnusableError:
+        except CheckpointUnusableError as error:
             if plan.parent is None:
                 raise
             # What we saw and what libvirt does can differ; an incremental never fails for that (invariant 3).
-            refused = Decision(incremental=False, reasons=(Reason(FullReason.REFUSED_BY_LIBVIRT),))
+            incomplete = isinstance(error, BitmapIncompleteError)
+            kind = FullReason.BITMAP_INCOMPLETE if incomplete else FullReason.REFUSED_BY_LIBVIRT
+            refused = Decision(incremental=False, reasons=(Reason(kind),))
             saved = tuple(planned.disk for planned in plan.disks)
             return self._capture(plan_for(self._vm, saved, plan.left_out, refused, None), requested)
 
@@ -265,6 +273,7 @@ class _Run:
                 session,
                 plan,
                 partial,
+                parent_files=lambda target: self._parent_files(plan, target),
                 identity=f"{identity}@{facts['uuid']}",
                 level=self._options.compression_level,
                 make_control=lambda total: self._control(run_folders, session.watch, total),
@@ -282,6 +291,11 @@ class _Run:
             left_out=plan.left_out,
             files=files,
         )
+
+    def _parent_files(self, plan: Plan, target: str) -> list[Path]:
+        if plan.parent is None:
+            return []
+        return [link.path for link in disk_links(self._repository, self._repository.chain(plan.parent), target)]
 
     def _facts(self, partial: Path, now: datetime, consistency: Consistency) -> dict[str, Any]:
         return {

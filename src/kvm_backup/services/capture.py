@@ -4,11 +4,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from kvm_backup.domain.errors import KvmBackupError, SourceReadError
+from kvm_backup.domain.errors import (
+    BitmapIncompleteError,
+    DamagedImageError,
+    KvmBackupError,
+    SourceReadError,
+    StorageError,
+)
 from kvm_backup.domain.names import disk_file
 from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk
-from kvm_backup.engine.capture import capture_disk, planned_bytes
+from kvm_backup.engine.capture import capture_disk, contradiction, planned_bytes
 from kvm_backup.engine.qcow2.format import Identity
+from kvm_backup.engine.source import NbdSource
 from kvm_backup.services.control import RunControl
 from kvm_backup.services.plan import Plan, PlannedDisk
 from kvm_backup.services.session import Session
@@ -19,13 +26,15 @@ def capture_disks(
     plan: Plan,
     folder: Path,
     *,
+    parent_files: Callable[[str], list[Path]],
     identity: str,
     level: int,
     make_control: Callable[[int], RunControl],
 ) -> tuple[StoredDisk, ...]:
     """Write every disk of the plan to a file in `folder`; `make_control` is given the total of bytes to read.
 
-    Raises SourceReadError, VmStateChangedError, NoSpaceError, StorageError, CancelledError.
+    `parent_files` tells the files of a disk in the parent, base first. Raises BitmapIncompleteError,
+    SourceReadError, VmStateChangedError, NoSpaceError, StorageError, CancelledError.
     """
     with ExitStack() as open_sources:
         try:
@@ -33,6 +42,10 @@ def capture_disks(
                 planned.disk.target: open_sources.enter_context(session.connect(planned.disk.target))
                 for planned in plan.disks
             }
+            for planned in plan.disks:
+                if plan.parent is not None and planned.mode is DiskMode.INCREMENTAL:
+                    target = planned.disk.target
+                    _require_honest_bitmap(sources[target], target, parent_files(target))
             control = make_control(sum(planned_bytes(source) for source in sources.values()))
             stored = []
             for planned in plan.disks:
@@ -59,6 +72,20 @@ def capture_disks(
             raise
     session.confirm()
     return tuple(stored)
+
+
+def _require_honest_bitmap(source: NbdSource, target: str, parent: list[Path]) -> None:
+    try:
+        offset = contradiction(source, parent)
+    except (DamagedImageError, StorageError) as error:
+        raise BitmapIncompleteError(
+            f"the parent of disk {target} cannot be read: {error.message}", hint=error.hint
+        ) from error
+    if offset is not None:
+        raise BitmapIncompleteError(
+            f"disk {target} reads as zeros at {offset:#x}, where the newest point has data and the bitmap no change",
+            hint="The next backup must be a full one.",
+        )
 
 
 def _backing_file(parent: Manifest, target: str) -> str:

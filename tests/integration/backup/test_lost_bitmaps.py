@@ -82,6 +82,16 @@ def replace_image(vm: LabVm, checkpoint: str) -> None:
     vm.start()
 
 
+def shrink_and_grow_while_off(vm: LabVm, checkpoint: str) -> None:
+    vm.destroy()
+    shrink_and_grow(vm, checkpoint)
+
+
+def shrink_and_grow(vm: LabVm, checkpoint: str) -> None:
+    vm.resize_disk("vda", MIB // 2)
+    vm.resize_disk("vda", 4 * MIB)
+
+
 @pytest.mark.parametrize(
     ("lose", "reason"),
     [
@@ -95,6 +105,8 @@ def replace_image(vm: LabVm, checkpoint: str) -> None:
         (kill_qemu_and_start, "bitmap-missing"),
         (kill_qemu_after_a_clean_start, "bitmap-inconsistent"),
         (replace_image, "bitmap-missing"),
+        (shrink_and_grow, "bitmap-incomplete"),
+        (shrink_and_grow_while_off, "bitmap-incomplete"),
     ],
 )
 def test_run_after_the_loss_is_full_with_its_reason_and_the_one_after_it_incremental(
