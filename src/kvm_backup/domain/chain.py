@@ -17,6 +17,7 @@ class FullReason(StrEnum):
     DISK_ADDED = "disk-added"
     DISK_REMOVED = "disk-removed"
     DISK_SHRUNK = "disk-shrunk"
+    DISK_EXCHANGED = "disk-exchanged"
     DISK_FORMAT_CHANGED = "disk-format-changed"
     BITMAP_MISSING = "bitmap-missing"
     BITMAP_INCONSISTENT = "bitmap-inconsistent"
@@ -37,6 +38,7 @@ _EXPLAINED: Mapping[FullReason, str] = {
     FullReason.DISK_ADDED: "the VM has a disk that the newest point does not hold",
     FullReason.DISK_REMOVED: "the newest point holds a disk that the VM no longer has",
     FullReason.DISK_SHRUNK: "the disk is smaller than in the newest point",
+    FullReason.DISK_EXCHANGED: "the disk is in another image file than the newest point's",
     FullReason.DISK_FORMAT_CHANGED: "the disk's image format changed",
     FullReason.BITMAP_MISSING: "the disk's dirty bitmap is gone",
     FullReason.BITMAP_INCONSISTENT: "the disk's dirty bitmap was not saved when QEMU ended",
@@ -87,6 +89,8 @@ class PointDisk:
     target: str
     virtual_size: int
     whole: bool
+    images: tuple[str, ...] = ()
+    """What it was made of on the host; empty when not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,8 @@ class DiskNow:
     target: str
     virtual_size: int
     bitmap: BitmapCondition | None
+    image: str | None = None
+    """The lowest of its images that holds the bitmap; None when not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,8 @@ def decide(
 
 def _disk_reasons(newest: NewestPoint, now: tuple[DiskNow, ...]) -> list[Reason]:
     before = {disk.target: disk for disk in newest.disks}
+    # All disks' bitmaps have the same name, so in a VM of several the name does not tell whose bitmap it is.
+    several = sum(not disk.whole for disk in newest.disks) > 1
     reasons: list[Reason] = []
     for disk in now:
         old = before.pop(disk.target, None)
@@ -163,6 +171,8 @@ def _disk_reasons(newest: NewestPoint, now: tuple[DiskNow, ...]) -> list[Reason]
             reasons.append(Reason(_BITMAP_REASONS[disk.bitmap], disk.target))
         elif disk.virtual_size < old.virtual_size:
             reasons.append(Reason(FullReason.DISK_SHRUNK, disk.target))
+        elif several and old.images and disk.image is not None and disk.image not in old.images:
+            reasons.append(Reason(FullReason.DISK_EXCHANGED, disk.target))
     reasons += [Reason(FullReason.DISK_REMOVED, target) for target in before]
     return reasons
 

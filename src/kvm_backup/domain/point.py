@@ -95,6 +95,8 @@ class StoredDisk(_Frozen):
     source_format: ShortText
     """The image format on the host (qcow2, raw): what an in-place restore writes again."""
     source_path: ShortText | None
+    source_images: tuple[ShortText, ...] = ()
+    """The host's images that the disk was made of, top first: `inode:<number>` of a file, or another one's path."""
     file: FileName | None = None
     image_sha256: Sha256 | None = None
     """SHA-256 over the image's bytes from its second 64 KiB cluster to the end, then its first cluster."""

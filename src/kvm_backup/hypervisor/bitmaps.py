@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import libvirt_qemu
@@ -88,6 +89,21 @@ def bitmaps(hypervisor: Hypervisor, vm: Vm) -> dict[str, dict[str, BitmapState]]
     return _of_stopped(vm)
 
 
+def source_images(hypervisor: Hypervisor, vm: Vm) -> dict[str, tuple[str, ...]]:
+    """Per target what its layers are, top first: a file by its inode, which stays when it is renamed.
+
+    Disks that cannot be seen from this host are left out.
+    """
+    if vm.has_qemu:
+        chains = domain_xml.layers(hypervisor.live_xml(vm.uuid)).items()
+        return {target: tuple(_identity(layer.path) for layer in chain) for target, chain in chains}
+    found = {}
+    for disk in vm.disks:
+        with suppress(ToolFailedError, UnsupportedDiskError):
+            found[disk.target] = tuple(_identity(layer.path) for layer in image.chain(disk))
+    return found
+
+
 def combine(parts_per_layer: Sequence[Mapping[str, BitmapPart]]) -> dict[str, BitmapState]:
     """Put the layers' parts (top first) together by name. Pure."""
     names = {name for layer in parts_per_layer for name in layer}
@@ -108,6 +124,15 @@ def nodes_with_bitmap(hypervisor: Hypervisor, vm: Vm, name: str) -> list[str]:
 def remove_from_node(hypervisor: Hypervisor, vm: Vm, node: str, name: str) -> None:
     """Remove a bitmap, also an inconsistent one, through QEMU. Raises HypervisorError."""
     _qmp(hypervisor, vm, "block-dirty-bitmap-remove", node=node, name=name)
+
+
+def _identity(path: str | None) -> str:
+    if path is None:
+        return "elsewhere"
+    with suppress(OSError):
+        if not image.is_block_device(path):
+            return f"inode:{Path(path).stat().st_ino}"
+    return f"path:{path}"
 
 
 def _of_running(hypervisor: Hypervisor, vm: Vm) -> dict[str, dict[str, BitmapState]]:

@@ -155,7 +155,8 @@ class _Run:
             kind = FullReason.BITMAP_INCOMPLETE if incomplete else FullReason.REFUSED_BY_LIBVIRT
             refused = Decision(incremental=False, reasons=(Reason(kind),))
             saved = tuple(planned.disk for planned in plan.disks)
-            return self._capture(plan_for(self._vm, saved, plan.left_out, refused, None), requested)
+            images = {planned.disk.target: planned.images for planned in plan.disks}
+            return self._capture(plan_for(self._vm, saved, plan.left_out, refused, None, images), requested)
 
     def snapshot(self) -> Manifest:
         """An external snapshot on the host, and the oldest ones beyond the number to keep are merged."""

@@ -105,6 +105,7 @@ def _stored(
         virtual_size=virtual_size,
         source_format=disk.format,
         source_path=disk.path,
+        source_images=planned.images,
         file=file,
         image_sha256=sha256,
         bytes_read=bytes_read,

@@ -1,5 +1,6 @@
 """What one backup will do: which disks, from which parent, and why full where it is full."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kvm_backup.domain.chain import BitmapCondition, Decision, DiskNow, NewestPoint, PointDisk, decide
@@ -7,7 +8,7 @@ from kvm_backup.domain.disk import Disk, SourceKind, why_left_out
 from kvm_backup.domain.errors import BrokenChainError, UnsupportedDiskError
 from kvm_backup.domain.point import DiskMode, LeftOutDisk, Manifest, Mode
 from kvm_backup.domain.vm import Vm
-from kvm_backup.hypervisor.bitmaps import BitmapFault, BitmapState, bitmaps
+from kvm_backup.hypervisor.bitmaps import BitmapFault, BitmapState, bitmaps, source_images
 from kvm_backup.hypervisor.checkpoints import list_checkpoints
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
@@ -28,6 +29,8 @@ class PlannedDisk:
 
     disk: Disk
     mode: DiskMode
+    images: tuple[str, ...] = ()
+    """What it is made of on this host, top first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ def make_plan(
     checkpoint = parent.checkpoint if parent is not None else None
     known = any(found.name == checkpoint for found in list_checkpoints(hypervisor, vm.uuid)) if checkpoint else False
     states = bitmaps(hypervisor, vm)
+    images = source_images(hypervisor, vm)
     decision = decide(
         full_requested=full_requested,
         newest=_known_point(repository, parent) if parent is not None else None,
@@ -93,15 +97,21 @@ def make_plan(
                 bitmap=_condition(states.get(disk.target, {}).get(checkpoint or ""), vm)
                 if disk.can_have_bitmap
                 else None,
+                image=_holder(states.get(disk.target, {}).get(checkpoint or ""), images.get(disk.target, ())),
             )
             for disk in saved
         ],
     )
-    return plan_for(vm, saved, left_out, decision, parent)
+    return plan_for(vm, saved, left_out, decision, parent, images)
 
 
 def plan_for(
-    vm: Vm, saved: tuple[Disk, ...], left_out: tuple[LeftOutDisk, ...], decision: Decision, parent: Manifest | None
+    vm: Vm,
+    saved: tuple[Disk, ...],
+    left_out: tuple[LeftOutDisk, ...],
+    decision: Decision,
+    parent: Manifest | None,
+    images: Mapping[str, tuple[str, ...]],
 ) -> Plan:
     """The plan that follows from a decision. Pure."""
 
@@ -110,7 +120,7 @@ def plan_for(
             return DiskMode.WHOLE
         return DiskMode.INCREMENTAL if decision.incremental else DiskMode.FULL
 
-    planned = tuple(PlannedDisk(disk, mode(disk)) for disk in saved)
+    planned = tuple(PlannedDisk(disk, mode(disk), images.get(disk.target, ())) for disk in saved)
     return Plan(vm, planned, left_out, decision, parent if decision.incremental else None)
 
 
@@ -125,8 +135,16 @@ def _known_point(repository: LocalRepository, point: Manifest) -> NewestPoint:
         intact = seem_intact(repository, repository.chain(point))
     except BrokenChainError:
         intact = False
-    disks = tuple(PointDisk(disk.target, disk.virtual_size, disk.mode is DiskMode.WHOLE) for disk in point.disks)
+    disks = tuple(
+        PointDisk(disk.target, disk.virtual_size, disk.mode is DiskMode.WHOLE, disk.source_images)
+        for disk in point.disks
+    )
     return NewestPoint(checkpoint=point.checkpoint, disks=disks, chain_intact=intact)
+
+
+def _holder(state: BitmapState | None, images: tuple[str, ...]) -> str | None:
+    """The lowest layer that holds a bitmap: those above it were made later, by snapshots."""
+    return images[state.layers[-1]] if state is not None and state.layers[-1] < len(images) else None
 
 
 def _condition(state: BitmapState | None, vm: Vm) -> BitmapCondition:

@@ -92,6 +92,22 @@ def shrink_and_grow(vm: LabVm, checkpoint: str) -> None:
     vm.resize_disk("vda", 4 * MIB)
 
 
+def exchange_files(vm: LabVm, checkpoint: str) -> None:
+    vm.destroy()
+    vda, vdb = vm.disk("vda"), vm.disk("vdb")
+    aside = vda.with_name("aside")
+    for old, new in ((vda, aside), (vdb, vda), (aside, vdb)):
+        old.rename(new)
+    vm.start()
+
+
+def exchange_sources_while_off(vm: LabVm, checkpoint: str) -> None:
+    vm.destroy()
+    vda, vdb = str(vm.disk("vda")), str(vm.disk("vdb"))
+    xml = vm.domain.XMLDesc()
+    vm.domain.connect().defineXML(xml.replace(vda, "@").replace(vdb, vda).replace("@", vdb))
+
+
 @pytest.mark.parametrize(
     ("lose", "reason"),
     [
@@ -105,6 +121,8 @@ def shrink_and_grow(vm: LabVm, checkpoint: str) -> None:
         (kill_qemu_and_start, "bitmap-missing"),
         (kill_qemu_after_a_clean_start, "bitmap-inconsistent"),
         (replace_image, "bitmap-missing"),
+        (exchange_files, "disk-exchanged"),
+        (exchange_sources_while_off, "disk-exchanged"),
         (shrink_and_grow, "bitmap-incomplete"),
         (shrink_and_grow_while_off, "bitmap-incomplete"),
     ],
@@ -112,7 +130,7 @@ def shrink_and_grow(vm: LabVm, checkpoint: str) -> None:
 def test_run_after_the_loss_is_full_with_its_reason_and_the_one_after_it_incremental(
     module_lab: Lab, product: Product, witness: Witness, lose: Loss, reason: str
 ) -> None:
-    disks = [DiskSpec(size=4 * MIB), DiskSpec(size=MIB)]
+    disks = [DiskSpec(size=4 * MIB), DiskSpec(size=4 * MIB)]
     vm = module_lab.create_vm(lose.__name__.replace("_", "-"), disks, guest=False)
     vm.write_blocks("vda", 0, MIB, 1)
     checkpoint = product.point(product.backup(vm.name)["point"])["checkpoint"]

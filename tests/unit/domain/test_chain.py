@@ -55,6 +55,16 @@ DISAGREEMENTS: dict[str, tuple[dict[str, Any], Reason]] = {
     "whole disk added": (_disks(VDA, VDB, DiskNow("vdc", GIB, None)), Reason(FullReason.DISK_ADDED, "vdc")),
     "disk removed": (_disks(VDA), Reason(FullReason.DISK_REMOVED, "vdb")),
     "disk shrunk": (_disks(replace(VDA, virtual_size=GIB - 1), VDB), Reason(FullReason.DISK_SHRUNK, "vda")),
+    "disk in another image": (
+        {
+            "newest": replace(
+                POINT,
+                disks=(PointDisk("vda", GIB, whole=False, images=("inode:1",)), PointDisk("vdc", GIB, whole=False)),
+            ),
+            **_disks(replace(VDA, image="inode:2"), DiskNow("vdc", GIB, BitmapCondition.USABLE)),
+        },
+        Reason(FullReason.DISK_EXCHANGED, "vda"),
+    ),
     "disk became qcow2": (
         _disks(VDA, replace(VDB, bitmap=BitmapCondition.USABLE)),
         Reason(FullReason.DISK_FORMAT_CHANGED, "vdb"),
