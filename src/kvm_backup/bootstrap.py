@@ -82,7 +82,13 @@ class Application:
             # Two first runs may meet here: whoever comes second finds what the other made.
             with suppress(TargetExistsError):
                 return LocalRepository.create(wanted, path)
-        return LocalRepository.open(wanted, path)
+        try:
+            return LocalRepository.open(wanted, path)
+        except RepositoryNotFoundError as error:
+            raise RepositoryNotFoundError(
+                f"repository {wanted} is configured, but there is none in {path}",
+                hint="Is its disk mounted? Mount it first; a new repository in its place would hold no points.",
+            ) from error
 
     def excluded_disks(self, vm: Vm) -> frozenset[str]:
         settings = self.settings.vm.get(vm.name) or self.settings.vm.get(vm.uuid)

@@ -41,7 +41,9 @@ def backup(
     to build on. Mode full saves everything. Mode snapshot takes a libvirt snapshot, which stays on this host.
     """
     parts = application()
-    if bool(vms) == every:
+    if vms and every:
+        raise BadArgumentError("give only one of VM and --all", hint="Leave out the names, or --all.")
+    if not vms and not every:
         raise BadArgumentError(
             "name the VMs to back up, or give --all", hint="'kvm-backup vm list' shows their names."
         )

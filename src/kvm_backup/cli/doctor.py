@@ -10,8 +10,9 @@ import typer
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, application
 from kvm_backup.cli.output import cell, console, print_json, prose
-from kvm_backup.config.settings import settings_file, unknown_variables
-from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError
+from kvm_backup.config.settings import MANUAL, settings_file, unknown_variables
+from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError, SettingsError
+from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.doctor import (
     Check,
@@ -31,10 +32,17 @@ def doctor(
     json: JsonOption = False,
 ) -> None:
     """Say what is missing, misconfigured, or left by dead runs."""
-    parts = application()
-    checks = [*check_programs(), *_check_settings(), *check_hypervisor(lambda: parts.hypervisor)]
     remains: list[Remains] = []
-    if not any(check.name == "libvirt" and check.health is Health.PROBLEM for check in checks):
+    try:
+        parts = application()
+        checks = [*check_programs(), *_check_settings(), *check_hypervisor(lambda: parts.hypervisor)]
+        usable = True
+    except SettingsError as error:
+        # Which folders to look at is not known then; the host itself can be checked all the same.
+        bad = Check("settings", Health.PROBLEM, error.message, error.hint)
+        checks = [*check_programs(), bad, *check_hypervisor(Hypervisor.connect)]
+        usable = False
+    if usable and not any(check.name == "libvirt" and check.health is Health.PROBLEM for check in checks):
         openers = _openers(parts)
         checks += check_folders(parts.hypervisor, parts.folders, openers, parts.settings.backup.space_reserve)
         remains = list(find_remains(parts.hypervisor, parts.folders, _usable(openers), clean=clean))
@@ -42,7 +50,7 @@ def doctor(
     if json:
         print_json({"checks": [asdict(check) for check in checks], "leftovers": [asdict(one) for one in remains]})
     else:
-        _show(checks, remains)
+        _show(checks, remains, looked=usable)
     raise typer.Exit(EXIT_FAILED if sick else EXIT_DONE)
 
 
@@ -64,13 +72,13 @@ def _check_settings() -> list[Check]:
     path = settings_file()
     checks = [Check("settings", Health.OK, str(path) if path else "defaults (no settings file)")]
     checks += [
-        Check("settings", Health.WARNING, f"{name} is no setting and has no effect", "See docs/settings.md.")
+        Check("settings", Health.WARNING, f"{name} is no setting and has no effect", f"See {MANUAL}.")
         for name in unknown_variables()
     ]
     return checks
 
 
-def _show(checks: list[Check], remains: list[Remains]) -> None:
+def _show(checks: list[Check], remains: list[Remains], *, looked: bool) -> None:
     out = console()
     for check in checks:
         out.print(f"{_MARKS[check.health]} {cell(check.name)}: {cell(check.detail)}")
@@ -83,5 +91,5 @@ def _show(checks: list[Check], remains: list[Remains]) -> None:
     if any(not one.removed and not one.error for one in remains):
         hint = "HINT: 'kvm-backup doctor --clean' removes this; so does the next backup of the VM."
         out.print(prose(hint, indent="    "))
-    if not remains:
+    if looked and not remains:
         out.print(f"{_MARKS[Health.OK]} nothing is left behind by earlier runs")

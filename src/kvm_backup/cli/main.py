@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def _print_usage_error(error: typer.TyperException) -> None:
-    message = error.format_message()
+    message = error.format_message().replace("Value error, ", "")
     if message.startswith("Usage:"):  # a command that needs a subcommand was given none: the message is its help
         sys.stderr.write(f"{message}\n")
         return

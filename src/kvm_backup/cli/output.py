@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -12,9 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.errors import (
+    HypervisorUnavailableError,
+    KvmBackupError,
+    RepositoryNotFoundError,
+    SettingsError,
+    StorageError,
+)
 
 _UNLIMITED = 1 << 20
+_MAY_NEED_ROOT = (HypervisorUnavailableError, RepositoryNotFoundError, SettingsError, StorageError)
+_FORBIDDEN = re.compile(r"permission denied|not permitted|access denied|authentication", re.IGNORECASE)
 
 
 def survive_any_encoding() -> None:
@@ -36,11 +45,15 @@ def prose(text: str, *, indent: str = "", hanging: str | None = None) -> str:
     """A text for people, broken between words where there is a width; later lines begin with `hanging`."""
     if not _has_width():
         return indent + text
+    return _fill(text, console().width, indent, indent if hanging is None else hanging)
+
+
+def _fill(text: str, width: int, indent: str = "", hanging: str = "") -> str:
     return textwrap.fill(
         text,
-        console().width,
+        width,
         initial_indent=indent,
-        subsequent_indent=indent if hanging is None else hanging,
+        subsequent_indent=hanging,
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -73,12 +86,23 @@ def _json(value: Any, indent: int | None) -> str:
 
 def print_error(error: KvmBackupError) -> None:
     """The cause and the hint on standard error."""
-    print_problem(error.message, error.hint)
+    hint = error.hint
+    if os.geteuid() != 0 and isinstance(error, _MAY_NEED_ROOT) and _FORBIDDEN.search(error.message):
+        hint = f"You are not root: run it with sudo. {hint}"
+    print_problem(error.message, hint)
 
 
 def print_problem(message: str, hint: str) -> None:
-    """A cause and a hint on standard error, control characters made visible."""
-    sys.stderr.write(f"error: {printable(message)}\nHINT: {printable(hint)}\n")
+    """A cause and a hint on standard error, control characters made visible; on a terminal the hint is broken."""
+    advice = f"HINT: {printable(hint)}"
+    if sys.stderr.isatty():
+        advice = _fill(advice, Console(stderr=True).width)
+    sys.stderr.write(f"error: {printable(short_digests(message))}\n{advice}\n")
+
+
+def short_digests(text: str) -> str:
+    """SHA-256 digests cut to their first 12 digits, which are enough to compare by eye."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", text)
 
 
 def printable(text: str) -> str:

@@ -4,11 +4,15 @@ from typing import Annotated, Any
 
 import typer
 
+from kvm_backup.bootstrap import Application
+from kvm_backup.cli.choice import choose_point, elsewhere
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
 from kvm_backup.cli.output import cell, console, natural_width, print_error, print_json, prose, table
+from kvm_backup.domain.errors import PointNotFoundError
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.sizes import show_size
-from kvm_backup.repository.lookup import find_point
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.repository.lookup import points_of_vm
 from kvm_backup.services.queries import point_details, point_summary
 
 app = typer.Typer(help="Restore points.", no_args_is_help=True)
@@ -29,6 +33,9 @@ def list_points(
         print_error(point.error)
     if json:
         print_json([point_summary(store, point) for point in points])
+    if vm is not None and not points:
+        _require_points(parts, store, vm)
+    if json:
         return
     if not points:
         console().print("No restore point yet. Make one: kvm-backup backup VM")
@@ -45,7 +52,7 @@ def show_point(
     """Show one restore point: its disks, and what was left out and why."""
     parts = application()
     store = parts.repository(repository)
-    details = point_details(store, find_point(store, point))
+    details = point_details(store, choose_point(parts, store, point))
     if json:
         print_json(details)
         return
@@ -60,6 +67,17 @@ def show_point(
         out.print(f"left out: {cell(disk['target'])} ({disk['reason']})")
     for notice in details["notices"]:
         out.print(prose(f"note: {cell(notice)}", hanging="  "))
+
+
+def _require_points(parts: Application, store: LocalRepository, vm: str) -> None:
+    """Raises PointNotFoundError when the VM has no point though there are others: most likely a misspelling."""
+    hint = elsewhere(parts, store, vm)
+    if points_of_vm(store, vm) or not (hint or any(store.folders())):
+        return
+    raise PointNotFoundError(
+        f"no restore point of a VM {vm!r} in repository {store.name}",
+        hint=hint or "See what there is: 'kvm-backup point list'.",
+    )
 
 
 def _show_list(points: list[Manifest]) -> None:

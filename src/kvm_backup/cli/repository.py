@@ -19,16 +19,23 @@ app = typer.Typer(help="Where restore points are kept.", no_args_is_help=True)
 @app.command("init")
 def init(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder that is empty or not there yet.")],
-    name: Annotated[str | None, typer.Option("--name", help="What to call it; by default the folder's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What to call it; by default the folder's name.")
+    ] = None,
+    default: Annotated[bool, typer.Option("--default", help="Make it the repository that needs no -r.")] = False,
 ) -> None:
     """Make a new repository and add it to the settings."""
     place = path.absolute()
-    registration = prepare_registration(name or place.name, place)
+    registration = prepare_registration(name or place.name, place, default=default)
     repository = LocalRepository.create(registration.name, place)
     out = console()
     out.print(f"[green]✓[/green] repository {cell(repository.name)} made in {cell(place)}")
     out.print(f"  added to {cell(registration.write())}")
+    if default:
+        out.print("  it is the default now: kvm-backup backup VM")
+        return
     out.print(f"  use it: kvm-backup backup VM -r {cell(repository.name)}")
+    out.print(f'  to use it without -r, begin the settings with: default_repository = "{cell(repository.name)}"')
 
 
 @app.command("list")
@@ -45,13 +52,17 @@ def list_repositories(json: JsonOption = False) -> None:
         [
             cell(row["name"]) + (" (default)" if row["default"] else ""),
             cell(row["path"]),
-            str(row["points"]) if row["error"] is None else f"[yellow]{cell(row['error'])}[/yellow]",
+            str(row["points"]) if row["error"] is None else "[yellow]unusable[/yellow]",
             show_size(row["bytes_stored"]),
         ]
         for row in rows
     ]
     titles = [("REPOSITORY", "left"), ("PATH", "fold"), ("POINTS", "left"), ("STORED", "right")]
-    console().print(table(titles, shown))
+    out = console()
+    out.print(table(titles, shown))
+    for row in rows:
+        if row["error"] is not None:
+            out.print(prose(f"[yellow]{cell(row['name'])}[/yellow]: {cell(row['error'])}", hanging="  "))
 
 
 @app.command("check")

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from kvm_backup.cli.choice import choose_point
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
-from kvm_backup.cli.output import cell, console, print_json_line, printable
+from kvm_backup.cli.output import cell, console, print_json_line, printable, prose
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import BadArgumentError
 from kvm_backup.domain.point import Mode
@@ -34,13 +35,20 @@ def restore(
     ] = None,
     start: Annotated[bool, typer.Option("--start", help="Start the new VM.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Bring the VM itself back to this point.")] = False,
-    stop: Annotated[bool, typer.Option("--stop", help="With --in-place: stop the VM when it runs.")] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="With --in-place: stop the VM; its power is cut after 60 s.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --in-place: do not ask.")] = False,
     repository: RepositoryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Restore any point: to a folder, as a new VM, or in place."""
-    if (to is not None) + (new_name is not None) + in_place != 1:
+    targets = (to is not None) + (new_name is not None) + in_place
+    if targets > 1:
+        raise BadArgumentError(
+            "give only one of --to, --as and --in-place", hint="'kvm-backup restore --help' explains each."
+        )
+    if not targets:
         raise BadArgumentError(
             "say where to: --to DIR, --as NAME or --in-place", hint="'kvm-backup restore --help' explains each."
         )
@@ -50,7 +58,7 @@ def restore(
         raise BadArgumentError("--start and --disks-in go with --as", hint="Leave them out.")
     parts = application()
     store = parts.repository(repository)
-    manifest = find_point(store, point)
+    manifest = choose_point(parts, store, point)
     wait = parts.settings.backup.lock_wait
     with EventView(json_lines=json) as view, ExitStack() as held:
         # A snapshot's state is on the host, where a backup's merge would change it while it is read.
@@ -89,10 +97,15 @@ def restore(
 
 
 def _ask(question: str) -> bool:
-    """Asks on the terminal; without one nobody can agree."""
+    """Asks once on the terminal, and takes all but a yes for a no; without a terminal nobody can agree."""
     if not sys.stdin.isatty():
         return False
-    return typer.confirm(printable(question), default=False)
+    sys.stdout.write(prose(f"{printable(question)} [y/N]:") + " ")
+    sys.stdout.flush()
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        sys.stdout.write("\n")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _show(done: Restored, *, in_place: bool) -> None:

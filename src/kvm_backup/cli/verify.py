@@ -5,14 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
+from kvm_backup.bootstrap import Application
+from kvm_backup.cli.choice import choose_point, elsewhere
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
-from kvm_backup.cli.output import cell, console, print_json_line, prose
+from kvm_backup.cli.output import cell, console, print_json_line, prose, short_digests
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, BadArgumentError, PointNotFoundError
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
-from kvm_backup.repository.lookup import find_point, points_of_vm
+from kvm_backup.repository.lookup import points_of_vm
 from kvm_backup.services.control import RunControl
 from kvm_backup.services.events import Progress, Step, StepStarted
 from kvm_backup.services.verify import Finding, Verdict, chain_of, verify_points
@@ -32,11 +34,11 @@ def verify(
     """
     if (point is not None) + (vm is not None) + every > 1:
         raise BadArgumentError(
-            "name one point, or give --vm VM, or --all", hint="'kvm-backup point list' shows the points."
+            "give only one of POINT, --vm and --all", hint="'kvm-backup verify --help' explains each."
         )
     parts = application()
     store = parts.repository(repository)
-    chosen = _choose(store, point, vm)
+    chosen = _choose(parts, store, point, vm)
     total = sum(item.bytes_stored for item in chosen if isinstance(item, Manifest))
     bad = 0
     with EventView(json_lines=False) as view:
@@ -59,14 +61,16 @@ def verify(
     raise typer.Exit(EXIT_FAILED if bad else EXIT_DONE)
 
 
-def _choose(store: LocalRepository, point: str | None, vm: str | None) -> list[Manifest | DamagedPoint]:
+def _choose(
+    parts: Application, store: LocalRepository, point: str | None, vm: str | None
+) -> list[Manifest | DamagedPoint]:
     if point is not None:
-        return chain_of(store, find_point(store, point))
+        return chain_of(store, choose_point(parts, store, point, whole_vm="--vm"))
     chosen = list(store.all_points()) if vm is None else points_of_vm(store, vm)
     if vm is not None and not chosen:
         raise PointNotFoundError(
             f"repository {store.name} holds no point of a VM {vm!r}",
-            hint="See what there is: 'kvm-backup point list'.",
+            hint=elsewhere(parts, store, vm) or "See what there is: 'kvm-backup point list'.",
         )
     return chosen
 
@@ -81,7 +85,7 @@ def _show(view: EventView, verdict: Verdict) -> None:
         return
     view.print(f"[red]✗[/red] {cell(verdict.point)}: damaged")
     for finding in verdict.findings:
-        view.print(f"    {cell(finding.file)}{_place(finding)}: {cell(finding.message)}")
+        view.print(f"    {cell(finding.file)}{_place(finding)}: {cell(short_digests(finding.message))}")
 
 
 def _sum_up(count: int, bad: int) -> None:

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvm_backup.config.settings import FILE_VARIABLE, NAME_PATTERN, check, file_locations, load, settings_file
+from kvm_backup.config.settings import FILE_VARIABLE, MANUAL, NAME_PATTERN, check, file_locations, load, settings_file
 from kvm_backup.domain.errors import SettingsError
 
 
@@ -33,7 +33,7 @@ class Registration:
         except OSError as error:
             raise SettingsError(
                 f"the repository {self.name!r} could not be added to {file}: {error.strerror}",
-                hint="Add it by hand as docs/settings.md shows, or give its path to --repository.",
+                hint=f"Give its path to --repository, or add it by hand as shown in {MANUAL}.",
             ) from error
         finally:
             with contextlib.suppress(OSError):
@@ -41,15 +41,21 @@ class Registration:
         return file
 
 
-def prepare_registration(name: str, path: Path) -> Registration:
+def prepare_registration(name: str, path: Path, *, default: bool = False) -> Registration:
     """Prepare a [[repository]] table at the end of the settings file in use, or of a new one. Writes nothing yet.
 
-    The rest of the file, comments included, stays as it is. Raises SettingsError when the name is taken or unfit,
-    or the file could not be read again with it.
+    With `default` a first line makes it the default repository. The rest of the file, comments included, stays as it
+    is. Raises SettingsError when the name is taken or unfit, there is a default repository already, or the file could
+    not be read again with it.
     """
     current = load()
     if name in {repository.name for repository in current.repository}:
         raise SettingsError(f"a repository called {name!r} is configured already", hint="Give another --name.")
+    if default and "default_repository" in current.model_fields_set:
+        raise SettingsError(
+            f"the default repository is set already: {current.default_repository}",
+            hint="Leave out --default, or change default_repository in the settings first.",
+        )
     if not re.fullmatch(NAME_PATTERN, name):
         raise SettingsError(
             f"{name!r} cannot be a repository's name", hint="Use letters, digits, '.', '-' and '_' with --name."
@@ -65,13 +71,16 @@ def prepare_registration(name: str, path: Path) -> Registration:
         raise SettingsError(f"{file} cannot be read: {error.strerror}", hint="Check its permissions.") from error
     quoted = str(path).replace("\\", "\\\\").replace('"', '\\"')
     content = f'{before.rstrip()}\n\n[[repository]]\nname = "{name}"\npath = "{quoted}"\n'.lstrip()
+    if default:
+        # A key of its own must stand before the first table.
+        content = f'default_repository = "{name}"\n{content}'
     try:
         check(tomllib.loads(content), file)
     except tomllib.TOMLDecodeError as error:
         # Such as `repository = [...]` in one line, which a table cannot be added to.
         raise SettingsError(
             f"the repository {name!r} cannot be added at the end of {file}: {error}",
-            hint="Add it by hand as docs/settings.md shows.",
+            hint=f"Add it by hand as shown in {MANUAL}.",
         ) from error
     return Registration(file, content, name)
 

@@ -24,6 +24,7 @@ FILE_VARIABLE = f"{PREFIX}CONFIG"
 OTHER_VARIABLES = frozenset({"CONFIG", "DEBUG"})
 """Variables that are no settings: where the settings are, and whether unexpected errors show a traceback."""
 DEFAULT_REPOSITORY = "default"
+MANUAL = "docs/settings.md (in the copy of KVM Backup's repository that it was installed from)"
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -194,9 +195,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingsError(
-            f"{path} is not valid TOML: {error}", hint="docs/settings.md shows a whole example."
-        ) from error
+        raise SettingsError(f"{path} is not valid TOML: {error}", hint=f"A whole example: {MANUAL}.") from error
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be read: {error.strerror}", hint="Run as the user that may read it."
@@ -206,7 +205,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _unusable(key: str, where: Path | str | None, problem: str) -> SettingsError:
     return SettingsError(
         f"setting {key!r} in {where or 'the defaults'}: {problem}",
-        hint="docs/settings.md lists every setting with its default.",
+        hint=f"Every setting, with its default: {MANUAL}.",
     )
 
 

@@ -77,7 +77,7 @@ def test_bad_arguments_are_one_clear_error(command: Command, arguments: tuple[st
         ("KVM_BACKUP_REPOSITORY", "{"),
     ],
 )
-@pytest.mark.parametrize("arguments", [("point", "list"), ("doctor",), ("backup", "web"), ("repository", "list")])
+@pytest.mark.parametrize("arguments", [("point", "list"), ("backup", "web"), ("repository", "list")])
 def test_settings_that_cannot_be_used_stop_every_command(
     command: Command, arguments: tuple[str, ...], variable: str, value: str
 ) -> None:
@@ -108,6 +108,15 @@ def test_without_libvirt_the_doctor_says_so_and_goes_on(command: Command) -> Non
     report = json.loads(ended.output)
     assert {check["name"]: check["health"] for check in report["checks"]}["libvirt"] == "problem"
     assert "✗ libvirt" in command("doctor").output
+
+
+def test_with_bad_settings_the_doctor_says_so_and_checks_the_host_all_the_same(command: Command) -> None:
+    ended = command("doctor", "--json", KVM_BACKUP_STATE_DIR="relative")
+    assert ended.status == EXIT_FAILED
+    health = {check["name"]: check["health"] for check in json.loads(ended.output)["checks"]}
+    assert health["settings"] == "problem"
+    assert {"qemu-img", "libvirt"} <= set(health)
+    assert "nothing is left behind" not in command("doctor", KVM_BACKUP_STATE_DIR="relative").output
 
 
 def test_a_misspelt_variable_is_a_warning_of_the_doctor(command: Command) -> None:
@@ -177,6 +186,65 @@ def test_a_damaged_manifest_is_told_beside_the_points_that_can_be_read(command: 
     one_clear_error(command("point", "show", bad.id), EXIT_FAILED)
     one_clear_error(command("repository", "rescan"), EXIT_FAILED)
     assert command("repository", "check").status == EXIT_FAILED
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("backup", "web", "--all"),
+        ("restore", "web/latest", "--to", "x", "--as", "y"),
+        ("verify", "--vm", "web", "--all"),
+    ],
+)
+def test_options_that_contradict_each_other_are_told_so(command: Command, arguments: tuple[str, ...]) -> None:
+    assert "give only one of" in one_clear_error(command(*arguments), EXIT_BAD_ARGUMENTS)
+
+
+def test_a_vm_without_points_is_not_found_where_others_have_some(command: Command, shelf: Shelf) -> None:
+    shelf.add()
+    assert "no restore point of a VM 'nope'" in one_clear_error(command("point", "list", "nope"), EXIT_NOT_FOUND)
+    ended = command("point", "list", "nope", "--json")
+    one_clear_error(ended, EXIT_NOT_FOUND)
+    assert json.loads(ended.output) == []
+
+
+def test_a_vm_s_name_where_a_point_is_asked_for_brings_the_newest_to_mind(command: Command, shelf: Shelf) -> None:
+    shelf.add()
+    for arguments in (("point", "show", "web"), ("verify", "web"), ("restore", "web", "--to", "/nonexistent/x")):
+        assert "Did you mean web/latest?" in one_clear_error(command(*arguments), EXIT_NOT_FOUND)
+    assert "--vm web" in command("verify", "web").error
+
+
+def test_points_in_another_repository_are_pointed_out(command: Command, shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add(shelf.add())
+    assert command("repository", "init", str(tmp_path / "nas"), "--default").status == EXIT_DONE
+    for arguments in (("point", "show", "web/latest"), ("point", "list", "web"), ("verify", "--vm", "web")):
+        told = one_clear_error(command(*arguments), EXIT_NOT_FOUND)
+        assert "Repository default has 2 points of it: add -r default." in told
+
+
+def test_a_repository_becomes_the_default_once_and_the_rest_of_the_settings_stays(
+    command: Command, tmp_path: Path
+) -> None:
+    settings = tmp_path / "kvm-backup.toml"
+    settings.write_text("# mine\n[snapshot]\nkeep = 4\n")
+    assert command("repository", "init", str(tmp_path / "nas"), "--default").status == EXIT_DONE
+    assert "# mine\n[snapshot]\nkeep = 4\n" in settings.read_text()
+    listed = json.loads(command("repository", "list", "--json").output)
+    assert [row["name"] for row in listed if row["default"]] == ["nas"]
+    again = command("repository", "init", str(tmp_path / "usb"), "--default")
+    assert "nas" in one_clear_error(again, EXIT_BAD_ARGUMENTS)
+    assert not (tmp_path / "usb").exists()
+
+
+def test_a_configured_repository_that_is_gone_is_not_to_be_made_anew(command: Command, tmp_path: Path) -> None:
+    command("repository", "init", str(tmp_path / "nas"))
+    (tmp_path / "nas").rename(tmp_path / "unmounted")
+    told = one_clear_error(command("point", "list", "-r", "nas"), EXIT_NOT_FOUND)
+    assert "mounted" in told
+    assert "repository init" not in told
+    listed = command("repository", "list", COLUMNS="80").output.splitlines()
+    assert any("unusable" in line for line in listed)
 
 
 def test_verify_tells_whole_from_damaged_by_its_exit_code(command: Command, shelf: Shelf) -> None:

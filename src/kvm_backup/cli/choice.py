@@ -1,0 +1,42 @@
+"""The point that a user named, and help when it is not where they looked."""
+
+from kvm_backup.bootstrap import Application
+from kvm_backup.domain.errors import KvmBackupError, PointNotFoundError
+from kvm_backup.domain.point import Manifest
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.repository.lookup import NEWEST, find_point, points_of_vm
+
+
+def choose_point(parts: Application, store: LocalRepository, reference: str, *, whole_vm: str = "") -> Manifest:
+    """As `find_point`, with a hint when only a VM was named, or its points lie in another repository.
+
+    `whole_vm` is what the command at hand also takes for all points of a VM, such as an option.
+    """
+    try:
+        return find_point(store, reference)
+    except PointNotFoundError as error:
+        vm = reference.rpartition("/")[0] or reference
+        if points_of_vm(store, vm):
+            if vm != reference:
+                raise
+            hint = f"{vm!r} is a VM. Did you mean {vm}/{NEWEST}?"
+            if whole_vm:
+                hint += f" For all of its points: {whole_vm} {vm}."
+        else:
+            hint = elsewhere(parts, store, vm) or error.hint
+        raise PointNotFoundError(error.message, hint=hint) from error
+
+
+def elsewhere(parts: Application, store: LocalRepository, vm: str) -> str:
+    """A hint that names the other configured repositories which hold points of a VM; empty when none does."""
+    found = []
+    for name, path in parts.settings.repositories().items():
+        if path == store.root:
+            continue
+        try:
+            count = len(points_of_vm(LocalRepository.open(name, path), vm))
+        except KvmBackupError:
+            continue  # this is a hint; what is wrong with another repository is not asked here
+        if count:
+            found.append(f"Repository {name} has {count} point{'s' if count > 1 else ''} of it: add -r {name}.")
+    return " ".join(found)
