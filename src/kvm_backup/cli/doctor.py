@@ -9,7 +9,7 @@ import typer
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, application
-from kvm_backup.cli.output import cell, console, print_json, prose
+from kvm_backup.cli.output import cell, console, print_json, prose, with_sudo
 from kvm_backup.config.settings import MANUAL, settings_file, unknown_variables
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError, SettingsError
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -83,7 +83,7 @@ def _show(checks: list[Check], remains: list[Remains], *, looked: bool) -> None:
     for check in checks:
         out.print(f"{_MARKS[check.health]} {cell(check.name)}: {cell(check.detail)}")
         if check.hint:
-            out.print(prose(f"HINT: {cell(check.hint)}", indent="    "))
+            out.print(prose(f"HINT: {cell(with_sudo(check.detail, check.hint))}", indent="    "))
     for one in remains:
         state = "removed" if one.removed else f"failed: {one.error}" if one.error else "left behind"
         mark = _MARKS[Health.OK if one.removed else Health.WARNING]

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kvm_backup.domain.errors import (
+    HypervisorError,
     HypervisorUnavailableError,
     KvmBackupError,
     RepositoryNotFoundError,
@@ -22,8 +23,10 @@ from kvm_backup.domain.errors import (
 )
 
 _UNLIMITED = 1 << 20
-_MAY_NEED_ROOT = (HypervisorUnavailableError, RepositoryNotFoundError, SettingsError, StorageError)
-_FORBIDDEN = re.compile(r"permission denied|not permitted|access denied|authentication", re.IGNORECASE)
+_MAY_NEED_ROOT = (HypervisorError, HypervisorUnavailableError, RepositoryNotFoundError, SettingsError, StorageError)
+_FORBIDDEN = re.compile(
+    r"permission denied|not permitted|access denied|authentication|system bus connection", re.IGNORECASE
+)
 
 
 def survive_any_encoding() -> None:
@@ -86,10 +89,15 @@ def _json(value: Any, indent: int | None) -> str:
 
 def print_error(error: KvmBackupError) -> None:
     """The cause and the hint on standard error."""
-    hint = error.hint
-    if os.geteuid() != 0 and isinstance(error, _MAY_NEED_ROOT) and _FORBIDDEN.search(error.message):
-        hint = f"You are not root: run it with sudo. {hint}"
+    hint = with_sudo(error.message, error.hint) if isinstance(error, _MAY_NEED_ROOT) else error.hint
     print_problem(error.message, hint)
+
+
+def with_sudo(message: str, hint: str) -> str:
+    """The hint, which begins with sudo when somebody who is not root may not do something."""
+    if os.geteuid() != 0 and _FORBIDDEN.search(message):
+        return f"You are not root: run it with sudo. {hint}"
+    return hint
 
 
 def print_problem(message: str, hint: str) -> None:
