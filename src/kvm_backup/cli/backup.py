@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, ignore_suspension, stop_requested
-from kvm_backup.cli.output import cell, console, print_error, prose
+from kvm_backup.cli.output import cell, print_error, prose, unheard
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import (
     EXIT_DONE,
@@ -58,9 +58,10 @@ def backup(
             if error is not None:
                 errors.append(error)
                 if not json:
-                    print_error(error)
+                    with unheard():
+                        print_error(error)
             elif not json:
-                console().print(_line(finished))
+                view.print(_line(finished))
     raise typer.Exit(_exit_code(errors, len(names)))
 
 

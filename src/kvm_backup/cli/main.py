@@ -10,7 +10,7 @@ import typer
 from kvm_backup import __version__
 from kvm_backup.cli import backup, doctor, point, repository, restore, verify, vm
 from kvm_backup.cli.context import stop_on_signals
-from kvm_backup.cli.output import print_error, print_problem, survive_any_encoding
+from kvm_backup.cli.output import ensure_streams, print_error, print_problem, survive_any_encoding
 from kvm_backup.domain.errors import EXIT_BAD_ARGUMENTS, EXIT_FAILED, KvmBackupError
 
 DEBUG_VARIABLE = "KVM_BACKUP_DEBUG"
@@ -53,6 +53,7 @@ def options(
 def main() -> None:
     """Entry point: every failure becomes one clear error and the exit code of docs/cli.md."""
     stop_on_signals()
+    ensure_streams()
     survive_any_encoding()
     try:
         status = app(standalone_mode=False)

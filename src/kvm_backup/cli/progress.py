@@ -16,7 +16,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from kvm_backup.cli.output import cell, console, print_json_line, printable
+from kvm_backup.cli.output import cell, console, print_json_line, printable, unheard
 from kvm_backup.services import events
 
 _WORDS = {
@@ -48,7 +48,8 @@ class EventView:
 
     def print(self, text: str) -> None:
         """A line of markup on standard output, above the bar while there is one."""
-        (self._progress.console if self._progress else console()).print(text)
+        with unheard():
+            (self._progress.console if self._progress else console()).print(text)
 
     def _clear(self) -> None:
         """Take the bar off the screen, so that what is printed next begins on a clean line."""
@@ -57,6 +58,10 @@ class EventView:
         self._progress = self._task = None
 
     def __call__(self, event: events.Event) -> None:
+        with unheard():
+            self._render(event)
+
+    def _render(self, event: events.Event) -> None:
         if self._json_lines:
             print_json_line(event.as_json())
         elif isinstance(event, events.Notice):

@@ -31,7 +31,12 @@ def restore(
     ] = "qcow2",
     new_name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Make a new VM.")] = None,
     disks_in: Annotated[
-        Path | None, typer.Option("--disks-in", metavar="DIR", help="Where --as puts the disks of the new VM.")
+        Path | None,
+        typer.Option(
+            "--disks-in",
+            metavar="DIR",
+            help="With --as: where the disks go. With --in-place: where those go that this host does not know.",
+        ),
     ] = None,
     start: Annotated[bool, typer.Option("--start", help="Start the new VM.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Bring the VM itself back to this point.")] = False,
@@ -54,8 +59,10 @@ def restore(
         )
     if (stop or yes) and not in_place:
         raise BadArgumentError("--stop and --yes go with --in-place", hint="Leave them out.")
-    if (start or disks_in) and new_name is None:
-        raise BadArgumentError("--start and --disks-in go with --as", hint="Leave them out.")
+    if start and new_name is None:
+        raise BadArgumentError("--start goes with --as", hint="Leave it out.")
+    if disks_in is not None and to is not None:
+        raise BadArgumentError("--disks-in goes with --as and --in-place", hint="Leave it out.")
     parts = application()
     store = parts.repository(repository)
     manifest = choose_point(parts, store, point)
@@ -67,7 +74,13 @@ def restore(
             manifest = find_point(store, manifest.id)
         if to is not None:
             done = restore_to_folder(
-                store, manifest, to.absolute(), image_format, listener=view, stop_requested=stop_requested
+                store,
+                manifest,
+                to.absolute(),
+                image_format,
+                hypervisor=lambda: parts.hypervisor,
+                listener=view,
+                stop_requested=stop_requested,
             )
         elif new_name is not None:
             done = restore_as_new_vm(
@@ -85,6 +98,7 @@ def restore(
                 store,
                 manifest,
                 hypervisor=parts.hypervisor,
+                disks_in=disks_in.absolute() if disks_in else None,
                 stop=stop,
                 confirm=(lambda _question: True) if yes else _ask,
                 listener=view,

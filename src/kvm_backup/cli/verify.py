@@ -50,7 +50,7 @@ def verify(
             on_progress=None if json else lambda done, of: view(Progress(label, Step.VERIFY, done, of)),
             total=total * (2 if deep else 1),
         )
-        for verdict in verify_points(store, chosen, deep=deep, control=control):
+        for verdict in verify_points(store, chosen, hypervisor=lambda: parts.hypervisor, deep=deep, control=control):
             bad += not verdict.good
             if json:
                 print_json_line(_as_json(verdict))
