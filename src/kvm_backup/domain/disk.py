@@ -47,6 +47,8 @@ class Disk:
     read_only: bool = False
     shareable: bool = False
     virtual_size: int | None = None
+    encrypted: bool = False
+    """The host stores it encrypted (LUKS); through a running QEMU it is read in the clear."""
     allocated: int | None = None
     """Bytes the host stores for the top layer; what a full backup reads at most, when there is one layer."""
 

@@ -96,6 +96,7 @@ def _disk(element: ET.Element) -> Disk | None:
         format=(driver.get("type") if driver is not None else None) or "raw",
         read_only=element.find("readonly") is not None,
         shareable=element.find("shareable") is not None,
+        encrypted=element.find("encryption") is not None or element.find("source/encryption") is not None,
     )
 
 

@@ -216,6 +216,8 @@ class _Run:
             )
         )
         for planned in plan.disks:
+            if planned.disk.encrypted:
+                self._notice(f"disk {planned.disk.target} is encrypted on this host, but not in the restore point")
             if planned.mode is DiskMode.WHOLE:
                 self._notice(f"disk {planned.disk.target} ({planned.disk.format}) has no dirty bitmap: saved whole")
         now = self._service.clock()

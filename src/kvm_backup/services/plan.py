@@ -159,6 +159,12 @@ def _condition(state: BitmapState | None, vm: Vm) -> BitmapCondition:
 
 def _refuse_unreadable(vm: Vm, saved: tuple[Disk, ...]) -> None:
     for disk in saved:
+        if disk.encrypted:
+            raise UnsupportedDiskError(
+                f"disk {disk.target} of {vm.name} is encrypted, and only a running QEMU has its key",
+                hint=f'Start the VM, or leave the disk out: [vm."{vm.name}"] exclude_disks = ["{disk.target}"].',
+                vm=vm.name,
+            )
         if disk.kind is SourceKind.OTHER:
             raise UnsupportedDiskError(
                 f"disk {disk.target} of {vm.name} is on network storage, which can only be read while the VM runs",

@@ -38,6 +38,19 @@ def test_every_kind_of_disk_is_recognised() -> None:
 
 
 @pytest.mark.parametrize(
+    ("inside", "encrypted"),
+    [
+        ("<source file='/a'><encryption format='luks'/></source>", True),
+        ("<source file='/a'/><encryption format='luks'/>", True),
+        ("<source file='/a'/>", False),
+    ],
+)
+def test_a_disk_that_the_host_encrypts_is_recognised(inside: str, encrypted: bool) -> None:
+    described = domain_xml.describe(domain(f"<disk type='file'>{inside}<target dev='vda'/></disk>"))
+    assert [disk.encrypted for disk in described.disks] == [encrypted]
+
+
+@pytest.mark.parametrize(
     ("nvram", "path"),
     [
         ("<nvram template='/t.fd'>/v/a.fd</nvram>", "/v/a.fd"),
