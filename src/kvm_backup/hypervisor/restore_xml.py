@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 from kvm_backup.domain.errors import BadArgumentError
 from kvm_backup.hypervisor import safe_xml
+from kvm_backup.hypervisor.host_parts import RUNTIME_FOLDERS, SafeFile, disk_sources, drop_host_parts
 
 MAX_NAME_BYTES = 200
 """libvirt makes file names out of VM names (<name>.xml, <name>.log); file names have at most 255 bytes."""
 
-_RUNTIME_FOLDERS = ("/var/lib/libvirt/qemu/", "/run/libvirt/qemu/", "/var/run/libvirt/qemu/")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -58,8 +58,12 @@ def as_new_vm(
     new_mac: Callable[[], str],
     disk_paths: Mapping[str, tuple[str, str]],
     nvram: str | None,
-) -> str:
-    """The XML of a copy that can run beside the original.
+    safe_file: SafeFile,
+) -> tuple[str, tuple[str, ...]]:
+    """The XML of a copy that can run beside the original, and the names of what it reached of the host.
+
+    None of the latter is in the copy (host_parts.py): the point may have been changed by whoever can write to the
+    repository. `safe_file` tells which kernels and firmware stay.
 
     `disk_paths` maps target to (path, image format); other disks are dropped, CD-ROM and floppy drives emptied.
     `nvram` is the copy's file of UEFI variables; with None libvirt makes a fresh one from its template. What
@@ -82,38 +86,73 @@ def as_new_vm(
         for child in ("label", "imagelabel"):
             _drop(label, child)
     _replace_nvram(root, nvram)
+    dropped = drop_host_parts(root, safe_file)
     devices = root.find("devices")
     if devices is not None:
         _replace_disks(devices, disk_paths)
         for interface in devices.iterfind("interface"):
             _renew_interface(interface, new_mac())
         _drop_host_side(devices)
-    return safe_xml.to_text(root)
+    return safe_xml.to_text(root), dropped
 
 
-def with_disk_paths(xml: str, disk_paths: Mapping[str, tuple[str, str]], *, nvram: str | None = None) -> str:
-    """The same VM with the named disks on other files; all else stays, also disks that are not named."""
+def in_place_of_known_vm(
+    xml: str, current: str, disk_paths: Mapping[str, tuple[str, str]], *, nvram: str | None = None
+) -> str:
+    """The same VM with the named disks on other files; all else stays, also disks that are not named.
+
+    A medium that is not in one of the drives in `current`, the VM's XML now, is taken out.
+    """
     root = safe_xml.parse(xml, root="domain")
     root.attrib.pop("id", None)
+    media = disk_sources(safe_xml.parse(current, root="domain"), drives=True).values()
+    inserted = disk_sources(root, drives=True)
     for disk in root.iterfind("devices/disk"):
         target = _target(disk)
         if target in disk_paths:
             _put_on_file(disk, *disk_paths[target])
+        elif target in inserted and inserted[target] not in media:
+            _empty(disk)
     if nvram is not None:
         _replace_nvram(root, nvram)
     return safe_xml.to_text(root)
 
 
-def _replace_disks(devices: ET.Element, disk_paths: Mapping[str, tuple[str, str]]) -> None:
+def in_place_of_unknown_vm(
+    xml: str, disk_paths: Mapping[str, tuple[str, str]], *, nvram: str | None, safe_file: SafeFile
+) -> tuple[str, tuple[str, ...]]:
+    """The VM as it was but for what it reached of the host, disks that are not named included.
+
+    Returns the XML and the names of what is left out.
+    """
+    root = safe_xml.parse(xml, root="domain")
+    root.attrib.pop("id", None)
+    removed: list[str] = []
+    for devices in root.findall("devices"):
+        removed += _replace_disks(devices, disk_paths)
+    _replace_nvram(root, nvram)
+    dropped = drop_host_parts(root, safe_file)
+    return safe_xml.to_text(root), (*dropped, *(f"disk {target}" for target in removed))
+
+
+def _replace_disks(devices: ET.Element, disk_paths: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Returns the targets of the disks that were removed."""
+    removed = []
     for disk in devices.findall("disk"):
         target = _target(disk)
         if target in disk_paths:
             _put_on_file(disk, *disk_paths[target])
         elif disk.get("device") in ("cdrom", "floppy"):
-            disk.set("type", "file")
-            _drop(disk, "source", "backingStore", "mirror", "auth", "encryption")
+            _empty(disk)
         else:
             devices.remove(disk)
+            removed.append(target)
+    return removed
+
+
+def _empty(drive: ET.Element) -> None:
+    drive.set("type", "file")
+    _drop(drive, "source", "backingStore", "mirror", "auth", "encryption")
 
 
 def _put_on_file(disk: ET.Element, path: str, image_format: str) -> None:
@@ -157,7 +196,7 @@ def _drop_host_side(devices: ET.Element) -> None:
             device.attrib.pop("tty", None)
             for source in device.findall("source"):
                 path = source.get("path", "")
-                if device.get("type") == "pty" or path.startswith(_RUNTIME_FOLDERS):
+                if device.get("type") == "pty" or path.startswith(RUNTIME_FOLDERS):
                     device.remove(source)
         elif device.tag == "graphics":
             _free_graphics(device)
@@ -171,7 +210,7 @@ def _free_graphics(device: ET.Element) -> None:
         if device.attrib.pop(attribute, None) is not None:
             device.set("autoport", "yes")
     for holder in (device, *device.findall("listen")):
-        if holder.get("socket", "").startswith(_RUNTIME_FOLDERS):
+        if holder.get("socket", "").startswith(RUNTIME_FOLDERS):
             holder.attrib.pop("socket")
 
 

@@ -34,8 +34,8 @@ from kvm_backup.services.restore_disks import (
     unpack_tpm,
 )
 from kvm_backup.services.staging import Staging, reclaim
+from kvm_backup.services.trusted_places import IMAGE_FOLDER, is_safe_file
 
-IMAGE_FOLDER = Path("/var/lib/libvirt/images")
 NVRAM_FOLDER = Path("/var/lib/libvirt/qemu/nvram")
 _SUFFIX: dict[str, str] = {"qcow2": "qcow2", "raw": "img"}
 
@@ -46,16 +46,18 @@ def restore_to_folder(
     folder: Path,
     image_format: ImageFormat,
     *,
+    hypervisor: Callable[[], Hypervisor],
     listener: Listener,
     stop_requested: Callable[[], bool],
 ) -> Restored:
     """Write a point's disks, XML and firmware state into a folder.
 
     Nothing that is there is overwritten. Files are hidden until all are whole, and removed when the restore fails.
+    Only a snapshot asks `hypervisor`, for its images.
     Raises TargetExistsError, NoSpaceError, DamagedPointError, BrokenChainError, StorageError.
     """
     began = time.monotonic()
-    reader = PointReader(repository, manifest, listener, stop_requested)
+    reader = PointReader(repository, manifest, hypervisor, listener, stop_requested)
     targets = [
         DiskTarget(disk.target, folder / f"{disk.target}.{_SUFFIX[image_format]}", image_format)
         for disk in manifest.disks
@@ -100,7 +102,7 @@ def restore_as_new_vm(
     _refuse_known_vm(hypervisor, name)
     images = IMAGE_FOLDER if folder is None else folder
     new_uuid = str(uuids.uuid4())
-    reader = PointReader(repository, manifest, listener, stop_requested)
+    reader = PointReader(repository, manifest, lambda: hypervisor, listener, stop_requested)
     xml = reader.domain_xml()
     stem = file_stem(name)
     targets = [DiskTarget(disk.target, images / f"{stem}-{disk.target}.qcow2", "qcow2") for disk in manifest.disks]
@@ -109,13 +111,14 @@ def restore_as_new_vm(
         _reclaim_nvram(nvram, reader.small_file(NVRAM_FILE))
     finals = [target.path for target in targets]
     refuse_existing(finals + ([nvram] if nvram else []))
-    new_xml = as_new_vm(
+    new_xml, dropped = as_new_vm(
         xml,
         name=name,
         uuid=new_uuid,
         new_mac=new_macs(secrets.token_bytes),
         disk_paths={target.disk: (str(target.path), target.image_format) for target in targets},
         nvram=str(nvram) if nvram else None,
+        safe_file=is_safe_file,
     )
     require_space(images, sum(reader.planned_bytes(disk.target) for disk in manifest.disks))
     reader.check_links()
@@ -136,7 +139,16 @@ def restore_as_new_vm(
             if start:
                 hypervisor.start(new_uuid)
     files = (str(nvram),) if nvram else ()
-    return Restored(manifest.id, manifest.vm_name, disks, files, time.monotonic() - began, name=name)
+    return Restored(manifest.id, manifest.vm_name, disks, files, time.monotonic() - began, name, left_out(dropped))
+
+
+def left_out(parts: Sequence[str]) -> tuple[str, ...]:
+    """The notice about parts of an XML that reach the host, or none."""
+    if not parts:
+        return ()
+    return (
+        f"left out of the VM, since it reaches the host: {', '.join(parts)}; the point's domain.xml still has it",
+    )
 
 
 def _refuse_known_vm(hypervisor: Hypervisor, name: str) -> None:

@@ -21,6 +21,7 @@ from kvm_backup.domain.point import DOMAIN_XML_FILE, Manifest, StoredDisk
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.engine.copy import CopyControl
 from kvm_backup.engine.restore import planned_restore_bytes, restore_chain
+from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository import durable
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.control import RunControl
@@ -69,10 +70,16 @@ class PointReader:
     """Reads one point for a restore: every link of its chain is checked before anything is written."""
 
     def __init__(
-        self, repository: LocalRepository, manifest: Manifest, listener: Listener, stop_requested: Callable[[], bool]
+        self,
+        repository: LocalRepository,
+        manifest: Manifest,
+        hypervisor: Callable[[], Hypervisor],
+        listener: Listener,
+        stop_requested: Callable[[], bool],
     ) -> None:
         self.manifest = manifest
         self._repository = repository
+        self._hypervisor = hypervisor
         self._listener = listener
         self._stop_requested = stop_requested
         chain = repository.chain(manifest)
@@ -164,7 +171,7 @@ class PointReader:
         return RestoredDisk(target.disk, str(target.path), target.image_format, disk.virtual_size, size)
 
     def _image_on_host(self, disk: StoredDisk) -> tuple[Path, str]:
-        frozen = frozen_image(self.manifest, disk)
+        frozen = frozen_image(self._hypervisor(), self.manifest, disk)
         if frozen is None:
             raise PointNotFoundError(
                 f"the image of disk {disk.target} of snapshot {self.manifest.id} is no longer on this host",

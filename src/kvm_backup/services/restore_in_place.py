@@ -24,13 +24,14 @@ from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.checkpoints import forget_checkpoints
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.domain_xml import describe
-from kvm_backup.hypervisor.restore_xml import with_disk_paths
+from kvm_backup.hypervisor.host_parts import added_host_parts
+from kvm_backup.hypervisor.restore_xml import in_place_of_known_vm, in_place_of_unknown_vm
 from kvm_backup.hypervisor.snapshots import forget_snapshots, list_snapshots
 from kvm_backup.repository import durable
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.events import Listener
 from kvm_backup.services.power import stop_vm
-from kvm_backup.services.restore import NVRAM_FOLDER, file_stem
+from kvm_backup.services.restore import NVRAM_FOLDER, file_stem, left_out
 from kvm_backup.services.restore_disks import (
     DiskTarget,
     ImageFormat,
@@ -40,6 +41,7 @@ from kvm_backup.services.restore_disks import (
     require_space,
     unpack_tpm,
 )
+from kvm_backup.services.trusted_places import image_folders, is_safe_file, place_for_disk
 
 _NEW = ".kvm-backup-new"
 _OLD = ".kvm-backup-old"
@@ -59,6 +61,7 @@ def restore_in_place(
     manifest: Manifest,
     *,
     hypervisor: Hypervisor,
+    disks_in: Path | None,
     stop: bool,
     confirm: Callable[[str], bool],
     listener: Listener,
@@ -66,7 +69,8 @@ def restore_in_place(
 ) -> Restored:
     """Bring a VM back to a point: disks, XML, NVRAM and TPM state. The caller holds the VM's lock.
 
-    A VM that libvirt no longer knows is defined again, with its disks where they were. `confirm` is asked with one
+    A VM that libvirt no longer knows is defined again. A disk that libvirt does not know goes to `disks_in`, else to
+    where it was if a VM of this host has a disk in that folder (trusted_places.py). `confirm` is asked with one
     sentence that says what will be lost. Files are exchanged only when every new one is complete and durable; a
     block device can only be overwritten, which comes last.
 
@@ -74,7 +78,7 @@ def restore_in_place(
     DamagedPointError, BrokenChainError, VmStateChangedError, StorageError.
     """
     began = time.monotonic()
-    reader = PointReader(repository, manifest, listener, stop_requested)
+    reader = PointReader(repository, manifest, lambda: hypervisor, listener, stop_requested)
     vm = _known(hypervisor, manifest)
     if vm is not None and vm.has_qemu and not stop:
         raise VmRunningError(
@@ -82,12 +86,20 @@ def restore_in_place(
             hint="Nothing was changed. Shut it down first, or give --stop to have it stopped.",
             vm=vm.name,
         )
-    targets, swaps = _targets(manifest, vm)
+    targets, swaps = _targets(manifest, vm, image_folders(hypervisor.list_vms()), disks_in)
     old_xml = reader.domain_xml()
     require_own_xml(old_xml, manifest)
-    nvram = str(nvram_place(manifest, vm)) if reader.has(NVRAM_FILE) else None
-    new_xml = with_disk_paths(old_xml, {target.disk: _final_source(target, swaps) for target in targets}, nvram=nvram)
-    notices = _notices(hypervisor, vm)
+    has_nvram = reader.has(NVRAM_FILE) or describe(old_xml).nvram is not None
+    nvram = str(nvram_place(manifest, vm)) if has_nvram else None
+    sources = {target.disk: _final_source(target, swaps) for target in targets}
+    if vm is None:
+        new_xml, dropped = in_place_of_unknown_vm(old_xml, sources, nvram=nvram, safe_file=is_safe_file)
+        notices = left_out(dropped)
+    else:
+        current = hypervisor.xml(vm.uuid)
+        require_known_parts(old_xml, current, manifest)
+        new_xml = in_place_of_known_vm(old_xml, current, sources, nvram=nvram)
+        notices = _notices(hypervisor, vm)
     for swap in swaps:
         require_space(swap.new.parent, sum(reader.planned_bytes(target.disk) for target in targets))
     if not confirm(_question(manifest, vm, notices, targets, swaps)):
@@ -172,6 +184,20 @@ def require_own_xml(xml: str, manifest: Manifest) -> None:
         )
 
 
+def require_known_parts(xml: str, current: str, manifest: Manifest) -> None:
+    """Refuse an XML that reaches more of the host than the VM does now. Raises DamagedPointError."""
+    restored = {disk.target for disk in manifest.disks}
+    added = added_host_parts(xml, current, is_safe_file, restored_disks=restored)
+    if added:
+        raise DamagedPointError(
+            f"the domain XML of {manifest.id} reaches parts of the host that {manifest.vm_name} does not have now:"
+            f" {', '.join(added)}",
+            hint="Nothing was changed. If they are yours, give them to the VM first (virsh edit) and restore again."
+            " Otherwise somebody may have changed the point: restore with --as, which leaves them out, or --to.",
+            vm=manifest.vm_name,
+        )
+
+
 def nvram_place(manifest: Manifest, vm: Vm | None) -> Path:
     """Where the UEFI variables go: never where only the repository says, or it could have any file overwritten."""
     if vm is not None and vm.nvram is not None:
@@ -179,7 +205,9 @@ def nvram_place(manifest: Manifest, vm: Vm | None) -> Path:
     return NVRAM_FOLDER / f"{file_stem(manifest.vm_name)}_VARS.fd"
 
 
-def _targets(manifest: Manifest, vm: Vm | None) -> tuple[list[DiskTarget], list[Swap]]:
+def _targets(
+    manifest: Manifest, vm: Vm | None, folders: frozenset[Path], disks_in: Path | None
+) -> tuple[list[DiskTarget], list[Swap]]:
     targets: list[DiskTarget] = []
     swaps: list[Swap] = []
     now = {disk.target: disk for disk in vm.disks} if vm else {}
@@ -192,7 +220,13 @@ def _targets(manifest: Manifest, vm: Vm | None) -> tuple[list[DiskTarget], list[
                 hint="Nothing was changed. Restore to a folder with --to, then copy the disk to where it belongs.",
                 vm=manifest.vm_name,
             )
-        path = Path(place)
+        path = Path(place) if held is not None else place_for_disk(disk.target, place, folders, disks_in)
+        if any(swap.final == path.resolve() for swap in swaps):
+            raise TargetExistsError(
+                f"two disks of the point would become {path}",
+                hint="Nothing was changed. Restore as another VM with --as NAME.",
+                vm=manifest.vm_name,
+            )
         if held is None and os.path.lexists(path):
             raise TargetExistsError(
                 f"{path} exists, but disk {disk.target} of the VM is not there now",

@@ -1,10 +1,11 @@
 """Mode snapshot: external libvirt snapshots that stay on the host, kept to a number, deleted by live merge."""
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.errors import KvmBackupError, VmNotFoundError
 from kvm_backup.domain.names import STAMP_LENGTH, is_checkpoint_of, without_snapshot_name
 from kvm_backup.domain.point import Consistency, DiskMode, LeftOutDisk, Manifest, Mode, StoredDisk
 from kvm_backup.domain.vm import Vm
@@ -12,10 +13,14 @@ from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.guard import Guard
 from kvm_backup.hypervisor.guest_agent import Freeze
 from kvm_backup.hypervisor.image import backing
-from kvm_backup.hypervisor.snapshots import create_snapshot, delete_snapshot, list_snapshots
+from kvm_backup.hypervisor.snapshots import Snapshot, create_snapshot, delete_snapshot, list_snapshots
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.plan import saved_disks
 from kvm_backup.services.session import frozen_file_systems
+
+_HEADER = struct.Struct(">4sIQ56xQ")
+"""Of a qcow2 file: magic, version, offset of the backing file's name, incompatible features (QEMU's qcow2.txt)."""
+_EXTERNAL_DATA = 1 << 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +79,63 @@ def overlay_path(disk: Path, snapshot: str) -> Path:
     return disk.with_name(f"{without_snapshot_name(disk.name)}.{snapshot}")
 
 
-def frozen_image(point: Manifest, disk: StoredDisk) -> tuple[Path, str] | None:
+def frozen_image(hypervisor: Hypervisor, point: Manifest, disk: StoredDisk) -> tuple[Path, str] | None:
     """The file that holds a snapshot's state of a disk now, and its format; None when it is not on this host.
 
     Each merge of an older snapshot moves the state into the image below, so the snapshot's own overlay is asked what
     it lies on. Where the overlay is gone the snapshot was merged, and the image that once held its state has
     changed. An overlay that lies on nothing was replaced by a restore in place, which leaves the images below alone.
     """
-    if disk.host_path is None or point.snapshot is None:
+    try:
+        vm = hypervisor.vm(point.vm_uuid)
+        listed = list_snapshots(hypervisor, vm.uuid)
+    except VmNotFoundError:
         return None
-    image = Path(disk.host_path)
-    overlay = overlay_path(image, point.snapshot)
-    if not overlay.exists():
+    overlay = own_overlay(point, disk, vm, listed)
+    if overlay is None or not overlay.exists():
         return None
     below = backing(str(overlay))
-    path, image_format = (image, disk.source_format) if below is None else (Path(below[0]), below[1])
-    return (path, image_format) if path.exists() else None
+    if below is not None:
+        return (Path(below[0]), below[1]) if Path(below[0]).exists() else None
+    image = Path(disk.host_path or "")
+    # The manifest alone says this path and format: it must be the same disk's, and must not lead to another file.
+    own = image.parent == overlay.parent and overlay_path(image, point.snapshot or "") == overlay != image
+    if not own or disk.source_format not in ("qcow2", "raw") or not image.is_file():
+        return None
+    if disk.source_format == "qcow2" and not _can_be_read_alone(image):
+        return None
+    return image, disk.source_format
+
+
+def own_overlay(point: Manifest, disk: StoredDisk, vm: Vm, listed: Iterable[Snapshot]) -> Path | None:
+    """A snapshot's overlay of a disk by what libvirt says of the VM, and not by any path of the manifest.
+
+    A restore in place makes libvirt forget the snapshots; the overlay's path then follows from the disk's.
+    """
+    if vm.uuid.lower() != point.vm_uuid or point.snapshot is None:
+        return None
+    for snapshot in listed:
+        if snapshot.name == point.snapshot:
+            return next((Path(one.overlay) for one in snapshot.disks if one.target == disk.target), None)
+    held = next((one for one in vm.disks if one.target == disk.target), None)
+    if held is None or held.path is None or not is_checkpoint_of(point.snapshot, point.repository):
+        return None
+    return overlay_path(Path(held.path), point.snapshot)
+
+
+def _can_be_read_alone(image: Path) -> bool:
+    """Whether a qcow2 header leads nowhere else. A guest writes any header it likes into a raw image.
+
+    An overlay of an older snapshot is none of the guest's: QEMU made its header.
+    """
+    if without_snapshot_name(image.name) != image.name:
+        return True
+    with image.open("rb") as file:
+        header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        return False
+    _magic, _version, backing_offset, incompatible = _HEADER.unpack(header)
+    return bool(backing_offset == 0 and incompatible & _EXTERNAL_DATA == 0)
 
 
 def prune_snapshots(

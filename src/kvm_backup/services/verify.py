@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from kvm_backup.domain.errors import (
 from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk
 from kvm_backup.engine.copy import CopyControl
 from kvm_backup.engine.verify import check_image
+from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository import durable
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.services.links import Link
@@ -56,11 +57,17 @@ class Verdict:
 
 
 def verify_points(
-    repository: LocalRepository, points: Iterable[Manifest | DamagedPoint], *, deep: bool, control: CopyControl
+    repository: LocalRepository,
+    points: Iterable[Manifest | DamagedPoint],
+    *,
+    hypervisor: Callable[[], Hypervisor],
+    deep: bool,
+    control: CopyControl,
 ) -> Iterator[Verdict]:
     """Verify each point by itself: its own files, and that its parent is there and is the right one.
 
-    Parents are verified as points of their own; hand in whole chains for a verdict on a chain.
+    Parents are verified as points of their own; hand in whole chains for a verdict on a chain. Only a snapshot asks
+    `hypervisor`, for its images.
     """
     for point in points:
         began = time.monotonic()
@@ -78,7 +85,7 @@ def verify_points(
             point=point.id,
             vm=point.vm_name,
             deep=deep,
-            findings=tuple(_findings(repository, point, deep, control)),
+            findings=tuple(_findings(repository, point, hypervisor, deep, control)),
             bytes_checked=point.bytes_stored,
             seconds=time.monotonic() - began,
         )
@@ -95,7 +102,13 @@ def chain_of(repository: LocalRepository, point: Manifest) -> list[Manifest | Da
     return links
 
 
-def _findings(repository: LocalRepository, point: Manifest, deep: bool, control: CopyControl) -> Iterator[Finding]:
+def _findings(
+    repository: LocalRepository,
+    point: Manifest,
+    hypervisor: Callable[[], Hypervisor],
+    deep: bool,
+    control: CopyControl,
+) -> Iterator[Finding]:
     folder = repository.path_of(point.id)
     yield from _parent_findings(repository, point)
     for stored in point.files:
@@ -104,7 +117,7 @@ def _findings(repository: LocalRepository, point: Manifest, deep: bool, control:
             yield Finding(point.id, stored.name, "changed", problem)
     for disk in point.disks:
         if disk.file is None:
-            yield from _host_findings(point, disk)
+            yield from _host_findings(hypervisor, point, disk)
             continue
         link = Link(point, disk, folder / disk.file)
         try:
@@ -161,9 +174,13 @@ def _small_file_problem(path: Path, size: int, sha256: str) -> str | None:
     return None
 
 
-def _host_findings(point: Manifest, disk: StoredDisk) -> Iterator[Finding]:
+def _host_findings(hypervisor: Callable[[], Hypervisor], point: Manifest, disk: StoredDisk) -> Iterator[Finding]:
     """A snapshot's disk stays on the host; its image is in use, so only its presence and structure can be checked."""
-    frozen = frozen_image(point, disk)
+    try:
+        frozen = frozen_image(hypervisor(), point, disk)
+    except KvmBackupError as error:
+        yield Finding(point.id, disk.host_path or "", "unreadable", error.message)
+        return
     if frozen is None:
         yield Finding(point.id, disk.host_path or "", "missing", "the snapshot's image is no longer on this host")
         return

@@ -104,10 +104,11 @@ def test_vm_that_was_undefined_is_defined_again(module_lab: Lab, product: Produc
     files = [vm.disk(target) for target in TARGETS]
     subprocess.run(["virsh", "-q", "undefine", "--checkpoints-metadata", vm.uuid], check=True, capture_output=True)
     # Files that nobody vouches for are not overwritten.
-    assert "exists" in in_place(product, made["point"], "--yes").failed(1).stderr
+    folder = str(module_lab.folder)
+    assert "exists" in in_place(product, made["point"], "--yes", "--disks-in", folder).failed(1).stderr
     for path in files:
         path.unlink()
-    in_place(product, made["point"], "--yes").succeeded()
+    in_place(product, made["point"], "--yes", "--disks-in", folder).succeeded()
     assert vm.state == "shut off"
     assert [vm.disk(target) for target in TARGETS] == files
     same_disks(witness.copy(vm, *TARGETS), references)

@@ -161,13 +161,14 @@ def test_exports_of_a_vm_that_is_gone_are_found_by_its_folder(stopped_vm: BiosVm
 
 
 def test_libvirt_accepts_the_copy_of_a_running_vm_beside_the_original(running_vm: BiosVm) -> None:
-    xml = as_new_vm(
+    xml, _ = as_new_vm(
         running_vm.hypervisor.live_xml(running_vm.uuid),
         name=f"{running_vm.name} copy",
         uuid="22222222-2222-4222-8222-222222222222",
         new_mac=lambda: "52:54:00:01:02:03",
         disk_paths={"vda": (str(running_vm.folder / "copy.qcow2"), "qcow2")},
         nvram=None,
+        safe_file=lambda path: True,
     )
     copy = running_vm.hypervisor.define(xml)
     try:
