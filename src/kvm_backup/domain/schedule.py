@@ -1,4 +1,4 @@
-"""A schedule: what to run, when. The fields are those of scheduled_backups.json, which the first version wrote too."""
+"""A schedule: what to run, when. Its fields are those of scheduled_backups.json, as the first version wrote it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
