@@ -53,13 +53,19 @@ class BackupService:
     listener: events.Listener
     stop_requested: Callable[[], bool]
 
-    def run(self, vm_name: str, mode: Mode) -> tuple[events.Finished, KvmBackupError | None]:
-        """Make one restore point. What goes wrong is not raised but returned, and told in the last event."""
+    def run(
+        self, vm_name: str, mode: Mode, run_id: str | None = None
+    ) -> tuple[events.Finished, KvmBackupError | None]:
+        """Make one restore point. What goes wrong is not raised but returned, and told in the last event.
+
+        With `run_id`, a point that this very run published before its process was killed is the result: there is
+        never a second one.
+        """
         began = time.monotonic()
         self.listener(events.Started(vm_name, mode.value, self.repository.name))
         error: KvmBackupError | None = None
         try:
-            manifest = self._make_point(vm_name, mode)
+            manifest = self._make_point(vm_name, mode, run_id)
             finished = self._finished(manifest, time.monotonic() - began)
         except KvmBackupError as problem:
             error = problem
@@ -70,15 +76,18 @@ class BackupService:
         self.listener(finished)
         return finished, error
 
-    def _make_point(self, vm_name: str, mode: Mode) -> Manifest:
+    def _make_point(self, vm_name: str, mode: Mode, run_id: str | None) -> Manifest:
         refuse_when_stopped(self.stop_requested)
         vm = self.hypervisor.vm(vm_name)
         options = self.options_for(vm)
         with hold_vm(
             self.folders.locks, vm.name, vm.uuid, wait=options.lock_wait, stop_requested=self.stop_requested
         ) as lock:
+            published = None if run_id is None else self._published_by(run_id, vm)
+            if published is not None:
+                return published
             for attempt in range(1, _ATTEMPTS + 1):
-                run = _Run(self, self.hypervisor.vm(vm.uuid), options, lock)
+                run = _Run(self, self.hypervisor.vm(vm.uuid), options, lock, run_id)
                 try:
                     manifest = run.snapshot() if mode is Mode.SNAPSHOT else run.capture(mode)
                     break
@@ -92,6 +101,14 @@ class BackupService:
             # The point is made; the catalogue is only a cache of it.
             self.listener(events.Notice(vm.name, f"the catalogue could not be brought up to date: {error.message}"))
         return manifest
+
+    def _published_by(self, run_id: str, vm: Vm) -> Manifest | None:
+        folder = self.repository.folder_of(vm.uuid)
+        for point in self.repository.points(folder) if folder is not None else ():
+            if isinstance(point, Manifest) and point.run == run_id:
+                self.listener(events.Notice(vm.name, f"the point {point.id} was published before the interruption"))
+                return point
+        return None
 
     def _finished(self, manifest: Manifest, seconds: float) -> events.Finished:
         demotion = manifest.demotion
@@ -113,13 +130,16 @@ class BackupService:
 class _Run:
     """One attempt on one VM, whose lock is held."""
 
-    def __init__(self, service: BackupService, vm: Vm, options: BackupOptions, lock: int) -> None:
+    def __init__(
+        self, service: BackupService, vm: Vm, options: BackupOptions, lock: int, run_id: str | None
+    ) -> None:
         self._service = service
         self._hypervisor = service.hypervisor
         self._repository = service.repository
         self._vm = vm
         self._options = options
         self._lock = lock
+        self._run_id = run_id
         self._notices: list[str] = []
 
     def capture(self, requested: Mode) -> Manifest:
@@ -289,6 +309,7 @@ class _Run:
             "finished": self._service.clock(),
             "consistency": consistency,
             "notices": tuple(self._notices),
+            "run": self._run_id,
             "tool_version": __version__,
         }
 
