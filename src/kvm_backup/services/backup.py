@@ -130,9 +130,7 @@ class BackupService:
 class _Run:
     """One attempt on one VM, whose lock is held."""
 
-    def __init__(
-        self, service: BackupService, vm: Vm, options: BackupOptions, lock: int, run_id: str | None
-    ) -> None:
+    def __init__(self, service: BackupService, vm: Vm, options: BackupOptions, lock: int, run_id: str | None) -> None:
         self._service = service
         self._hypervisor = service.hypervisor
         self._repository = service.repository
