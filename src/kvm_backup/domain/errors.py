@@ -80,6 +80,13 @@ class DatabaseError(KvmBackupError):
     retryable = True
 
 
+class NewerDatabaseError(DatabaseError):
+    """The database was made by a newer version of this program."""
+
+    code = "database-newer"
+    retryable = False
+
+
 class HookError(KvmBackupError):
     """A script before the run failed, so that nothing was begun."""
 

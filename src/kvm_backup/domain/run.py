@@ -25,6 +25,23 @@ class RunState(StrEnum):
         return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.INTERRUPTED)
 
 
+_NEXT = {
+    RunState.QUEUED: frozenset(RunState) - {RunState.QUEUED, RunState.WAITING, RunState.SUCCEEDED},
+    RunState.RUNNING: frozenset(RunState) - {RunState.QUEUED, RunState.RUNNING},
+    RunState.WAITING: frozenset(RunState) - {RunState.QUEUED, RunState.WAITING, RunState.SUCCEEDED},
+}
+
+
+def allowed(before: RunState, after: RunState) -> bool:
+    """Whether a run may move so. Nothing leaves a final state, and only a run that ran can succeed or wait."""
+    return after in _NEXT.get(before, frozenset())
+
+
+def states_before(after: RunState) -> frozenset[RunState]:
+    """From where a run may move to this state."""
+    return frozenset(before for before in RunState if allowed(before, after))
+
+
 class RunKind(StrEnum):
     """What a run does."""
 
@@ -90,3 +107,19 @@ class Run:
     hint: str | None = None
     cancel_requested: bool = False
     steps: tuple[RunStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run, or one attempt of it, came to. Sizes in bytes; `error` is None when it did what was asked."""
+
+    mode: Mode | None = None
+    reason: str | None = None
+    detail: str | None = None
+    point: str | None = None
+    consistency: str | None = None
+    bytes_read: int = 0
+    bytes_stored: int = 0
+    error: str | None = None
+    error_code: str | None = None
+    hint: str | None = None
