@@ -1,24 +1,46 @@
 """The composition root: the one place that reads settings and puts the parts together."""
 
+from __future__ import annotations
+
 import hashlib
 import os
-from collections.abc import Callable
+import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from kvm_backup.config.settings import DEFAULT_REPOSITORY, Settings, load
-from kvm_backup.domain.errors import RepositoryNotFoundError
-from kvm_backup.domain.vm import Vm
-from kvm_backup.hypervisor.connection import Hypervisor
-from kvm_backup.repository.catalogue import Catalogue
+from kvm_backup.config.zone import find_zone
+from kvm_backup.domain.errors import HypervisorUnavailableError, RepositoryNotFoundError
 from kvm_backup.repository.durable import storage_error
-from kvm_backup.repository.local import REPOSITORY_FILE, LocalRepository
-from kvm_backup.services.backup import BackupService
-from kvm_backup.services.events import Listener
-from kvm_backup.services.folders import Folders
-from kvm_backup.services.options import BackupOptions
+
+if TYPE_CHECKING:
+    # Imported where they are used: libvirt and SQLAlchemy cost a command that needs neither half a second.
+    from collections.abc import Callable
+
+    from sqlalchemy import URL
+
+    from kvm_backup.database.history import History
+    from kvm_backup.domain.errors import KvmBackupError
+    from kvm_backup.domain.point import Mode
+    from kvm_backup.domain.run import Run, Trigger
+    from kvm_backup.domain.vm import Vm
+    from kvm_backup.hypervisor.connection import Hypervisor
+    from kvm_backup.repository.catalogue import Catalogue
+    from kvm_backup.repository.local import LocalRepository
+    from kvm_backup.services.backup import BackupService
+    from kvm_backup.services.events import Finished, Listener
+    from kvm_backup.services.folders import Folders
+    from kvm_backup.services.log_reader import LogReader
+    from kvm_backup.services.options import BackupOptions
+    from kvm_backup.services.own_runs import OwnRuns
+    from kvm_backup.services.run_log import LogFile
+    from kvm_backup.services.runs import RunService
+    from kvm_backup.services.schedules.commands import ScheduleService
+    from kvm_backup.services.schedules.file import ScheduleFile
 
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
@@ -31,21 +53,33 @@ class Application:
     settings: Settings
 
     @classmethod
-    def from_environment(cls) -> "Application":
+    def from_environment(cls) -> Application:
         """Raises SettingsError."""
         return cls(load())
 
     @cached_property
     def hypervisor(self) -> Hypervisor:
         """Raises HypervisorUnavailableError."""
+        try:
+            from kvm_backup.hypervisor.connection import Hypervisor
+        except ImportError as error:
+            raise HypervisorUnavailableError(
+                f"libvirt's Python module cannot be used: {error}",
+                hint="Install it: apt-get install python3-libvirt.",
+            ) from error
+
         return Hypervisor.connect(self.settings.libvirt.uri)
 
     @cached_property
     def catalogue(self) -> Catalogue:
+        from kvm_backup.repository.catalogue import Catalogue
+
         return Catalogue.open(self._state_dir() / "catalogue.db")
 
     @cached_property
     def folders(self) -> Folders:
+        from kvm_backup.services.folders import Folders
+
         state = self._state_dir()
         return Folders(
             locks=state / "locks",
@@ -53,11 +87,124 @@ class Application:
             runtime=self.settings.runtime_dir or _runtime_dir(state),
         )
 
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The zone of all wall-clock times. Raises SettingsError."""
+        return find_zone(self.settings.timezone)
+
+    @cached_property
+    def schedule_file(self) -> ScheduleFile:
+        from kvm_backup.services.schedules.file import ScheduleFile
+
+        return ScheduleFile(self._state_dir(), self.zone)
+
+    @cached_property
+    def schedules(self) -> ScheduleService:
+        from kvm_backup.services.schedules.commands import ScheduleService
+
+        return ScheduleService(
+            file=self.schedule_file,
+            zone=self.zone,
+            clock=lambda: datetime.now(UTC),
+            list_vms=lambda: self.hypervisor.list_vms(),
+        )
+
+    @cached_property
+    def database_url(self) -> URL:
+        """Of the database that the history and the queue of runs are in. Raises DatabaseError."""
+        from kvm_backup.database.engine import parse_url, sqlite_url
+
+        url = self.settings.database.url
+        return parse_url(url.get_secret_value()) if url else sqlite_url(self._state_dir() / "kvm-backup.db")
+
+    @cached_property
+    def history(self) -> History:
+        """Raises DatabaseError, NewerDatabaseError."""
+        from kvm_backup.database.engine import Database
+        from kvm_backup.database.history import History
+
+        return History(Database.open(self.database_url), clock=lambda: datetime.now(UTC))
+
+    def swept_history(self) -> History:
+        """The history, in which the runs of commands that were killed are marked so. Raises DatabaseError."""
+        self.own_runs.sweep(self.history)
+        return self.history
+
+    @cached_property
+    def own_runs(self) -> OwnRuns:
+        """The runs that commands do in their own processes."""
+        from kvm_backup.services.own_runs import OwnRuns
+
+        return OwnRuns(self._state_dir() / "locks" / "runs")
+
+    @cached_property
+    def log_file(self) -> LogFile:
+        from kvm_backup.services.run_log import LogFile
+
+        log = self.settings.log
+        path = log.path or self._state_dir() / "logs" / "kvm-backup.jsonl"
+        return LogFile(path, max_bytes=log.max_bytes, backups=log.backups)
+
+    def log_reader(self, run_id: str) -> LogReader:
+        """What reads the lines of one run."""
+        from kvm_backup.services.log_reader import LogReader
+
+        return LogReader(self.log_file, run_id)
+
+    @cached_property
+    def host(self) -> str:
+        """The name of this host in the history."""
+        return socket.gethostname()
+
+    @cached_property
+    def runs(self) -> RunService:
+        from kvm_backup.services.run_log import make_log
+        from kvm_backup.services.runs import RunService
+
+        return RunService(
+            open_history=lambda: self.history,
+            log=make_log(self.log_file, host=self.host),
+            own_runs=self.own_runs,
+            host=self.host,
+            clock=lambda: datetime.now(UTC),
+            find_vm=lambda name: self.hypervisor.vm(name),
+            backup_service=lambda repository, listener, stop_requested: self.backup_service(
+                self.repository(repository), listener, stop_requested
+            ),
+        )
+
+    def start_run(
+        self,
+        vm_name: str,
+        mode: Mode,
+        repository: str | None,
+        *,
+        listener: Listener,
+        stop_requested: Callable[[], bool],
+        trigger: Trigger,
+        earlier: Run | None = None,
+    ) -> tuple[Finished, KvmBackupError | None]:
+        """Begin a new run and see it through; every front end comes here. `earlier` is the run that it repeats."""
+        wanted = repository or self.settings.default_repository
+        if wanted not in self.settings.repositories() and "/" in wanted:
+            wanted = str(Path(wanted).absolute())  # a retry may come from another folder
+        return self.runs.back_up(
+            vm_name,
+            mode,
+            wanted,
+            listener=listener,
+            stop_requested=stop_requested,
+            trigger=trigger,
+            earlier=earlier,
+        )
+
     def repository(self, name: str | None = None) -> LocalRepository:
         """A configured repository by name, or one by its path. The default one is made on first use.
 
         Raises RepositoryNotFoundError, RepositoryFormatError, StorageError.
         """
+        from kvm_backup.repository.local import REPOSITORY_FILE, LocalRepository
+
         wanted = name or self.settings.default_repository
         configured = self.settings.repositories()
         path = configured.get(wanted)
@@ -82,6 +229,8 @@ class Application:
         self, repository: LocalRepository, listener: Listener, stop_requested: Callable[[], bool]
     ) -> BackupService:
         """A service that backs VMs up into one repository."""
+        from kvm_backup.services.backup import BackupService
+
         return BackupService(
             hypervisor=self.hypervisor,
             repository=repository,
@@ -94,6 +243,8 @@ class Application:
         )
 
     def _backup_options(self, vm: Vm) -> BackupOptions:
+        from kvm_backup.services.options import BackupOptions
+
         backup = self.settings.backup
         own = self.settings.vm.get(vm.name) or self.settings.vm.get(vm.uuid)
         freeze = backup.freeze if own is None or own.freeze is None else own.freeze

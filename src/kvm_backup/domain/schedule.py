@@ -1,5 +1,6 @@
 """A schedule: what to run, when. Its fields are those of scheduled_backups.json, as the first version wrote it."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -47,3 +48,14 @@ class Schedule:
     def planned_after(self, moment: datetime, zone: ZoneInfo) -> "Schedule":
         """The schedule with the next due time later than `moment`."""
         return replace(self, next_run=next_due(self.timing, moment, zone))
+
+    def is_due(self, moment: datetime) -> bool:
+        """Whether its planned time has come."""
+        return self.enabled and self.next_run is not None and self.next_run <= moment
+
+
+def is_plain(text: str) -> bool:
+    """Whether a name holds nothing that could steer a terminal or break a line."""
+    return text.isprintable() or not any(
+        unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text
+    )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from itertools import islice
 from zoneinfo import ZoneInfo
 
@@ -61,6 +62,7 @@ class Timing:
     expression: str = ""
 
 
+@lru_cache(maxsize=4096)
 def parse_timing(schedule_type: str, schedule_time: str) -> Timing:
     """Parse what a user wrote. Raises InvalidScheduleError naming the field, what came and what is expected."""
     try:

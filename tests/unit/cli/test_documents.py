@@ -12,7 +12,8 @@ import pytest
 import typer.main
 from pydantic import BaseModel
 
-from kvm_backup.cli.main import DEBUG_VARIABLE, app
+from kvm_backup.cli.entry import DEBUG_VARIABLE
+from kvm_backup.cli.main import app
 from kvm_backup.config.settings import FILE_VARIABLE, Settings, check
 from kvm_backup.domain import errors
 from kvm_backup.domain.chain import FullReason, Reason
