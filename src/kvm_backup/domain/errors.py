@@ -100,6 +100,24 @@ class InterruptedRunError(KvmBackupError):
     retryable = True
 
 
+class ServiceRunningError(KvmBackupError):
+    """Another process serves this state folder already."""
+
+    code = "service-running"
+
+
+class ServiceManagerError(KvmBackupError):
+    """systemd does not run here, or refused what it was asked."""
+
+    code = "service-manager"
+
+
+class DetachedError(KvmBackupError):
+    """The command does not wait for the run any longer; the service goes on with it."""
+
+    code = "detached"
+
+
 class SettingsError(KvmBackupError):
     """The settings file or a KVM_BACKUP_… variable cannot be used."""
 

@@ -65,7 +65,7 @@ class RunWorkflow:
         listener = self.recorder(run, lambda finished: self._retry_at(request, finished))
         outcome: Json = {}
         if request.pre_script:
-            outcome = step("before", lambda: self._before(request, listener))
+            outcome = step("before", lambda: self._before(request))
         if not outcome.get("error"):
             outcome = step("backup", lambda: self._back_up(request, listener))
             if not outcome.get("error"):
@@ -89,7 +89,7 @@ class RunWorkflow:
             self.say(f"run {run.id} of {run.vm_name} was interrupted and is taken up again")
         return run if self._write(lambda: self.history.start(run.id)) else None
 
-    def _before(self, request: RunRequest, listener: events.Listener) -> Json:
+    def _before(self, request: RunRequest) -> Json:
         self._step(request, "before")
         told = self._happening(request, hooks.HookEvent.BEFORE, {})
         try:
