@@ -153,7 +153,8 @@ class Database:
 
     def _in_our_words(self, error: Exception) -> DatabaseError:
         url = self.engine.url
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()
+        words = error.strerror if isinstance(error, OSError) else getattr(error, "orig", None)
+        cause = str(words or error).strip().splitlines()
         shown = cause[0] if cause else type(error).__name__
         if url.password:
             shown = shown.replace(str(url.password), "***")
