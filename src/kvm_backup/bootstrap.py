@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from kvm_backup.config.settings import DEFAULT_REPOSITORY, Settings, load
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from kvm_backup.hypervisor.connection import Hypervisor
     from kvm_backup.repository.catalogue import Catalogue
     from kvm_backup.repository.local import LocalRepository
+    from kvm_backup.runtime.daemon import Daemon
     from kvm_backup.services.backup import BackupService
     from kvm_backup.services.events import Finished, Listener
     from kvm_backup.services.folders import Folders
@@ -185,9 +187,17 @@ class Application:
         earlier: Run | None = None,
     ) -> tuple[Finished, KvmBackupError | None]:
         """Begin a new run and see it through; every front end comes here. `earlier` is the run that it repeats."""
-        wanted = repository or self.settings.default_repository
-        if wanted not in self.settings.repositories() and "/" in wanted:
-            wanted = str(Path(wanted).absolute())  # a retry may come from another folder
+        wanted = self._lasting_name(repository)
+        if self.service_runs():
+            return self._hand_over_run(
+                vm_name,
+                mode,
+                wanted,
+                listener=listener,
+                stop_requested=stop_requested,
+                trigger=trigger,
+                earlier=earlier,
+            )
         return self.runs.back_up(
             vm_name,
             mode,
@@ -197,6 +207,146 @@ class Application:
             trigger=trigger,
             earlier=earlier,
         )
+
+    def service_runs(self) -> bool:
+        """Whether the service works on this state folder."""
+        from kvm_backup.runtime.heartbeat import service_runs
+
+        return service_runs(self.settings.state_dir)
+
+    def _hand_over_run(
+        self,
+        vm_name: str,
+        mode: Mode,
+        repository: str,
+        *,
+        listener: Listener,
+        stop_requested: Callable[[], bool],
+        trigger: Trigger,
+        earlier: Run | None,
+    ) -> tuple[Finished, KvmBackupError | None]:
+        from kvm_backup.runtime.hand_over import HandOver
+        from kvm_backup.runtime.queue import QueueClient
+        from kvm_backup.runtime.request import RunRequest
+
+        request = RunRequest(
+            run_id=uuid4().hex,
+            host=self.host,
+            vm=vm_name,
+            mode=mode,
+            repository=repository,
+            trigger=trigger,
+            created=datetime.now(UTC),
+            schedule_id=earlier.schedule_id if earlier else None,
+            schedule_name=earlier.schedule_name if earlier else None,
+        )
+        run = replace(request.as_run(), attempt=earlier.attempt + 1 if earlier else 1)
+        hand_over = HandOver(
+            history=self.history,
+            open_client=lambda: QueueClient(database_url=self.queue_url),
+            log_reader=self.log_reader,
+            service_runs=self.service_runs,
+            point_path=lambda name, point: str(self.repository(name).path_of(point)),
+        )
+        hand_over.submit(request, run)
+        return hand_over.follow(run, listener, stop_requested)
+
+    @cached_property
+    def queue_url(self) -> str:
+        """Of the database that the queue is in: that of the history on PostgreSQL, else a file of its own, because
+        SQLite lets one writer at a time and the queue is asked twice a second. Raises DatabaseError, StorageError.
+        """
+        from kvm_backup.database.engine import sqlite_url
+
+        if self.settings.database.url is not None:
+            return self.database_url.render_as_string(hide_password=False)
+        path = self._state_dir() / "queue.db"
+        try:
+            # SQLite itself would make a file that everybody may read.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        except OSError as error:
+            raise storage_error(error, path) from error
+        return sqlite_url(path).render_as_string()
+
+    def daemon(self, say: Callable[[str], None]) -> Daemon:
+        """The service. `say` is told what a person should read, from several threads."""
+        from kvm_backup.runtime.daemon import Activity, Daemon, OnStop, oldest_remembered
+        from kvm_backup.runtime.queue import DurableQueue
+        from kvm_backup.runtime.recovery import mark_lost_runs
+        from kvm_backup.runtime.status import settle_schedule
+        from kvm_backup.runtime.tick import Scheduler
+        from kvm_backup.runtime.work import Work
+        from kvm_backup.runtime.workflows import RunWorkflow
+        from kvm_backup.services.run_log import make_log
+
+        activity = Activity(OnStop(self.settings.scheduler.on_stop))
+        work = Work(
+            history=self.history,
+            log=make_log(self.log_file, host=self.host),
+            find_vm=lambda name: self.hypervisor.vm(name),
+            backup_service=lambda repository, listener, stop_requested: self.backup_service(
+                self.repository(repository), listener, stop_requested
+            ),
+            say=say,
+        )
+        state_dir = self._state_dir()
+
+        def make_queue() -> DurableQueue:
+            workflow = RunWorkflow(
+                history=self.history,
+                recorder=work.recorder,
+                back_up=work.back_up,
+                prune=lambda _request, _listener: None,
+                enqueue=lambda request, delay: queue.enqueue(request, delay=delay),
+                settled=lambda request: settle_schedule(self.schedule_file, self.history, request.schedule_id),
+                clock=lambda: datetime.now(UTC),
+                stopping=activity.stopping,
+                pause=activity.pause,
+                say=say,
+                script_timeout=self.settings.hooks.timeout,
+            )
+            queue = DurableQueue(
+                database_url=self.queue_url,
+                host=self.host,
+                parallel=self.settings.scheduler.parallel,
+                execute=activity.counted(workflow),
+                say=say,
+            )
+            return queue
+
+        def make_tick(queue: DurableQueue) -> Callable[[], object]:
+            return Scheduler(
+                file=self.schedule_file,
+                history=self.history,
+                enqueue=queue.enqueue,
+                zone=self.zone,
+                clock=lambda: datetime.now(UTC),
+                say=say,
+                host=self.host,
+                repository=self._lasting_name(None),
+                catch_up=self.settings.scheduler.catch_up,
+            ).tick
+
+        def housekeeping(queue: DurableQueue, now: datetime) -> None:
+            mark_lost_runs(self.history, self.own_runs, queue.live_runs, host=self.host, now=now, say=say)
+            queue.forget_ended(oldest_remembered(now))
+
+        return Daemon(
+            state_dir=state_dir,
+            host=self.host,
+            activity=activity,
+            make_queue=make_queue,
+            make_tick=make_tick,
+            housekeeping=housekeeping,
+            say=say,
+        )
+
+    def _lasting_name(self, repository: str | None) -> str:
+        """What names a repository also from another folder, for a retry or the service."""
+        wanted = repository or self.settings.default_repository
+        if wanted not in self.settings.repositories() and "/" in wanted:
+            return str(Path(wanted).absolute())
+        return wanted
 
     def repository(self, name: str | None = None) -> LocalRepository:
         """A configured repository by name, or one by its path. The default one is made on first use.

@@ -9,7 +9,7 @@ import stat
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -94,6 +94,20 @@ class LogSettings(_Table):
         return path
 
 
+class SchedulerSettings(_Table):
+    """[scheduler]: what the service does."""
+
+    parallel: Annotated[int, Field(ge=1, le=64)] = 2
+    catch_up: bool = True
+    on_stop: Literal["cancel", "finish"] = "cancel"
+
+
+class HookSettings(_Table):
+    """[hooks]: the scripts that schedules name."""
+
+    timeout: Annotated[float, Field(gt=0, le=86400)] = 600.0
+
+
 class VmSettings(_Table):
     """[vm."NAME"]: what is special about one VM."""
 
@@ -124,6 +138,8 @@ class Settings(BaseSettings):
     snapshot: SnapshotSettings = SnapshotSettings()
     database: DatabaseSettings = DatabaseSettings()
     log: LogSettings = LogSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    hooks: HookSettings = HookSettings()
     vm: dict[str, VmSettings] = {}
 
     @field_validator("state_dir", "scratch_dir", "runtime_dir")
@@ -260,7 +276,10 @@ def unknown_variables() -> list[str]:
     """KVM_BACKUP_… variables that name no setting: most likely a misspelling."""
     known = {name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
     names = [name.removeprefix(PREFIX) for name in os.environ if name.startswith(PREFIX)]
-    return sorted(f"{PREFIX}{name}" for name in names if name.split("__")[0] not in known)
+    # A script that a run calls is told what happens in variables that begin so (kvm_backup.services.hooks).
+    return sorted(
+        f"{PREFIX}{name}" for name in names if name.split("__")[0] not in known and not name.startswith("HOOK_")
+    )
 
 
 def _in_words(problem: Any) -> str:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from kvm_backup.database.history import History
@@ -35,7 +34,6 @@ class HandOver:
     log_reader: Callable[[str], LogReader]
     service_runs: Callable[[], bool]
     point_path: Callable[[str, str], str]
-    clock: Callable[[], datetime]
 
     def submit(self, request: RunRequest, run: Run) -> None:
         """Queue a run; it is in the history from now on. Raises DatabaseError."""
