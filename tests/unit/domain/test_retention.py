@@ -1,8 +1,9 @@
 """What the decision never does, whatever the points are; and what it does in plain cases."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,6 +15,7 @@ from kvm_backup.domain.retention import Keep, PointFacts, RetentionRule, Verdict
 PARIS = ZoneInfo("Europe/Paris")
 APIA = ZoneInfo("Pacific/Apia")
 START = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
+Draw = Callable[[st.SearchStrategy[Any]], Any]
 NOTHING = RetentionRule(last=1, daily=0, weekly=0, monthly=0, yearly=0)
 
 
@@ -67,7 +69,7 @@ def daily(count: int, *, full_every: int | None = None, hours: int = 24) -> list
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[PointFacts]:
+def histories(draw: Draw) -> list[PointFacts]:
     """Chains with damage, missing points, clocks that jump and equal times."""
     points: list[PointFacts] = []
     moment = START
@@ -84,11 +86,12 @@ def histories(draw: st.DrawFn) -> list[PointFacts]:
             )
         )
     missing = draw(st.sets(st.integers(0, 59), max_size=3))
-    return draw(st.permutations([point for number, point in enumerate(points) if number not in missing]))
+    there = [point for number, point in enumerate(points) if number not in missing]
+    return list(draw(st.permutations(there)))
 
 
 @st.composite
-def hostile_points(draw: st.DrawFn) -> list[PointFacts]:
+def hostile_points(draw: Draw) -> list[PointFacts]:
     """Any parent at all: itself, a newer one, a circle, one that is not there."""
     ids = [f"{number:05}" for number in range(draw(st.integers(0, 12)))]
     times = st.datetimes(timezones=st.just(UTC))
