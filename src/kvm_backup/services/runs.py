@@ -87,18 +87,8 @@ class RunService:
                 return self.backup_service(repository, listener, stop_requested).run(vm_name, mode)
             return self._recorded(history, run, listener, stop_requested)
 
-    def recorder(
-        self,
-        run: Run,
-        *,
-        also: events.Listener,
-        retry_at: Callable[[events.Finished], datetime | None] = lambda _finished: None,
-    ) -> RecordingListener:
-        """What writes a run's events to the history, which holds the run, and to the log."""
-        return RecordingListener(self.open_history(), run.id, self.log.bind(run=run.id), also=also, retry_at=retry_at)
-
     def _recorded(self, history: History, run: Run, listener: events.Listener, stop_requested: Wish) -> Outcome:
-        recording = self.recorder(run, also=listener)
+        recording = RecordingListener(history, run.id, self.log.bind(run=run.id), also=listener)
         try:
             if not history.start(run.id):
                 ended = CancelledError("the run was cancelled before it began", hint="Nothing was done.")
