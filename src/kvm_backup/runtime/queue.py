@@ -88,7 +88,13 @@ class DurableQueue:
             "serializer": JsonSerializer(),
         }
         DBOS.destroy(destroy_registry=True)
-        DBOS.workflow(name=_WORKFLOW, max_recovery_attempts=None)(self._workflow)
+
+        def workflow(request: Json) -> Json:
+            self._execute(RunRequest.from_json(request), _step)
+            return {}
+
+        # Without a limit: each crash of the service is one more attempt, and a run must outlive many.
+        DBOS.workflow(name=_WORKFLOW, max_recovery_attempts=None)(workflow)
         DBOS(config=config)
         DBOS.listen_queues([queue_name(self._host)])
         DBOS.launch()
@@ -125,10 +131,6 @@ class DurableQueue:
         if held:
             DBOS.delete_workflows([one.workflow_id for one in held])
         return len(held)
-
-    def _workflow(self, request: Json) -> Json:
-        self._execute(RunRequest.from_json(request), _step)
-        return {}
 
 
 class QueueClient:
