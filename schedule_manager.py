@@ -43,14 +43,15 @@ def make_environment() -> None:
             )
 
 
-def main() -> NoReturn:
+def main(module: str = "kvm_backup.cli.schedule", *words: str) -> NoReturn:
+    """Go on as a module of KVM Backup, with the words of the command line behind `words`."""
     python = interpreter()
     if python is None:
         make_environment()
         python = interpreter()
     if python is None:
         sys.exit(f"error: no Python environment was found\nHINT: Run 'sudo make install' in {HERE}, then try again.")
-    os.execv(python, [str(python), "-P", "-m", "kvm_backup.cli.schedule", *sys.argv[1:]])  # noqa: S606 - no shell
+    os.execv(python, [str(python), "-P", "-m", module, *words, *sys.argv[1:]])  # noqa: S606 - no shell
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kvm_backup import __version__
-from kvm_backup.cli import backup, daemon, doctor, point, repository, restore, schedule, verify, vm
+from kvm_backup.cli import backup, daemon, doctor, point, repository, restore, schedule, service, verify, vm
 from kvm_backup.cli import run as runs
 from kvm_backup.cli.entry import run
 
@@ -28,6 +28,7 @@ app.add_typer(repository.app, name="repository")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(runs.app, name="run")
 app.command("daemon")(daemon.daemon)
+app.command("install-service")(service.install)
 app.command("doctor")(doctor.doctor)
 
 

@@ -94,7 +94,7 @@ class Daemon:
             open_things.callback(queue.stop)
             tick = self.make_tick(queue)
             notify("READY=1", f"STATUS=Serving {self.host}")
-            self.say(f"serving {self.host}, process {os.getpid()}")
+            self.say(f"serving {self.host}, process {os.getpid()}; 'kvm-backup run list' shows what was done")
             self._serve(queue, tick, started)
             self._end()
 
