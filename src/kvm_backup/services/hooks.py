@@ -1,6 +1,6 @@
 """Scripts before and after a run, as a schedule names them: argv lists, never a shell.
 
-Each is told what happens in variables KVM_BACKUP_HOOK_… (docs/schedules.md lists them). Not KVM_BACKUP_VM and the
+Each is told what happens in variables KVM_BACKUP_HOOK_… (docs/cli.md lists them). Not KVM_BACKUP_VM and the
 like: those are settings, and a script that calls kvm-backup would change its settings by them.
 """
 

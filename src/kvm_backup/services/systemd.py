@@ -39,7 +39,7 @@ def install_service(
     if root is None and not booted.is_dir():
         raise ServiceManagerError(
             "systemd does not run on this host",
-            hint="Have what starts services here run 'kvm-backup daemon'. For an image or a package, give --root DIR.",
+            hint="Have what starts services here run 'kvm-backup daemon'. For an image or package, give --root DIR.",
         )
     path = (root or Path("/")) / _FOLDER / UNIT
     content = unit_text(command).encode()
