@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -330,6 +330,7 @@ class Application:
         def housekeeping(queue: DurableQueue, now: datetime) -> None:
             mark_lost_runs(self.history, self.own_runs, queue.live_runs, host=self.host, now=now, say=say)
             queue.forget_ended(oldest_remembered(now))
+            self.history.delete_older_than(now - timedelta(days=self.settings.database.keep_days))
 
         return Daemon(
             state_dir=state_dir,

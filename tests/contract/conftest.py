@@ -34,11 +34,29 @@ def postgresql() -> Iterator[URL]:
         for path in (folder, secret):
             shutil.chown(path, user)
     data, programs = folder / "data", _programs()
-    making: list[str | Path] = ["--auth=scram-sha-256", f"--pwfile={secret}", "--username=keeper", "--encoding=UTF8", "--no-sync"]
+    making: list[str | Path] = [
+        "--auth=scram-sha-256",
+        f"--pwfile={secret}",
+        "--username=keeper",
+        "--encoding=UTF8",
+        "--no-sync",
+    ]
     server = f"-k {folder} -c listen_addresses= -c fsync=off"
     try:
         _run([programs / "initdb", "-D", data, "--locale=C.UTF-8", *making], user, folder)
-        start: list[str | Path] = [programs / "pg_ctl", "-D", data, "-w", "-t", "60", "-l", folder / "log", "-o", server, "start"]
+        start: list[str | Path] = [
+            programs / "pg_ctl",
+            "-D",
+            data,
+            "-w",
+            "-t",
+            "60",
+            "-l",
+            folder / "log",
+            "-o",
+            server,
+            "start",
+        ]
         _run(start, user, folder)
         yield URL.create("postgresql+psycopg", "keeper", PASSWORD, database="postgres", query={"host": str(folder)})
     finally:

@@ -77,6 +77,7 @@ class DatabaseSettings(_Table):
     """[database]: where the history is kept; without a URL in an SQLite file in the state folder."""
 
     url: SecretStr | None = None
+    keep_days: Annotated[int, Field(ge=1, le=36500)] = 730
 
 
 class LogSettings(_Table):

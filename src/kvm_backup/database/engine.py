@@ -23,7 +23,7 @@ _CONNECT_PATIENCE = 10
 _MIGRATION_LOCK = 0x6B766D62
 """A number of our own (the letters kvmb) for PostgreSQL's advisory lock."""
 _WRITES = "kvm_backup_writes"
-_DRIVERS = ("postgresql+psycopg", "postgresql", "sqlite")
+_DRIVERS = ("postgresql+psycopg", "postgresql")
 
 
 def sqlite_url(path: Path) -> URL:
