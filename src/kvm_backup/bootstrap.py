@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kvm_backup.database.history import History
     from kvm_backup.domain.errors import KvmBackupError
     from kvm_backup.domain.point import Mode
+    from kvm_backup.domain.retention import RetentionRule
     from kvm_backup.domain.run import Run, Trigger
     from kvm_backup.domain.vm import Vm
     from kvm_backup.hypervisor.connection import Hypervisor
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from kvm_backup.services.log_reader import LogReader
     from kvm_backup.services.options import BackupOptions
     from kvm_backup.services.own_runs import OwnRuns
+    from kvm_backup.services.prune import PruneService
     from kvm_backup.services.run_log import LogFile
     from kvm_backup.services.runs import RunService
     from kvm_backup.services.schedules.commands import ScheduleService
@@ -170,8 +172,9 @@ class Application:
             host=self.host,
             clock=lambda: datetime.now(UTC),
             find_vm=lambda name: self.hypervisor.vm(name),
-            backup_service=lambda repository, listener, stop_requested: self.backup_service(
-                self.repository(repository), listener, stop_requested
+            backup_service=lambda repository, listener, stop_requested: replace(
+                self.backup_service(self.repository(repository), listener, stop_requested),
+                after_point=lambda vm: self.prune_after_backup(vm, repository, listener, stop_requested),
             ),
         )
 
@@ -296,7 +299,9 @@ class Application:
                 history=self.history,
                 recorder=work.recorder,
                 back_up=work.back_up,
-                prune=lambda _request, _listener: None,
+                prune=lambda request, listener: self.prune_after_backup(
+                    request.vm, request.repository, listener, activity.stopping
+                ),
                 enqueue=lambda request, delay: queue.enqueue(request, delay=delay),
                 settled=lambda request: settle_schedule(self.schedule_file, self.history, request.schedule_id),
                 clock=lambda: datetime.now(UTC),
@@ -391,6 +396,52 @@ class Application:
             clock=lambda: datetime.now(UTC),
             listener=listener,
             stop_requested=stop_requested,
+        )
+
+    def prune_service(
+        self, repository: LocalRepository, listener: Listener, stop_requested: Callable[[], bool]
+    ) -> PruneService:
+        """A service that prunes one repository."""
+        from kvm_backup.services.prune import PruneService
+
+        return PruneService(
+            repository=repository,
+            catalogue=self.catalogue,
+            locks=self.folders.locks,
+            rule_for=lambda name, uuid: self.retention_rule(repository, name, uuid),
+            zone=self.zone,
+            lock_wait=self.settings.backup.lock_wait,
+            space_reserve=self.settings.backup.space_reserve,
+            level=self.settings.backup.compression_level,
+            listener=listener,
+            stop_requested=stop_requested,
+        )
+
+    def prune_after_backup(
+        self, vm_name: str, repository: str, listener: Listener, stop_requested: Callable[[], bool]
+    ) -> None:
+        """Prune a VM that was just backed up, if the settings want that. Raises KvmBackupError."""
+        from kvm_backup.services.prune import points_of
+
+        if not self.settings.retention.after_backup:
+            return
+        store = self.repository(repository)
+        vm = self.hypervisor.vm(vm_name)
+        found = points_of(store, vm.name, vm.uuid)
+        if found is not None:
+            self.prune_service(store, listener, stop_requested).run(found)
+
+    def retention_rule(self, repository: LocalRepository, vm_name: str, vm_uuid: str) -> RetentionRule:
+        """The rule for a VM in a repository: what is said of the VM wins over what is said of the repository."""
+        from kvm_backup.config.retention import effective_rule
+
+        own = self.settings.vm.get(vm_name) or self.settings.vm.get(vm_uuid)
+        root = repository.root.resolve()
+        of_repository = next((one for one in self.settings.repository if one.path.resolve() == root), None)
+        return effective_rule(
+            self.settings.retention,
+            of_repository.retention if of_repository else None,
+            own.retention if own else None,
         )
 
     def _backup_options(self, vm: Vm) -> BackupOptions:

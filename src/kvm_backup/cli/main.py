@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kvm_backup import __version__
-from kvm_backup.cli import backup, daemon, doctor, point, repository, restore, schedule, service, verify, vm
+from kvm_backup.cli import backup, daemon, doctor, point, prune, repository, restore, schedule, service, verify, vm
 from kvm_backup.cli import run as runs
 from kvm_backup.cli.entry import run
 
@@ -24,6 +24,7 @@ app.command("backup")(backup.backup)
 app.add_typer(point.app, name="point")
 app.command("verify")(verify.verify)
 app.command("restore")(restore.restore)
+app.command("prune")(prune.prune)
 app.add_typer(repository.app, name="repository")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(runs.app, name="run")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
+from kvm_backup.config.retention import RetentionOverride, RetentionSettings
 from kvm_backup.domain.errors import SettingsError
 from kvm_backup.domain.sizes import parse_size
 
@@ -42,6 +43,7 @@ class RepositorySettings(_Table):
 
     name: Name
     path: Path
+    retention: RetentionOverride = RetentionOverride()
 
     @field_validator("path")
     @classmethod
@@ -114,6 +116,7 @@ class VmSettings(_Table):
 
     exclude_disks: frozenset[str] = frozenset()
     freeze: bool | None = None
+    retention: RetentionOverride = RetentionOverride()
 
 
 def _default_state_dir() -> Path:
@@ -137,6 +140,7 @@ class Settings(BaseSettings):
     libvirt: LibvirtSettings = LibvirtSettings()
     backup: BackupSettings = BackupSettings()
     snapshot: SnapshotSettings = SnapshotSettings()
+    retention: RetentionSettings = RetentionSettings()
     database: DatabaseSettings = DatabaseSettings()
     log: LogSettings = LogSettings()
     scheduler: SchedulerSettings = SchedulerSettings()

@@ -14,11 +14,13 @@ from kvm_backup.engine.chain import StoredCluster, stored_clusters
 from kvm_backup.engine.compress import ClusterCompressor, ClusterDecompressor, frame_length
 from kvm_backup.engine.copy import CopyControl, NoControl, Throttle
 from kvm_backup.engine.direct_io import ALIGNMENT, aligned_buffer
-from kvm_backup.engine.qcow2.format import CLUSTER_SIZE, ENTRY_COMPRESSED, MAX_FRAME, Identity
+from kvm_backup.engine.qcow2.format import CLUSTER_SIZE, ENTRY_COMPRESSED, L2_ENTRIES, MAX_FRAME, Identity
 from kvm_backup.engine.qcow2.reader import ImageFile
 from kvm_backup.engine.qcow2.writer import Qcow2Writer
 
 _READ_SIZE = 2 << 20
+_TABLES = 5
+"""Clusters besides data and L2 tables: header, L1 table, refcount block and table, what is filled up before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +36,19 @@ class ConsolidatedImage:
 
 
 def planned_image_bytes(chain: Sequence[Path], control: CopyControl | None = None) -> int:
-    """About how many bytes the data of a consolidated image takes, at most. Reads tables only.
+    """About how many bytes a consolidated image takes, at most. Reads tables only.
 
     Raises DamagedImageError, StorageError.
     """
     throttle = Throttle(control or NoControl())
     total = 0
+    l2_tables: set[int] = set()
     with ExitStack() as stack:
         for stored in stored_clusters([stack.enter_context(ImageFile.open(path)) for path in chain]):
             throttle.check()
             total += stored.length
-    return total
+            l2_tables.add(stored.cluster // L2_ENTRIES)
+    return total + (_TABLES + len(l2_tables)) * CLUSTER_SIZE
 
 
 def consolidate_chain(

@@ -52,6 +52,8 @@ class BackupService:
     clock: Callable[[], datetime]
     listener: events.Listener
     stop_requested: Callable[[], bool]
+    after_point: Callable[[str], None] | None = None
+    """Called with the VM's UUID when a point that holds data was made and the VM is free again."""
 
     def run(
         self, vm_name: str, mode: Mode, run_id: str | None = None
@@ -66,6 +68,7 @@ class BackupService:
         error: KvmBackupError | None = None
         try:
             manifest = self._make_point(vm_name, mode, run_id)
+            self._tidy_up(manifest)
             finished = self._finished(manifest, time.monotonic() - began)
         except KvmBackupError as problem:
             error = problem
@@ -101,6 +104,15 @@ class BackupService:
             # The point is made; the catalogue is only a cache of it.
             self.listener(events.Notice(vm.name, f"the catalogue could not be brought up to date: {error.message}"))
         return manifest
+
+    def _tidy_up(self, manifest: Manifest) -> None:
+        if self.after_point is None or manifest.mode is Mode.SNAPSHOT:
+            return
+        try:
+            self.after_point(manifest.vm_uuid)
+        except Exception as problem:  # noqa: BLE001 - the point is made, whatever happens to older ones
+            error = problem if isinstance(problem, KvmBackupError) else _unexpected(problem)
+            self.listener(events.Notice(manifest.vm_name, f"old points could not be removed: {error.message}"))
 
     def _published_by(self, run_id: str, vm: Vm) -> Manifest | None:
         folder = self.repository.folder_of(vm.uuid)

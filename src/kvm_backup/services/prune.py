@@ -142,6 +142,12 @@ def vms_with_points(repository: LocalRepository, name: str | None = None) -> lis
     return found
 
 
+def points_of(repository: LocalRepository, vm_name: str, vm_uuid: str) -> VmPoints | None:
+    """The points of one VM, whatever it was called before; None when there are none. Raises StorageError."""
+    folder = repository.folder_of(vm_uuid)
+    return None if folder is None else VmPoints(folder, vm_name, vm_uuid)
+
+
 class _Prune:
     """One prune of one VM."""
 
