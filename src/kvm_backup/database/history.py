@@ -57,6 +57,7 @@ class History:
         return self._move(
             run_id,
             RunState.RUNNING,
+            now,
             attempt=case((waiting, RUNS.c.attempt + 1), else_=RUNS.c.attempt),
             started=func.coalesce(RUNS.c.started, now),
             retry_at=None,
@@ -95,11 +96,12 @@ class History:
         """A final state. False when the run is in one already, or never ran and so cannot have succeeded."""
         if not state.final:
             raise ValueError(f"{state} is no final state")
-        return self._move(run_id, state, ended=self._clock(), retry_at=None, **asdict(result))
+        now = self._clock()
+        return self._move(run_id, state, now, ended=now, retry_at=None, **asdict(result))
 
     def wait(self, run_id: str, retry_at: datetime, result: RunResult) -> bool:
         """This attempt failed, another follows. False when the run does not run."""
-        return self._move(run_id, RunState.WAITING, retry_at=retry_at, **asdict(result))
+        return self._move(run_id, RunState.WAITING, self._clock(), retry_at=retry_at, **asdict(result))
 
     def request_cancel(self, run_id: str) -> RunState:
         """A run that has not begun, or waits, is cancelled now; one that runs is asked to end. Returns its state.
@@ -195,15 +197,15 @@ class History:
 
     # Both
 
-    def _move(self, run_id: str, state: RunState, **values: Any) -> bool:
+    def _move(self, run_id: str, state: RunState, now: datetime, **values: Any) -> bool:
         with self._database.transaction(write=True) as connection:
             moved = connection.execute(
                 update(RUNS)
                 .where(RUNS.c.id == run_id, RUNS.c.state.in_(states_before(state)))
                 .values(state=state, **values)
             )
-            if moved.rowcount and state is not RunState.RUNNING:
-                _end_step(connection, run_id, self._clock())
+            if moved.rowcount:
+                _end_step(connection, run_id, now)
             return bool(moved.rowcount)
 
     def _note(self, run_id: str, **values: Any) -> None:
