@@ -20,12 +20,14 @@ from kvm_backup.config.settings import FILE_VARIABLE, Settings, check
 from kvm_backup.domain import errors
 from kvm_backup.domain.chain import FullReason, Reason
 from kvm_backup.domain.disk import Disk, LeftOut, SourceKind
+from kvm_backup.domain.retention import Keep
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.sizes import parse_size
 from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.engine.verify import DamageKind
 from kvm_backup.services import events
 from kvm_backup.services.doctor import Check, Health, Remains
+from kvm_backup.services.prune import PointVerdict, Pruned
 from kvm_backup.services.queries import point_details, point_summary, vm_summary
 from kvm_backup.services.repository_check import Oddity
 from kvm_backup.services.restore_disks import Restored, RestoredDisk
@@ -141,6 +143,13 @@ def test_the_keys_and_kinds_of_verify_are_documented() -> None:
     unreadable = {errors.DamagedManifestError.code, errors.DamagedPointError.code, errors.StorageError.code}
     assert {"parent-missing", "unreadable"} <= made_here
     assert first_column(kinds_table) == {*DamageKind} | made_here | unreadable | {"changed"}
+
+
+def test_the_keys_and_reasons_of_a_prune_are_documented() -> None:
+    keys_table, reasons_table = SECTIONS["prune"].split("| reason |")
+    assert first_column(keys_table) == {"event", "bytes_freed"} | keys_of(Pruned)
+    assert keys_of(PointVerdict) <= words(keys_table)
+    assert first_column(reasons_table) == {*Keep}
 
 
 def test_the_keys_of_a_restore_are_documented() -> None:
