@@ -20,6 +20,8 @@ from kvm_backup.services.schedules import format as text
 
 FILE_NAME = "scheduled_backups.json"
 _POLL_SECONDS = 0.005
+_OF_NO_FILE = (-1, -1, -1)
+"""The signature of what we wrote: it is good, and the file is read again, since another may have written after us."""
 
 Schedules = tuple[Schedule, ...]
 
@@ -67,6 +69,7 @@ class ScheduleFile:
             if after != before:
                 self._remove_remains()
                 replace_content(self.path, text.render(after, str(self.path)))
+                self._known = (_OF_NO_FILE, after)
         return after
 
     def _content(self, known: tuple[int, int, int] | None) -> tuple[tuple[int, int, int], bytes | None]:
