@@ -72,15 +72,21 @@ def _run(command: Sequence[str | Path], user: str | None, folder: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
 
 
+@pytest.fixture
+def empty_database(postgresql: URL) -> URL:
+    """A database of its own on the PostgreSQL server."""
+    name = f"test_{uuid4().hex}"
+    engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return postgresql.set(database=name)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
     """An empty database of each kind."""
     if request.param == "sqlite":
         return sqlite_url(tmp_path / "state" / "kvm-backup.db")
-    server: URL = request.getfixturevalue("postgresql")
-    name = f"test_{uuid4().hex}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return server.set(database=name)
+    made: URL = request.getfixturevalue("empty_database")
+    return made

@@ -1,5 +1,6 @@
 """Opening, migrating and refusing a database, on SQLite and on PostgreSQL."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import URL, create_engine, make_url, text
 
 import kvm_backup.database
-from kvm_backup.database.engine import Database, parse_url, sqlite_url
+from kvm_backup.database.engine import MIGRATION_LOCK, Database, parse_url, sqlite_url
 from kvm_backup.database.tables import METADATA, VERSION, VERSION_TABLE
 from kvm_backup.domain.errors import DatabaseError, NewerDatabaseError
 from tests.contract.conftest import PASSWORD
@@ -69,6 +70,32 @@ def test_a_wrong_password_is_an_error_that_does_not_show_it(postgresql: URL) -> 
     with pytest.raises(DatabaseError, match="password authentication failed") as caught:
         Database.open(postgresql.set(password="wr0ng-and-s3cret"))
     assert "wr0ng" not in caught.value.message + caught.value.hint
+
+
+def test_the_password_is_taken_out_of_what_the_server_says(postgresql: URL) -> None:
+    with (
+        pytest.raises(DatabaseError, match=r'type integer: "\*\*\*"'),
+        Database.open(postgresql).transaction() as held,
+    ):
+        held.execute(text("SELECT CAST(:value AS integer)"), {"value": PASSWORD})
+
+
+def test_who_opens_while_another_migrates_waits_and_finds_it_done(empty_database: URL) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    tables = text("SELECT count(*) FROM pg_tables WHERE tablename IN ('runs', 'run_steps')")
+    engine = create_engine(empty_database)
+    with engine.connect() as first, ThreadPoolExecutor(1) as pool:
+        first.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        second = pool.submit(Database.open, empty_database)
+        try:
+            while not first.execute(waiting).scalar_one():
+                assert not second.done()
+            assert first.execute(tables).scalar_one() == 0
+        finally:
+            first.commit()
+        second.result().close()
+        assert first.execute(tables).scalar_one() == 2
+    engine.dispose()
 
 
 def assert_hidden(error: DatabaseError) -> None:

@@ -20,7 +20,7 @@ _PATIENCE = 30
 """Seconds to wait for another process that writes."""
 _CONNECT_PATIENCE = 10
 """Seconds to wait for a PostgreSQL server to answer."""
-_MIGRATION_LOCK = 0x6B766D62
+MIGRATION_LOCK = 0x6B766D62
 """A number of our own (the letters kvmb) for PostgreSQL's advisory lock."""
 _WRITES = "kvm_backup_writes"
 _DRIVERS = ("postgresql+psycopg", "postgresql")
@@ -103,7 +103,7 @@ class Database:
             if found != VERSION:
                 with self.transaction(write=True) as connection:
                     if self._file is None:
-                        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+                        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
                     self._migrate(connection)
 
     def _migrate(self, connection: Connection) -> None:
