@@ -21,9 +21,12 @@ class RetentionRule:
 
     Periods without a point do not count. `good` good points stay in any case. `chain` is the longest chain that is
     tolerated, in points. At least one point, and one good one, stay even when a rule says 0.
+
+    `last` is as large as `daily`: several points made on one day are not gone at the next one, and a schedule that
+    runs each day keeps no more for it.
     """
 
-    last: int = 1
+    last: int = 7
     daily: int = 7
     weekly: int = 4
     monthly: int = 6

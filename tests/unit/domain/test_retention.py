@@ -213,6 +213,7 @@ def test_incremental_for_ever_stays_bounded_when_it_is_pruned_after_each_point(h
 def test_the_defaults_keep_days_weeks_and_months() -> None:
     points = daily(365, full_every=1)
     verdicts = decide(points, RetentionRule(), PARIS)
+    assert sum(Keep.LAST in [reason.keep for reason in verdict.reasons] for verdict in verdicts) == 7
     by_keep = {
         keep: [reason.what for verdict in verdicts for reason in verdict.reasons if reason.keep is keep]
         for keep in Keep
