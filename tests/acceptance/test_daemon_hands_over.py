@@ -37,8 +37,7 @@ def test_a_backup_prints_the_same_events_with_the_service_and_without(service: S
     shown = [[event for event in ended.events if event["event"] in kinds] for ended in (alone, handed)]
     assert [event["event"] for event in shown[0]] == [event["event"] for event in shown[1]]
     assert set(shown[0][-1]) == set(shown[1][-1])
-    assert Path(shown[1][-1]["path"]).is_dir()
-    assert len(service.points(vm)) == 2
+    assert Path(shown[1][-1]["path"]) in service.points(vm)
     assert [run["state"] for run in service.runs()] == ["succeeded", "succeeded"]
 
 
@@ -50,9 +49,11 @@ def test_a_vm_that_is_not_there_ends_the_command_with_the_same_error_and_exit_co
 
 
 def test_a_run_in_the_service_is_cancelled_from_outside(service: Service, busy: LabVm) -> None:
-    with service.start(), service.product.start_backup(busy.name) as command:
-        command.wait_for(event="step", step="copy")
+    with service.start() as running, service.product.start_backup(busy.name) as command:
+        service.wait_for_line(busy, event="step", step="copy")
+        freeze(running)
         service.product.run("run", "cancel", service.runs()[0]["id"]).succeeded()
+        running.signal(signal.SIGCONT)
         ended = command.finish()
         assert ended.failed(1).finished["error_code"] == "cancelled"
         assert service.wait_for_run("cancelled")["error_code"] == "cancelled"
@@ -61,8 +62,9 @@ def test_a_run_in_the_service_is_cancelled_from_outside(service: Service, busy: 
 
 def test_ctrl_c_leaves_the_run_to_the_service(service: Service, busy: LabVm) -> None:
     with service.start() as running, service.product.start_backup(busy.name) as command:
-        command.wait_for(event="step", step="copy")
+        service.wait_for_line(busy, event="step", step="copy")
         freeze(running)
+        command.wait_for(event="step", step="copy")
         command.signal(signal.SIGINT)
         ended = command.finish()
         running.signal(signal.SIGCONT)
@@ -73,8 +75,9 @@ def test_ctrl_c_leaves_the_run_to_the_service(service: Service, busy: LabVm) -> 
 
 def test_a_second_ctrl_c_cancels_the_run(service: Service, busy: LabVm) -> None:
     with service.start() as running, service.product.start_backup(busy.name) as command:
-        command.wait_for(event="step", step="copy")
+        service.wait_for_line(busy, event="step", step="copy")
         freeze(running)
+        command.wait_for(event="step", step="copy")
         command.signal(signal.SIGINT)
         command.wait_for(event="notice")
         command.signal(signal.SIGINT)

@@ -114,7 +114,6 @@ class RunWorkflow:
 
     def _prune(self, request: RunRequest, listener: events.Listener) -> Json:
         self._leave_when_stopping(request)
-        self._step(request, "prune")
         try:
             self.prune(request, listener)
         except KvmBackupError as error:
