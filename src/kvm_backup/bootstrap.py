@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kvm_backup.domain.point import Mode
     from kvm_backup.domain.retention import RetentionRule
     from kvm_backup.domain.run import Run, Trigger
+    from kvm_backup.domain.schedule import Schedule
     from kvm_backup.domain.vm import Vm
     from kvm_backup.hypervisor.connection import Hypervisor
     from kvm_backup.repository.catalogue import Catalogue
@@ -176,6 +177,7 @@ class Application:
                 self.backup_service(self.repository(repository), listener, stop_requested),
                 after_point=lambda vm: self.prune_after_backup(vm, repository, listener, stop_requested),
             ),
+            script_timeout=self.settings.hooks.timeout,
         )
 
     def start_run(
@@ -188,8 +190,12 @@ class Application:
         stop_requested: Callable[[], bool],
         trigger: Trigger,
         earlier: Run | None = None,
+        schedule: Schedule | None = None,
     ) -> tuple[Finished, KvmBackupError | None]:
-        """Begin a new run and see it through; every front end comes here. `earlier` is the run that it repeats."""
+        """Begin a new run and see it through; every front end comes here.
+
+        `earlier` is the run that it repeats, `schedule` the one that a user starts by hand.
+        """
         wanted = self._lasting_name(repository)
         if self.service_runs():
             return self._hand_over_run(
@@ -200,6 +206,7 @@ class Application:
                 stop_requested=stop_requested,
                 trigger=trigger,
                 earlier=earlier,
+                schedule=schedule,
             )
         return self.runs.back_up(
             vm_name,
@@ -209,6 +216,7 @@ class Application:
             stop_requested=stop_requested,
             trigger=trigger,
             earlier=earlier,
+            schedule=schedule,
         )
 
     def service_runs(self) -> bool:
@@ -227,11 +235,14 @@ class Application:
         stop_requested: Callable[[], bool],
         trigger: Trigger,
         earlier: Run | None,
+        schedule: Schedule | None,
     ) -> tuple[Finished, KvmBackupError | None]:
         from kvm_backup.runtime.hand_over import HandOver
         from kvm_backup.runtime.queue import QueueClient
         from kvm_backup.runtime.request import RunRequest
+        from kvm_backup.services.hooks import scripts_of
 
+        before, behind = scripts_of(schedule) if schedule else ((), ())
         request = RunRequest(
             run_id=uuid4().hex,
             host=self.host,
@@ -240,8 +251,10 @@ class Application:
             repository=repository,
             trigger=trigger,
             created=datetime.now(UTC),
-            schedule_id=earlier.schedule_id if earlier else None,
-            schedule_name=earlier.schedule_name if earlier else None,
+            schedule_id=schedule.id if schedule else earlier.schedule_id if earlier else None,
+            schedule_name=schedule.name if schedule else earlier.schedule_name if earlier else None,
+            pre_script=before,
+            post_script=behind,
         )
         run = replace(request.as_run(), attempt=earlier.attempt + 1 if earlier else 1)
         hand_over = HandOver(

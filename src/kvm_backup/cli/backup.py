@@ -16,6 +16,7 @@ from kvm_backup.domain.errors import (
 )
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, Trigger
+from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.services import events
 
@@ -60,6 +61,7 @@ def back_up_each(
     json: bool,
     trigger: Trigger = Trigger.COMMAND,
     earlier: Run | None = None,
+    schedule: Schedule | None = None,
 ) -> NoReturn:
     """A run for each VM, one after the other, shown as they go; ends the command with their exit code."""
     # What no VM's run could succeed without is said once, before the first begins.
@@ -77,6 +79,7 @@ def back_up_each(
                 stop_requested=stop_requested,
                 trigger=trigger,
                 earlier=earlier,
+                schedule=schedule,
             )
             if error is not None:
                 errors.append(error)

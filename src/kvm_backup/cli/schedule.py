@@ -139,17 +139,17 @@ def due(json: JsonOption = False) -> None:
 
 
 def run_now(schedule: Schedule, *, json: bool) -> None:
-    """Back the VMs of a schedule up as `kvm-backup backup` does, and note how it went.
+    """Back the VMs of a schedule up as `kvm-backup backup` does, by the service when it runs, and note how it went.
 
     Raises typer.Exit with the exit code of the backup.
     """
-    from kvm_backup.cli.backup import backup  # here, since it needs libvirt, and a list does not
+    from kvm_backup.cli.backup import back_up_each  # here, since it needs libvirt, and a list does not
 
     service = application().schedules
     started = service.clock().replace(microsecond=0)
     succeeded = False
     try:
-        backup(list(schedule.vm_names), False, schedule.backup_mode, None, json)  # noqa: FBT003 - the command's order
+        back_up_each(application(), list(schedule.vm_names), schedule.backup_mode, None, json=json, schedule=schedule)
     except typer.Exit as ended:
         succeeded = ended.exit_code == 0
         raise

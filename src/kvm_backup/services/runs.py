@@ -18,11 +18,13 @@ from kvm_backup.domain.errors import (
 )
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
+from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.vm import Vm
 from kvm_backup.services import events
 from kvm_backup.services.backup import BackupService
 from kvm_backup.services.own_runs import OwnRuns
 from kvm_backup.services.recording import CancelWatch, RecordingListener
+from kvm_backup.services.scripted import run_with_scripts
 
 Outcome = tuple[events.Finished, KvmBackupError | None]
 Wish = Callable[[], bool]
@@ -43,6 +45,7 @@ class RunService:
     clock: Callable[[], datetime]
     find_vm: Callable[[str], Vm]
     backup_service: Callable[[str, events.Listener, Wish], BackupService]
+    script_timeout: float = 600.0
 
     def back_up(
         self,
@@ -54,8 +57,11 @@ class RunService:
         stop_requested: Wish,
         trigger: Trigger = Trigger.COMMAND,
         earlier: Run | None = None,
+        schedule: Schedule | None = None,
     ) -> Outcome:
         """A new run on a VM, done now. `earlier` is the run that it tries again.
+
+        Of a `schedule` that a user starts by hand, the scripts are called.
 
         A backup that can be made is made also when the history cannot be written; the listener is told then.
         """
@@ -69,8 +75,8 @@ class RunService:
             requested_mode=mode,
             state=RunState.QUEUED,
             created=self.clock(),
-            schedule_id=earlier.schedule_id if earlier else None,
-            schedule_name=earlier.schedule_name if earlier else None,
+            schedule_id=schedule.id if schedule else earlier.schedule_id if earlier else None,
+            schedule_name=schedule.name if schedule else earlier.schedule_name if earlier else None,
             attempt=earlier.attempt + 1 if earlier else 1,
         )
         try:
@@ -78,16 +84,18 @@ class RunService:
             self.own_runs.sweep(history)
         except KvmBackupError as error:
             listener(events.Notice(vm_name, f"this run is not in the history: {error.message}"))
-            return self.backup_service(repository, listener, stop_requested).run(vm_name, mode)
+            return self._done(schedule, run, listener, stop_requested)
         with self.own_runs.hold(run.id):
             try:
                 history.create(run)
             except DatabaseError as error:
                 listener(events.Notice(vm_name, f"this run is not in the history: {error.message}"))
-                return self.backup_service(repository, listener, stop_requested).run(vm_name, mode)
-            return self._recorded(history, run, listener, stop_requested)
+                return self._done(schedule, run, listener, stop_requested)
+            return self._recorded(history, schedule, run, listener, stop_requested)
 
-    def _recorded(self, history: History, run: Run, listener: events.Listener, stop_requested: Wish) -> Outcome:
+    def _recorded(
+        self, history: History, schedule: Schedule | None, run: Run, listener: events.Listener, stop_requested: Wish
+    ) -> Outcome:
         recording = RecordingListener(history, run.id, self.log.bind(run=run.id), also=listener)
         try:
             if not history.start(run.id):
@@ -100,7 +108,17 @@ class RunService:
         except DatabaseError as error:
             listener(events.Notice(run.vm_name, f"the history of this run is not complete: {error.message}"))
         wish = CancelWatch(history, run.id, also=stop_requested)
-        return self.backup_service(run.repository, recording, wish).run(run.vm_name, run.requested_mode)
+        return self._done(schedule, run, recording, wish)
+
+    def _done(self, schedule: Schedule | None, run: Run, listener: events.Listener, wish: Wish) -> Outcome:
+        def back_up() -> Outcome:
+            return self.backup_service(run.repository, listener, wish).run(run.vm_name, run.requested_mode)
+
+        if schedule is None:
+            return back_up()
+        return run_with_scripts(
+            schedule, run, back_up, listener=listener, stop_requested=wish, timeout=self.script_timeout
+        )
 
     def cancel(self, reference: str) -> Run:
         """Cancel a run, by its id or a beginning of it. One that goes on ends within seconds.

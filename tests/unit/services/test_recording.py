@@ -27,6 +27,7 @@ from kvm_backup.domain.errors import (
 )
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.services import events
 from kvm_backup.services.backup import BackupService
@@ -289,6 +290,16 @@ def test_a_backup_is_recorded_under_the_vms_name_and_uuid(history: History, file
     assert (run.vm_name, run.vm_uuid, run.state, run.repository) == ("web", UUID, RunState.SUCCEEDED, "nas")
     assert (run.host, run.trigger, run.requested_mode) == ("alpha", Trigger.COMMAND, Mode.FULL)
     assert OwnRuns(tmp_path / "runs").ids() == set()
+
+
+def test_a_run_of_a_schedule_that_is_started_by_hand_belongs_to_it(
+    history: History, file: LogFile, tmp_path: Path
+) -> None:
+    schedule = Schedule("1a2b3c4d", "Nightly", ("web",), "daily", "02:00")
+    service = service_of(history, file, tmp_path, Backups())
+    service.back_up("web", Mode.FULL, "nas", listener=lambda _: None, stop_requested=lambda: False, schedule=schedule)
+    [run] = history.newest()
+    assert (run.schedule_id, run.schedule_name, run.state) == ("1a2b3c4d", "Nightly", RunState.SUCCEEDED)
 
 
 def test_a_vm_that_is_not_there_is_a_failed_run(history: History, file: LogFile, tmp_path: Path) -> None:
