@@ -67,7 +67,7 @@ def test_the_life_of_a_schedule(schedule: Command) -> None:
     shown = schedule("schedule", "list").output
     [line] = [line for line in shown.splitlines() if line.startswith(row["id"][:8])]
     assert re.search(r"Nom +vm1, vm2 +every day at 02:00 +incremental +scheduled +\d", line)
-    assert re.search(r"\d 02:00 CES?T \(in \d+ (minute|hour)s?\)", shown)
+    assert re.search(r"\d 02:00 CES?T \((in \d+ (minute|hour)s?|now)\)", shown)
     assert "Times are of the zone Europe/Paris." in shown
 
     prefix = row["id"][:4]
@@ -205,7 +205,8 @@ def test_names_cannot_steer_the_terminal(schedule: Command) -> None:
 def test_schedule_manager_is_the_same_with_the_machines_python(schedule: Command) -> None:
     added = manager(schedule, *ADD[1:])
     assert added.status == EXIT_DONE, added
-    assert manager(schedule, "list").output == schedule("schedule", "list").output
+    shown = [manager(schedule, "list").output, schedule("schedule", "list").output]
+    assert len({re.sub(r"\(.*\)", "", output) for output in shown}) == 1  # but for how far from now it is
     assert manager(schedule, "due").output.startswith("No schedule is due.")
     own = listed(schedule)[0]["id"][:8]
     for verb in ("disable", "enable", "remove"):
