@@ -110,6 +110,7 @@ class Daemon:
                 minute, next_tick = this_minute, time.monotonic() + 60
                 if self._guarded("tick", lambda: tick()):
                     ticked = self.clock().isoformat()
+                self._guarded("queue", queue.take_up_orphans)
             if time.monotonic() >= next_housekeeping:
                 next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
                 self._guarded("housekeeping", lambda: self.housekeeping(queue, self.clock()))

@@ -5,6 +5,7 @@ This is the only module that knows DBOS. It runs without its network services: n
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,8 @@ long as the order of the steps stays."""
 
 _WORKFLOW = "back_up_vm"
 _POLL_SECONDS = 0.5
+_FAILURES_MAX = 100
+"""How often a run may fail to write its progress, one try about each two minutes, before it is given up."""
 _LIVE = ["PENDING", "ENQUEUED", "DELAYED"]
 _ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
@@ -56,7 +59,7 @@ def queue_name(host: str) -> str:
 class DurableQueue:
     """The worker's side: at most `parallel` runs at once, and never two of one VM.
 
-    `execute` does one run; it may raise Suspended and nothing else. `say` is told what DBOS complains about.
+    `execute` does one run, or raises Suspended to leave it for the next start. `say` gets DBOS's complaints.
     """
 
     def __init__(
@@ -73,6 +76,9 @@ class DurableQueue:
         self._parallel = parallel
         self._execute = execute
         self._say = say
+        self._active: set[str] = set()
+        self._suspects: set[str] = set()
+        self._failures: Counter[str] = Counter()
 
     def start(self) -> None:
         """Open the database and begin to work; runs that a killed process left are taken up again."""
@@ -90,7 +96,7 @@ class DurableQueue:
         DBOS.destroy(destroy_registry=True)
 
         def workflow(request: Json) -> Json:
-            self._execute(RunRequest.from_json(request), _step)
+            self._work(RunRequest.from_json(request))
             return {}
 
         # Without a limit: each crash of the service is one more attempt, and a run must outlive many.
@@ -118,10 +124,38 @@ class DurableQueue:
         """Take a run out of the queue."""
         DBOS.cancel_workflow(workflow_id)
 
+    def take_up_orphans(self) -> None:
+        """Queue again what was begun here and is not going on: its progress could not be written, because the disk
+        was full or the database away. Call it once a minute; a run must be seen so twice, since one that just began
+        or ends looks the same.
+        """
+        held = DBOS.list_workflows(
+            status="PENDING", name=_WORKFLOW, executor_id=[self._host], load_input=False, load_output=False
+        )
+        orphans = {one.workflow_id for one in held} - self._active
+        for workflow_id in sorted(orphans & self._suspects):
+            DBOS.resume_workflow(workflow_id, queue_name=queue_name(self._host))
+            self._say(f"{workflow_id} is taken up again")
+        self._suspects = orphans - self._suspects
+
     def live_runs(self) -> set[str]:
         """The ids of runs that are in the queue or going on."""
         held = DBOS.list_workflows(status=_LIVE, name=_WORKFLOW, load_output=False)
         return {_run_id(one.input) for one in held}
+
+    def _work(self, request: RunRequest) -> None:
+        name = request.workflow_id
+        self._active.add(name)
+        try:
+            self._execute(request, _step)
+        except Exception as error:
+            self._failures[name] += 1
+            self._say(f"{name} cannot go on: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            if self._failures[name] >= _FAILURES_MAX:
+                raise  # it fails for a reason that time does not mend; the history marks it as interrupted
+            raise Suspended from error
+        finally:
+            self._active.discard(name)
 
     def forget_ended(self, before: datetime) -> int:
         """Remove what DBOS still knows of runs that were created before that and have ended; how many."""

@@ -19,7 +19,7 @@ from kvm_backup.runtime.request import RunRequest
 
 PATIENCE = 60.0
 WORKER = """
-import sys, time
+import resource, signal, sys, time
 from pathlib import Path
 from kvm_backup.runtime.queue import DurableQueue, Suspended
 folder = Path(sys.argv[1])
@@ -44,7 +44,18 @@ def execute(request, step):
 queue = DurableQueue(database_url=f"sqlite:///{folder}/queue.db", host="host", parallel=2, execute=execute, say=note)
 queue.start()
 note("started")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+turn = 0
 while not (folder / "end").exists():
+    # Like a full disk: no file may grow beyond a size that the database has long passed.
+    room = 20_000 if (folder / "full").exists() else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    turn += 1
+    if turn % 50 == 0:
+        try:
+            queue.take_up_orphans()
+        except Exception as error:
+            note(f"trouble {type(error).__name__}")
     time.sleep(0.02)
 time.sleep(1)
 queue.stop()
@@ -173,3 +184,18 @@ def test_a_run_that_is_suspended_is_taken_up_by_the_next_start(worker: Worker) -
     worker.until(lambda: "done r1" in worker.notes())
     worker.kill()
     assert worker.notes().count("first r1") == 2
+
+
+def test_a_disk_that_is_full_for_a_while_loses_no_run_and_holds_up_no_other_of_the_vm(worker: Worker) -> None:
+    worker.start()
+    worker.enqueue(request("r1", "web"), request("r2", "web"))
+    worker.until(lambda: "first r1" in worker.notes())
+    (worker.folder / "full").touch()
+    time.sleep(0.5)
+    worker.let("first-r1", "second-r1", "first-r2", "second-r2")
+    time.sleep(5)
+    assert "done r2" not in worker.notes()
+    (worker.folder / "full").unlink()
+    worker.until(lambda: {"done r1", "done r2"} <= set(worker.notes()))
+    worker.until(lambda: worker.live_runs() == set())
+    worker.kill()
