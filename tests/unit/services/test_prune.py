@@ -319,6 +319,17 @@ def test_an_unfinished_backup_is_not_its_business(bench: Bench) -> None:
     assert unfinished.is_dir()
 
 
+def test_a_point_that_was_consolidated_while_it_was_verified_is_not_called_damaged(bench: Bench) -> None:
+    points = bench.chain(3)
+    bench.prune()
+    # By the manifest that was read before.
+    (verdict,) = verify_points(bench.repository, [points[1]], deep=True, control=NoControl())
+    assert verdict.good
+    flip_bit(bench.shelf.path(points[1]), CLUSTER_SIZE + 9)
+    (verdict,) = verify_points(bench.repository, [points[1]], deep=True, control=NoControl())
+    assert {finding.file for finding in verdict.findings} == {"vda.qcow2"}
+
+
 # Where two folders cannot change places
 
 
