@@ -388,6 +388,20 @@ def test_when_the_second_rename_fails_the_old_folder_is_put_back(
     assert bench.findings() == []
 
 
+def test_who_clears_up_unfinished_points_puts_a_lost_one_back_and_removes_what_is_left_of_one_that_is_there(
+    bench: Bench,
+) -> None:
+    points = bench.chain(3)
+    folder = bench.repository.root / points[0].folder
+    (folder / points[1].stamp).rename(folder / f".partial-old-{points[1].stamp}")
+    shutil.copytree(folder / points[2].stamp, folder / f".partial-old-{points[2].stamp}")
+    for partial in bench.repository.partials(folder):
+        bench.repository.discard(partial)
+    assert bench.points() == [point.id for point in points]
+    assert bench.findings() == []
+    assert bench.hidden() == []
+
+
 # Killed at every step
 
 
