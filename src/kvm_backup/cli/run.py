@@ -56,7 +56,7 @@ def list_runs(
 
 @app.command("show")
 def show_run(run: RunArgument, json: JsonOption = False) -> None:
-    """Show one run: its steps, bytes and rates, and why it failed or became a full one."""
+    """Show one run: steps, bytes, rates, and why it failed or became full."""
     found = application().swept_history().get(run)
     details = run_details(found)
     if json:

@@ -17,7 +17,7 @@ def install(
         typer.Option("--root", metavar="DIR", help="Write below this folder, for an image or a package."),
     ] = None,
 ) -> None:
-    """Install the service for systemd, so that schedules run by themselves.
+    """Install the service for systemd, which runs schedules.
 
     What is changed with 'systemctl edit kvm-backup' stays when this is called again.
     """
