@@ -56,7 +56,7 @@ def list_runs(
 
 @app.command("show")
 def show_run(run: RunArgument, json: JsonOption = False) -> None:
-    """Show one run: steps, bytes, rates, and why it failed or became full."""
+    """Show one run: steps, rates, and why it failed or became full."""
     found = application().swept_history().get(run)
     details = run_details(found)
     if json:
@@ -101,7 +101,7 @@ def show_logs(
 
 @app.command("cancel")
 def cancel_run(run: RunArgument) -> None:
-    """Cancel a run. One that goes on ends within seconds, and leaves nothing behind."""
+    """Cancel a run. One that goes on ends within seconds, and leaves nothing."""
     cancelled = application().runs.cancel(run)
     wish = "cancelled" if cancelled.state.final else "asked to end"
     console().print(f"run {cell(cancelled.id)} of {cell(cancelled.vm_name)}: {wish}")
