@@ -23,10 +23,10 @@ install: ## Install kvm-backup on this host, in /opt/kvm-backup
 	@scripts/install
 
 ##@ Work on it
-test: needs-lab ## Run all tests, those on real VMs too
+test: needs-lab needs-test ## Run all tests, those on real VMs too
 	@scripts/as-root env PYTHONPATH=. $(PYTEST) $(ARGS)
 
-test-unit: needs-python ## Run the tests that need no VM (seconds)
+test-unit: needs-python needs-test ## Run the tests that need no VM (seconds)
 	@$(PYTEST) $(wildcard tests/unit tests/contract) -m "not vm" $(ARGS)
 
 lint: needs-python needs-lint ## Check format, rules, types, layers and scripts
@@ -73,8 +73,11 @@ needs-lab: needs-python
 	@scripts/ensure-packages $(PACKAGES)/runtime.txt $(LAB_PACKAGES)
 	@scripts/start-libvirt
 
+needs-test:
+	@scripts/ensure-packages $(PACKAGES)/test.txt
+
 needs-bench:
 	@scripts/ensure-packages $(PACKAGES)/bench.txt
 
 .PHONY: demo run install test test-unit lint format bench lock clean help \
-	needs-python needs-lint needs-host needs-lab needs-bench
+	needs-python needs-lint needs-host needs-lab needs-test needs-bench

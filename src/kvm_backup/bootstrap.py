@@ -1,28 +1,52 @@
 """The composition root: the one place that reads settings and puts the parts together."""
 
+from __future__ import annotations
+
 import hashlib
 import os
-from collections.abc import Callable
+import socket
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 from kvm_backup.config.settings import DEFAULT_REPOSITORY, Settings, load
-from kvm_backup.domain.errors import RepositoryNotFoundError, TargetExistsError
-from kvm_backup.domain.vm import Vm
-from kvm_backup.hypervisor.connection import Hypervisor
+from kvm_backup.config.zone import find_zone
+from kvm_backup.domain.errors import HypervisorUnavailableError, RepositoryNotFoundError, TargetExistsError
 from kvm_backup.repository.durable import storage_error
-from kvm_backup.repository.local import LocalRepository
-from kvm_backup.services.backup import BackupService
-from kvm_backup.services.events import Listener
-from kvm_backup.services.folders import Folders
-from kvm_backup.services.options import BackupOptions
 
 if TYPE_CHECKING:
+    # Imported where they are used: libvirt and SQLAlchemy cost a command that needs neither half a second.
+    from collections.abc import Callable
+
+    from sqlalchemy import URL
+
+    from kvm_backup.database.history import History
+    from kvm_backup.domain.errors import KvmBackupError
+    from kvm_backup.domain.point import Mode
+    from kvm_backup.domain.retention import RetentionRule
+    from kvm_backup.domain.run import Run, Trigger
+    from kvm_backup.domain.schedule import Schedule
+    from kvm_backup.domain.vm import Vm
+    from kvm_backup.hypervisor.connection import Hypervisor
     from kvm_backup.repository.catalogue import Catalogue
+    from kvm_backup.repository.local import LocalRepository
+    from kvm_backup.runtime.daemon import Daemon
+    from kvm_backup.services.backup import BackupService
+    from kvm_backup.services.events import Finished, Listener
+    from kvm_backup.services.folders import Folders
+    from kvm_backup.services.log_reader import LogReader
+    from kvm_backup.services.options import BackupOptions
+    from kvm_backup.services.own_runs import OwnRuns
+    from kvm_backup.services.prune import PruneService
+    from kvm_backup.services.run_log import LogFile
+    from kvm_backup.services.runs import RunService
+    from kvm_backup.services.schedules.commands import ScheduleService
+    from kvm_backup.services.schedules.file import ScheduleFile
 
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
@@ -35,25 +59,33 @@ class Application:
     settings: Settings
 
     @classmethod
-    def from_environment(cls) -> "Application":
+    def from_environment(cls) -> Application:
         """Raises SettingsError."""
         return cls(load())
 
     @cached_property
     def hypervisor(self) -> Hypervisor:
         """Raises HypervisorUnavailableError."""
+        try:
+            from kvm_backup.hypervisor.connection import Hypervisor
+        except ImportError as error:
+            raise HypervisorUnavailableError(
+                f"libvirt's Python module cannot be used: {error}",
+                hint="Install it: apt-get install python3-libvirt.",
+            ) from error
+
         return Hypervisor.connect(self.settings.libvirt.uri)
 
     @cached_property
-    def catalogue(self) -> "Catalogue":
-        """Raises StorageError."""
-        # A backup does without it, and SQLAlchemy takes longer to load than all else.
+    def catalogue(self) -> Catalogue:
         from kvm_backup.repository.catalogue import Catalogue
 
         return Catalogue.open(self._state_dir() / "catalogue.db")
 
     @cached_property
     def folders(self) -> Folders:
+        from kvm_backup.services.folders import Folders
+
         state = self._state_dir()
         return Folders(
             locks=state / "locks",
@@ -61,11 +93,288 @@ class Application:
             runtime=self.settings.runtime_dir or _runtime_dir(state),
         )
 
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The zone of all wall-clock times. Raises SettingsError."""
+        return find_zone(self.settings.timezone)
+
+    @cached_property
+    def schedule_file(self) -> ScheduleFile:
+        from kvm_backup.services.schedules.file import ScheduleFile
+
+        return ScheduleFile(self._state_dir(), self.zone)
+
+    @cached_property
+    def schedules(self) -> ScheduleService:
+        from kvm_backup.services.schedules.commands import ScheduleService
+
+        return ScheduleService(
+            file=self.schedule_file,
+            zone=self.zone,
+            clock=lambda: datetime.now(UTC),
+            list_vms=lambda: self.hypervisor.list_vms(),
+        )
+
+    @cached_property
+    def database_url(self) -> URL:
+        """Of the database that the history and the queue of runs are in. Raises DatabaseError."""
+        from kvm_backup.database.engine import parse_url, sqlite_url
+
+        url = self.settings.database.url
+        return parse_url(url.get_secret_value()) if url else sqlite_url(self._state_dir() / "kvm-backup.db")
+
+    @cached_property
+    def history(self) -> History:
+        """Raises DatabaseError, NewerDatabaseError."""
+        from kvm_backup.database.engine import Database
+        from kvm_backup.database.history import History
+
+        return History(Database.open(self.database_url), clock=lambda: datetime.now(UTC))
+
+    def swept_history(self) -> History:
+        """The history, in which the runs of commands that were killed are marked so. Raises DatabaseError."""
+        self.own_runs.sweep(self.history)
+        return self.history
+
+    @cached_property
+    def own_runs(self) -> OwnRuns:
+        """The runs that commands do in their own processes."""
+        from kvm_backup.services.own_runs import OwnRuns
+
+        return OwnRuns(self._state_dir() / "locks" / "runs")
+
+    @cached_property
+    def log_file(self) -> LogFile:
+        from kvm_backup.services.run_log import LogFile
+
+        log = self.settings.log
+        path = log.path or self._state_dir() / "logs" / "kvm-backup.jsonl"
+        return LogFile(path, max_bytes=log.max_bytes, backups=log.backups)
+
+    def log_reader(self, run_id: str) -> LogReader:
+        """What reads the lines of one run."""
+        from kvm_backup.services.log_reader import LogReader
+
+        return LogReader(self.log_file, run_id)
+
+    @cached_property
+    def host(self) -> str:
+        """The name of this host in the history."""
+        return socket.gethostname()
+
+    @cached_property
+    def runs(self) -> RunService:
+        from kvm_backup.services.run_log import make_log
+        from kvm_backup.services.runs import RunService
+
+        return RunService(
+            open_history=lambda: self.history,
+            log=make_log(self.log_file, host=self.host),
+            own_runs=self.own_runs,
+            host=self.host,
+            clock=lambda: datetime.now(UTC),
+            find_vm=lambda name: self.hypervisor.vm(name),
+            backup_service=lambda repository, listener, stop_requested: replace(
+                self.backup_service(self.repository(repository), listener, stop_requested),
+                after_point=lambda vm: self.prune_after_backup(vm, repository, listener, stop_requested),
+            ),
+            script_timeout=self.settings.hooks.timeout,
+        )
+
+    def start_run(
+        self,
+        vm_name: str,
+        mode: Mode,
+        repository: str | None,
+        *,
+        listener: Listener,
+        stop_requested: Callable[[], bool],
+        trigger: Trigger,
+        earlier: Run | None = None,
+        schedule: Schedule | None = None,
+    ) -> tuple[Finished, KvmBackupError | None]:
+        """Begin a new run and see it through; every front end comes here.
+
+        `earlier` is the run that it repeats, `schedule` the one that a user starts by hand.
+        """
+        wanted = self._lasting_name(repository)
+        if self.service_runs():
+            return self._hand_over_run(
+                vm_name,
+                mode,
+                wanted,
+                listener=listener,
+                stop_requested=stop_requested,
+                trigger=trigger,
+                earlier=earlier,
+                schedule=schedule,
+            )
+        return self.runs.back_up(
+            vm_name,
+            mode,
+            wanted,
+            listener=listener,
+            stop_requested=stop_requested,
+            trigger=trigger,
+            earlier=earlier,
+            schedule=schedule,
+        )
+
+    def service_runs(self) -> bool:
+        """Whether the service works on this state folder."""
+        from kvm_backup.runtime.heartbeat import service_runs
+
+        return service_runs(self.settings.state_dir)
+
+    def _hand_over_run(
+        self,
+        vm_name: str,
+        mode: Mode,
+        repository: str,
+        *,
+        listener: Listener,
+        stop_requested: Callable[[], bool],
+        trigger: Trigger,
+        earlier: Run | None,
+        schedule: Schedule | None,
+    ) -> tuple[Finished, KvmBackupError | None]:
+        from kvm_backup.runtime.hand_over import HandOver
+        from kvm_backup.runtime.queue import QueueClient
+        from kvm_backup.runtime.request import RunRequest
+        from kvm_backup.services.hooks import scripts_of
+
+        before, behind = scripts_of(schedule) if schedule else ((), ())
+        request = RunRequest(
+            run_id=uuid4().hex,
+            host=self.host,
+            vm=vm_name,
+            mode=mode,
+            repository=repository,
+            trigger=trigger,
+            created=datetime.now(UTC),
+            schedule_id=schedule.id if schedule else earlier.schedule_id if earlier else None,
+            schedule_name=schedule.name if schedule else earlier.schedule_name if earlier else None,
+            pre_script=before,
+            post_script=behind,
+        )
+        run = replace(request.as_run(), attempt=earlier.attempt + 1 if earlier else 1)
+        hand_over = HandOver(
+            history=self.history,
+            open_client=lambda: QueueClient(database_url=self.queue_url),
+            log_reader=self.log_reader,
+            service_runs=self.service_runs,
+            point_path=lambda name, point: str(self.repository(name).path_of(point)),
+        )
+        hand_over.submit(request, run)
+        return hand_over.follow(run, listener, stop_requested)
+
+    @cached_property
+    def queue_url(self) -> str:
+        """Of the database that the queue is in: that of the history on PostgreSQL, else a file of its own, because
+        SQLite lets one writer at a time and the queue is asked twice a second. Raises DatabaseError, StorageError.
+        """
+        from kvm_backup.database.engine import sqlite_url
+
+        if self.settings.database.url is not None:
+            return self.database_url.render_as_string(hide_password=False)
+        path = self._state_dir() / "queue.db"
+        try:
+            # SQLite itself would make a file that everybody may read.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        except OSError as error:
+            raise storage_error(error, path) from error
+        return sqlite_url(path).render_as_string()
+
+    def daemon(self, say: Callable[[str], None]) -> Daemon:
+        """The service. `say` is told what a person should read, from several threads."""
+        from kvm_backup.runtime.daemon import Activity, Daemon, OnStop, oldest_remembered
+        from kvm_backup.runtime.queue import DurableQueue
+        from kvm_backup.runtime.recovery import mark_lost_runs
+        from kvm_backup.runtime.status import settle_schedule
+        from kvm_backup.runtime.tick import Scheduler
+        from kvm_backup.runtime.work import Work
+        from kvm_backup.runtime.workflows import RunWorkflow
+        from kvm_backup.services.run_log import make_log
+
+        activity = Activity(OnStop(self.settings.scheduler.on_stop))
+        work = Work(
+            history=self.history,
+            log=make_log(self.log_file, host=self.host),
+            find_vm=lambda name: self.hypervisor.vm(name),
+            backup_service=lambda repository, listener, stop_requested: self.backup_service(
+                self.repository(repository), listener, stop_requested
+            ),
+            say=say,
+        )
+        state_dir = self._state_dir()
+
+        def make_queue() -> DurableQueue:
+            workflow = RunWorkflow(
+                history=self.history,
+                recorder=work.recorder,
+                back_up=work.back_up,
+                prune=lambda request, listener: self.prune_after_backup(
+                    request.vm, request.repository, listener, activity.stopping
+                ),
+                enqueue=lambda request, delay: queue.enqueue(request, delay=delay),
+                settled=lambda request: settle_schedule(self.schedule_file, self.history, request.schedule_id),
+                clock=lambda: datetime.now(UTC),
+                stopping=activity.stopping,
+                pause=activity.pause,
+                say=say,
+                script_timeout=self.settings.hooks.timeout,
+            )
+            queue = DurableQueue(
+                database_url=self.queue_url,
+                host=self.host,
+                parallel=self.settings.scheduler.parallel,
+                execute=activity.counted(workflow),
+                say=say,
+            )
+            return queue
+
+        def make_tick(queue: DurableQueue) -> Callable[[], object]:
+            return Scheduler(
+                file=self.schedule_file,
+                history=self.history,
+                enqueue=queue.enqueue,
+                zone=self.zone,
+                clock=lambda: datetime.now(UTC),
+                say=say,
+                host=self.host,
+                repository=self._lasting_name(None),
+                catch_up=self.settings.scheduler.catch_up,
+            ).tick
+
+        def housekeeping(queue: DurableQueue, now: datetime) -> None:
+            mark_lost_runs(self.history, self.own_runs, queue.live_runs, host=self.host, now=now, say=say)
+            queue.forget_ended(oldest_remembered(now))
+            self.history.delete_older_than(now - timedelta(days=self.settings.database.keep_days))
+
+        return Daemon(
+            state_dir=state_dir,
+            host=self.host,
+            activity=activity,
+            make_queue=make_queue,
+            make_tick=make_tick,
+            housekeeping=housekeeping,
+            say=say,
+        )
+
+    def _lasting_name(self, repository: str | None) -> str:
+        """What names a repository also from another folder, for a retry or the service."""
+        wanted = repository or self.settings.default_repository
+        if wanted not in self.settings.repositories() and "/" in wanted:
+            return str(Path(wanted).absolute())
+        return wanted
+
     def repository(self, name: str | None = None) -> LocalRepository:
         """A configured repository by name, or one by its path. The default one is made on first use.
 
         Raises RepositoryNotFoundError, RepositoryFormatError, StorageError.
         """
+        from kvm_backup.repository.local import LocalRepository
+
         wanted = name or self.settings.default_repository
         configured = self.settings.repositories()
         path = configured.get(wanted)
@@ -98,6 +407,8 @@ class Application:
         self, repository: LocalRepository, listener: Listener, stop_requested: Callable[[], bool]
     ) -> BackupService:
         """A service that backs VMs up into one repository."""
+        from kvm_backup.services.backup import BackupService
+
         return BackupService(
             hypervisor=self.hypervisor,
             repository=repository,
@@ -108,7 +419,55 @@ class Application:
             stop_requested=stop_requested,
         )
 
+    def prune_service(
+        self, repository: LocalRepository, listener: Listener, stop_requested: Callable[[], bool]
+    ) -> PruneService:
+        """A service that prunes one repository."""
+        from kvm_backup.services.prune import PruneService
+
+        return PruneService(
+            repository=repository,
+            catalogue=self.catalogue,
+            locks=self.folders.locks,
+            rule_for=lambda name, uuid: self.retention_rule(repository, name, uuid),
+            zone=self.zone,
+            lock_wait=self.settings.backup.lock_wait,
+            space_reserve=self.settings.backup.space_reserve,
+            level=self.settings.backup.compression_level,
+            listener=listener,
+            stop_requested=stop_requested,
+        )
+
+    def prune_after_backup(
+        self, vm_name: str, repository: str, listener: Listener, stop_requested: Callable[[], bool]
+    ) -> None:
+        """Prune a VM that was just backed up, if the settings want that. Raises KvmBackupError."""
+        from kvm_backup.services.prune import points_of
+
+        if not self.settings.retention.after_backup:
+            return
+        store = self.repository(repository)
+        vm = self.hypervisor.vm(vm_name)
+        found = points_of(store, vm.name, vm.uuid)
+        if found is not None:
+            self.prune_service(store, listener, stop_requested).run(found)
+
+    def retention_rule(self, repository: LocalRepository, vm_name: str, vm_uuid: str) -> RetentionRule:
+        """The rule for a VM in a repository: what is said of the VM wins over what is said of the repository."""
+        from kvm_backup.config.retention import effective_rule
+
+        own = self.settings.vm.get(vm_name) or self.settings.vm.get(vm_uuid)
+        root = repository.root.resolve()
+        of_repository = next((one for one in self.settings.repository if one.path.resolve() == root), None)
+        return effective_rule(
+            self.settings.retention,
+            of_repository.retention if of_repository else None,
+            own.retention if own else None,
+        )
+
     def _backup_options(self, vm: Vm) -> BackupOptions:
+        from kvm_backup.services.options import BackupOptions
+
         backup = self.settings.backup
         own = self.settings.vm.get(vm.name) or self.settings.vm.get(vm.uuid)
         freeze = backup.freeze if own is None or own.freeze is None else own.freeze

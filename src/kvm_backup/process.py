@@ -4,8 +4,13 @@ Output is captured as text (undecodable bytes replaced). A program that is missi
 becomes a KvmBackupError with what it printed last.
 """
 
+import os
+import signal
 import subprocess
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +25,10 @@ PACKAGES = {
 }
 """Which Debian package brings a program; shown as the hint."""
 
+
+_SCRIPT_POLL = 0.2
+_OUTPUT_KEPT = 64 * 1024
+"""Bytes."""
 
 Program = subprocess.Popen[str]
 """A program that `start` started."""
@@ -90,6 +99,54 @@ def start(
         )
     except FileNotFoundError as error:
         raise _missing(words[0]) from error
+
+
+def run_script(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    environment: Mapping[str, str],
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> Completed:
+    """Run a script of the user to its end, with more variables in its environment; its status is not judged.
+
+    After `timeout` seconds, or when `stop_requested` says so, the script and what it started are killed. Its output
+    may be endless or held open by a child, so it goes to a file and only the end is read.
+    Raises ToolMissingError, and ToolFailedError when it cannot be executed or takes too long.
+    """
+    with tempfile.TemporaryFile() as output:
+        try:
+            program = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise _missing(argv[0]) from error
+        except (OSError, ValueError) as error:
+            raise ToolFailedError(
+                f"{argv[0]!r} cannot be started: {error}",
+                hint="It must be a program, or a script that begins with #! and may be executed.",
+            ) from error
+        deadline = time.monotonic() + timeout
+        while program.poll() is None and time.monotonic() < deadline and not stop_requested():
+            with suppress(subprocess.TimeoutExpired):
+                program.wait(min(_SCRIPT_POLL, max(deadline - time.monotonic(), 0.0)))
+        if program.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+            program.wait()
+            if not stop_requested():
+                raise ToolFailedError(
+                    f"{argv[0]} did not end within {timeout:.0f} s",
+                    hint="It was killed. Find out what it waits for, or allow more time: hooks.timeout.",
+                )
+        size = output.seek(0, os.SEEK_END)
+        output.seek(max(size - _OUTPUT_KEPT, 0))
+        return Completed(program.returncode, output.read().decode(errors="replace"), "")
 
 
 def finish(program: Program, timeout: float) -> str:

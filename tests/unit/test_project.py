@@ -117,7 +117,7 @@ def test_the_requirements_are_those_of_the_metadata() -> None:
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
 def test_every_requirement_is_locked_with_hashes_and_without_addresses(name: str) -> None:
     locked = _locked(f"{name}.lock")
-    wanted = {re.split(r"[<>=~! ]", line)[0] for line in _required(f"{name}.in")}
+    wanted = {re.split(r"[\[<>=~! ]", line)[0] for line in _required(f"{name}.in")}
     assert wanted <= set(locked)
     text = (ROOT / f"{name}.lock").read_text()
     assert len(re.findall(r"==[^\n]*\\\n    --hash=sha256:", text)) == len(locked)

@@ -1,9 +1,10 @@
 """kvm-backup backup"""
 
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, ignore_suspension, stop_requested
 from kvm_backup.cli.output import cell, print_error, prose, unheard
 from kvm_backup.cli.progress import EventView
@@ -14,6 +15,8 @@ from kvm_backup.domain.errors import (
     KvmBackupError,
 )
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.run import Run, Trigger
+from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.services import events
 
@@ -48,13 +51,38 @@ def backup(
             "name the VMs to back up, or give --all", hint="'kvm-backup vm list' shows their names."
         )
     names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
-    store = parts.repository(repository)
+    back_up_each(parts, names, mode, repository, json=json)
+
+
+def back_up_each(
+    parts: Application,
+    names: list[str],
+    mode: Mode,
+    repository: str | None,
+    *,
+    json: bool,
+    trigger: Trigger = Trigger.COMMAND,
+    earlier: Run | None = None,
+    schedule: Schedule | None = None,
+) -> NoReturn:
+    """A run for each VM, one after the other, shown as they go; ends the command with their exit code."""
+    # What no VM's run could succeed without is said once, before the first begins.
+    parts.repository(repository)
+    _ = parts.hypervisor
     ignore_suspension()
     errors: list[KvmBackupError] = []
     with EventView(json_lines=json) as view:
-        service = parts.backup_service(store, view, stop_requested)
         for name in names:
-            finished, error = service.run(name, mode)
+            finished, error = parts.start_run(
+                name,
+                mode,
+                repository,
+                listener=view,
+                stop_requested=stop_requested,
+                trigger=trigger,
+                earlier=earlier,
+                schedule=schedule,
+            )
             if error is not None:
                 errors.append(error)
                 if not json:

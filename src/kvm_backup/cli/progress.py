@@ -25,6 +25,7 @@ _WORDS = {
     events.Step.COPY: "copying",
     events.Step.PUBLISH: "publishing",
     events.Step.ADVANCE: "finishing",
+    events.Step.PRUNE: "consolidating",
     events.Step.VERIFY: "checking",
     events.Step.RESTORE: "restoring",
 }

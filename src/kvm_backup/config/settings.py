@@ -9,22 +9,26 @@ import stat
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
+from kvm_backup.config.retention import RetentionOverride, RetentionSettings
 from kvm_backup.domain.errors import SettingsError
 from kvm_backup.domain.sizes import parse_size
 
 FILE_NAME = "kvm-backup.toml"
 PREFIX = "KVM_BACKUP_"
 FILE_VARIABLE = f"{PREFIX}CONFIG"
-OTHER_VARIABLES = frozenset({"CONFIG", "DEBUG"})
-"""Variables that are no settings: where the settings are, and whether unexpected errors show a traceback."""
+OTHER_VARIABLES = frozenset({"CONFIG", "DEBUG", "LANG"})
+"""Variables that are no settings: where they are, whether unexpected errors show a traceback, the language."""
 DEFAULT_REPOSITORY = "default"
 MANUAL = "docs/settings.md (in the copy of KVM Backup's repository that it was installed from)"
+_HIDDEN = "database"
+"""The table whose values no message shows: a URL may hold a password, in the wrong place, too."""
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -40,6 +44,7 @@ class RepositorySettings(_Table):
 
     name: Name
     path: Path
+    retention: RetentionOverride = RetentionOverride()
 
     @field_validator("path")
     @classmethod
@@ -71,11 +76,48 @@ class SnapshotSettings(_Table):
     keep: Annotated[int, Field(ge=1, le=30)] = 3
 
 
+class DatabaseSettings(_Table):
+    """[database]: where the history is kept; without a URL in an SQLite file in the state folder."""
+
+    url: SecretStr | None = None
+    keep_days: Annotated[int, Field(ge=1, le=36500)] = 730
+
+
+class LogSettings(_Table):
+    """[log]: what runs did, as JSON lines."""
+
+    path: Path | None = None
+    max_bytes: Annotated[Size, Field(ge=1024**2)] = 50 * 1024**2
+    backups: Annotated[int, Field(ge=0, le=100)] = 5
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError("must be an absolute path")
+        return path
+
+
+class SchedulerSettings(_Table):
+    """[scheduler]: what the service does."""
+
+    parallel: Annotated[int, Field(ge=1, le=64)] = 2
+    catch_up: bool = True
+    on_stop: Literal["cancel", "finish"] = "cancel"
+
+
+class HookSettings(_Table):
+    """[hooks]: the scripts that schedules name."""
+
+    timeout: Annotated[float, Field(gt=0, le=86400)] = 600.0
+
+
 class VmSettings(_Table):
     """[vm."NAME"]: what is special about one VM."""
 
     exclude_disks: frozenset[str] = frozenset()
     freeze: bool | None = None
+    retention: RetentionOverride = RetentionOverride()
 
 
 def _default_state_dir() -> Path:
@@ -94,10 +136,16 @@ class Settings(BaseSettings):
     scratch_dir: Path | None = None
     runtime_dir: Path | None = None
     default_repository: Name = DEFAULT_REPOSITORY
+    timezone: str | None = None
     repository: tuple[RepositorySettings, ...] = ()
     libvirt: LibvirtSettings = LibvirtSettings()
     backup: BackupSettings = BackupSettings()
     snapshot: SnapshotSettings = SnapshotSettings()
+    retention: RetentionSettings = RetentionSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    log: LogSettings = LogSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    hooks: HookSettings = HookSettings()
     vm: dict[str, VmSettings] = {}
 
     @field_validator("state_dir", "scratch_dir", "runtime_dir")
@@ -106,6 +154,14 @@ class Settings(BaseSettings):
         if path is not None and not path.is_absolute():
             raise ValueError("must be an absolute path")
         return path
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_zone(cls, zone: str | None) -> str | None:
+        try:
+            return None if zone is None else ZoneInfo(zone).key
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("must be the name of a time zone, such as Europe/Paris") from None
 
     @field_validator("repository")
     @classmethod
@@ -188,7 +244,8 @@ def check(fields: dict[str, Any], path: Path | None) -> Settings:
         named = re.search(r'field "(\w+)"', str(error))
         key = named[1] if named else "?"
         variable = _variable_of((key,)) or f"{PREFIX}…"
-        raise _unusable(key, variable, f"must be JSON (it is {os.environ.get(variable)!r})") from error
+        came = "" if key == _HIDDEN else f" (it is {os.environ.get(variable)!r})"
+        raise _unusable(key, variable, f"must be JSON{came}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -223,10 +280,15 @@ def unknown_variables() -> list[str]:
     """KVM_BACKUP_… variables that name no setting: most likely a misspelling."""
     known = {name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
     names = [name.removeprefix(PREFIX) for name in os.environ if name.startswith(PREFIX)]
-    return sorted(f"{PREFIX}{name}" for name in names if name.split("__")[0] not in known)
+    # A script that a run calls is told what happens in variables that begin so (kvm_backup.services.hooks).
+    return sorted(
+        f"{PREFIX}{name}" for name in names if name.split("__")[0] not in known and not name.startswith("HOOK_")
+    )
 
 
 def _in_words(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return "there is no such setting"
+    if problem["loc"][0] == _HIDDEN:
+        return str(problem["msg"])
     return f"{str(problem['msg']).removeprefix('Value error, ')} (it is {problem['input']!r})"

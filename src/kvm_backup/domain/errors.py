@@ -41,6 +41,83 @@ class BadArgumentError(KvmBackupError):
     exit_code = EXIT_BAD_ARGUMENTS
 
 
+class InvalidScheduleError(BadArgumentError):
+    """A field of a schedule cannot be used."""
+
+    code = "invalid-schedule"
+
+    def __init__(self, field: str, came: object, expected: str) -> None:
+        super().__init__(f"{field}: {came!r} cannot be used", hint=f"Expected: {expected}. Nothing was changed.")
+        self.field = field
+        self.came = came
+        self.expected = expected
+
+
+class ScheduleNotFoundError(KvmBackupError):
+    """No schedule has that id, or more than one begins with it."""
+
+    code = "schedule-not-found"
+    exit_code = EXIT_NOT_FOUND
+
+
+class SchedulesFileError(KvmBackupError):
+    """scheduled_backups.json cannot be read; it is left as it is."""
+
+    code = "schedules-file"
+
+
+class RunNotFoundError(KvmBackupError):
+    """No run has that id, or more than one begins with it."""
+
+    code = "run-not-found"
+    exit_code = EXIT_NOT_FOUND
+
+
+class DatabaseError(KvmBackupError):
+    """The database of runs cannot be reached or written."""
+
+    code = "database"
+    retryable = True
+
+
+class NewerDatabaseError(DatabaseError):
+    """The database was made by a newer version of this program."""
+
+    code = "database-newer"
+    retryable = False
+
+
+class HookError(KvmBackupError):
+    """A script before the run failed, so that nothing was begun."""
+
+    code = "hook"
+
+
+class InterruptedRunError(KvmBackupError):
+    """The service was killed while the run was going on."""
+
+    code = "interrupted"
+    retryable = True
+
+
+class ServiceRunningError(KvmBackupError):
+    """Another process serves this state folder already."""
+
+    code = "service-running"
+
+
+class ServiceManagerError(KvmBackupError):
+    """systemd does not run here, or refused what it was asked."""
+
+    code = "service-manager"
+
+
+class DetachedError(KvmBackupError):
+    """The command does not wait for the run any longer; the service goes on with it."""
+
+    code = "detached"
+
+
 class SettingsError(KvmBackupError):
     """The settings file or a KVM_BACKUP_… variable cannot be used."""
 

@@ -154,6 +154,9 @@ class Manifest(_Frozen):
     left_out: tuple[LeftOutDisk, ...] = ()
     files: Annotated[tuple[StoredFile, ...], Field(max_length=64)] = ()
     notices: tuple[ShortText, ...] = ()
+    run: Annotated[str, Field(max_length=200)] | None = None
+    """The id of the run that made it, in the history of its host: a run that is taken up again after its process
+    was killed finds the point that it had published."""
     tool_version: ShortText
 
     @model_validator(mode="after")

@@ -51,8 +51,12 @@ class StoredCluster:
 def stored_clusters(chain: Sequence[ImageFile]) -> Iterator[StoredCluster]:
     """Everything of a disk that does not read as zeros, in ascending order. `chain` has the base first.
 
-    Holds one L2 table of each link at a time. Raises DamagedImageError, StorageError.
+    An image without a backing file is a full one: nothing below it shows. So a link that was consolidated after the
+    caller had looked at the chain is read right, too. Holds one L2 table of each link at a time. Raises
+    DamagedImageError, StorageError.
     """
+    full = max((index for index, image in enumerate(chain) if image.header.backing_file is None), default=0)
+    chain = chain[full:]
     for l2_index in range(chain[-1].l2_tables):
         yield from _of_l2_table(chain, l2_index)
 

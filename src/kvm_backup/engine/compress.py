@@ -6,6 +6,12 @@ import zstandard
 
 from kvm_backup.engine.qcow2.format import CLUSTER_SIZE, FRAME_PREFIX
 
+_BLOCK_HEADER = 3
+_BLOCK_OF_ONE_BYTE = 1
+"""A block that repeats one byte, whatever its size says."""
+_BLOCK_RESERVED = 3
+_CHECKSUM = 4
+
 
 class ClusterCompressor:
     """Compresses in any thread; zstandard releases the GIL while it works."""
@@ -59,3 +65,24 @@ class ClusterDecompressor:
         except zstandard.ZstdError as error:
             raise ValueError(str(error)) from error
         return cluster
+
+
+def frame_length(data: memoryview) -> int:
+    """How many bytes of `data` the zstd frame of a cluster takes that it begins with, its checksum included.
+
+    Walks over the frame's blocks (RFC 8878, 3.1.1.2) without decompressing them. Raises ValueError with the cause.
+    """
+    if data[: len(FRAME_PREFIX)] != FRAME_PREFIX:
+        raise ValueError("it does not begin like the zstd frame of a cluster")
+    position = len(FRAME_PREFIX)
+    last = False
+    while not last:
+        header = int.from_bytes(data[position : position + _BLOCK_HEADER], "little")
+        last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+        if kind == _BLOCK_RESERVED or position >= len(data):
+            raise ValueError("the zstd frame of a cluster is broken")
+        position += _BLOCK_HEADER + (1 if kind == _BLOCK_OF_ONE_BYTE else size)
+    position += _CHECKSUM
+    if position > len(data):
+        raise ValueError("the zstd frame of a cluster is cut short")
+    return position

@@ -43,11 +43,14 @@ from kvm_backup.domain.point import (
     serialize,
 )
 from kvm_backup.repository import durable
+from kvm_backup.repository.exchange import OLD_PREFIX, recover
 
 REPOSITORY_FILE = "kvm-backup.json"
 UNFINISHED_FILE = f".{REPOSITORY_FILE}.new-"
 """How the name of that file begins while it is written."""
 FORMAT_VERSION = 1
+REMOVED_PREFIX = f"{PARTIAL_PREFIX}removed-"
+"""A point that was taken away, while its files go."""
 FILE_SYSTEM_FOLDER = "lost+found"
 """At the root of a file system (ext4), where a repository on a disk of its own lies."""
 
@@ -304,8 +307,9 @@ class LocalRepository:
         A point that is gone already is no error. Raises StorageError.
         """
         final = self.path_of(point_id)
-        hidden = final.with_name(f"{PARTIAL_PREFIX}{final.name}")
+        hidden = final.with_name(f"{REMOVED_PREFIX}{final.name}")
         if final.is_dir():
+            durable.remove_tree(hidden)
             durable.rename(final, hidden)
         durable.remove_tree(hidden)
 
@@ -323,7 +327,12 @@ class LocalRepository:
             raise durable.storage_error(error, folder) from error
 
     def discard(self, partial: Path) -> None:
-        """Remove a point that was not published, and the VM's folder when nothing else is in it."""
+        """Remove a point that was not published, and the VM's folder when nothing else is in it.
+
+        The old folder of a point that a consolidation lost half way is no such point: it is put back.
+        """
+        if partial.name.startswith(OLD_PREFIX):
+            recover(partial.parent)
         durable.remove_tree(partial)
         try:
             partial.parent.rmdir()

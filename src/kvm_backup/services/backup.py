@@ -60,14 +60,23 @@ class BackupService:
     clock: Callable[[], datetime]
     listener: events.Listener
     stop_requested: Callable[[], bool]
+    after_point: Callable[[str], None] | None = None
+    """Called with the VM's UUID when a point that holds data was made and the VM is free again."""
 
-    def run(self, vm_name: str, mode: Mode) -> tuple[events.Finished, KvmBackupError | None]:
-        """Make one restore point. What goes wrong is not raised but returned, and told in the last event."""
+    def run(
+        self, vm_name: str, mode: Mode, run_id: str | None = None
+    ) -> tuple[events.Finished, KvmBackupError | None]:
+        """Make one restore point. What goes wrong is not raised but returned, and told in the last event.
+
+        With `run_id`, a point that this very run published before its process was killed is the result: there is
+        never a second one.
+        """
         began = time.monotonic()
         self.listener(events.Started(vm_name, mode.value, self.repository.name))
         error: KvmBackupError | None = None
         try:
-            manifest = self._make_point(vm_name, mode)
+            manifest = self._make_point(vm_name, mode, run_id)
+            self._tidy_up(manifest)
             finished = self._finished(manifest, time.monotonic() - began)
         except KvmBackupError as problem:
             error = problem
@@ -78,16 +87,19 @@ class BackupService:
         self.listener(finished)
         return finished, error
 
-    def _make_point(self, vm_name: str, mode: Mode) -> Manifest:
+    def _make_point(self, vm_name: str, mode: Mode, run_id: str | None) -> Manifest:
         refuse_when_stopped(self.stop_requested)
         vm = self.hypervisor.vm(vm_name)
         options = self.options_for(vm)
         with hold_vm(
             self.folders.locks, vm.name, vm.uuid, wait=options.lock_wait, stop_requested=self.stop_requested
         ) as lock:
+            published = None if run_id is None else self._published_by(run_id, vm)
+            if published is not None:
+                return published
             for attempt in range(1, _ATTEMPTS + 1):
                 self._wait_until_settled(vm)
-                run = _Run(self, self.hypervisor.vm(vm.uuid), options, lock)
+                run = _Run(self, self.hypervisor.vm(vm.uuid), options, lock, run_id)
                 try:
                     manifest = run.snapshot() if mode is Mode.SNAPSHOT else run.capture(mode)
                     break
@@ -103,6 +115,23 @@ class BackupService:
         while self.hypervisor.shutting_down(vm.uuid) and time.monotonic() < deadline:
             refuse_when_stopped(self.stop_requested)
             time.sleep(0.2)
+
+    def _tidy_up(self, manifest: Manifest) -> None:
+        if self.after_point is None or manifest.mode is Mode.SNAPSHOT:
+            return
+        try:
+            self.after_point(manifest.vm_uuid)
+        except Exception as problem:  # noqa: BLE001 - the point is made, whatever happens to older ones
+            error = problem if isinstance(problem, KvmBackupError) else _unexpected(problem)
+            self.listener(events.Notice(manifest.vm_name, f"old points could not be removed: {error.message}"))
+
+    def _published_by(self, run_id: str, vm: Vm) -> Manifest | None:
+        folder = self.repository.folder_of(vm.uuid)
+        for point in self.repository.points(folder) if folder is not None else ():
+            if isinstance(point, Manifest) and point.run == run_id:
+                self.listener(events.Notice(vm.name, f"the point {point.id} was published before the interruption"))
+                return point
+        return None
 
     def _finished(self, manifest: Manifest, seconds: float) -> events.Finished:
         demotion = manifest.demotion
@@ -124,13 +153,14 @@ class BackupService:
 class _Run:
     """One attempt on one VM, whose lock is held."""
 
-    def __init__(self, service: BackupService, vm: Vm, options: BackupOptions, lock: int) -> None:
+    def __init__(self, service: BackupService, vm: Vm, options: BackupOptions, lock: int, run_id: str | None) -> None:
         self._service = service
         self._hypervisor = service.hypervisor
         self._repository = service.repository
         self._vm = vm
         self._options = options
         self._lock = lock
+        self._run_id = run_id
         self._notices: list[str] = []
 
     def capture(self, requested: Mode) -> Manifest:
@@ -311,6 +341,7 @@ class _Run:
             "finished": self._service.clock(),
             "consistency": consistency,
             "notices": tuple(self._notices),
+            "run": self._run_id,
             "tool_version": __version__,
         }
 

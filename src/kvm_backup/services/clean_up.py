@@ -8,6 +8,7 @@ from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.leftovers import Leftover, find_leftovers, remove
+from kvm_backup.repository.exchange import recover
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.services.folders import Folders
 from kvm_backup.services.plan import newest_point
@@ -41,6 +42,11 @@ def clean_up_after_dead_runs(
     notice: Callable[[str], None],
 ) -> None:
     """Remove leftovers of one VM. What cannot be removed is told and left for the next run."""
+    folder = repository.folder_of(vm.uuid)
+    if folder is not None:
+        # First, since what is the newest point, and so which checkpoint is wanted, may depend on it.
+        for stamp in recover(folder):
+            notice(f"put back the point {stamp}, whose consolidation was interrupted")
     for leftover in leftovers_of(hypervisor, repository, folders, vm):
         try:
             remove(hypervisor, leftover)
@@ -49,7 +55,6 @@ def clean_up_after_dead_runs(
         else:
             notice(f"removed what an earlier run left behind: {leftover.detail}")
     merge_unpublished_snapshots(hypervisor, repository, vm, notice=notice)
-    folder = repository.folder_of(vm.uuid)
     for partial in repository.partials(folder) if folder is not None else []:
         repository.discard(partial)
         notice(f"removed an unfinished point of an earlier run: {partial.name}")

@@ -23,18 +23,19 @@ class SpaceWatch:
     path: Path
     reserve: int
 
-    def check(self) -> None:
-        """Raises NoSpaceError when less than the reserve is free."""
+    def check(self, needed: int = 0) -> None:
+        """Raises NoSpaceError when less than the reserve is free, or would be after `needed` bytes more."""
         try:
             status = os.statvfs(self.path)
         except OSError as error:
             raise storage_error(error, self.path) from error
         free = status.f_bavail * status.f_frsize
         wanted = min(self.reserve, status.f_blocks * status.f_frsize // 20)
-        if free < wanted:
+        if free < wanted + needed:
+            asked = f"{show_size(needed)} are needed and {show_size(wanted)}" if needed else show_size(wanted)
             raise NoSpaceError(
                 f"only {show_size(free)} left for {self.what} on the file system of {self.path},"
-                f" {show_size(wanted)} must stay free",
+                f" {asked} must stay free",
                 hint="Free space there, or lower backup.space_reserve in the settings.",
             )
 

@@ -20,6 +20,8 @@ class Step(StrEnum):
     """Everything is on disk under its hidden name; next come the manifest and the rename."""
     ADVANCE = "advance"
     """The point is visible; the checkpoint that it replaces goes."""
+    PRUNE = "prune"
+    """Old points are removed, after some were made full ones."""
     VERIFY = "verify"
     RESTORE = "restore"
 

@@ -81,14 +81,23 @@ def verify_points(
                 seconds=time.monotonic() - began,
             )
             continue
+        findings = tuple(_findings(repository, point, hypervisor, deep, control))
+        if findings and (now := _replaced(repository, point)) is not None:
+            findings = tuple(_findings(repository, now, hypervisor, deep, control))
         yield Verdict(
             point=point.id,
             vm=point.vm_name,
             deep=deep,
-            findings=tuple(_findings(repository, point, hypervisor, deep, control)),
+            findings=findings,
             bytes_checked=point.bytes_stored,
             seconds=time.monotonic() - began,
         )
+
+
+def _replaced(repository: LocalRepository, point: Manifest) -> Manifest | None:
+    """The point as it is now, when a prune made it a full one while it was verified by its old manifest."""
+    now = repository.examine(point.id) if repository.path_of(point.id).is_dir() else None
+    return now if isinstance(now, Manifest) and now != point else None
 
 
 def chain_of(repository: LocalRepository, point: Manifest) -> list[Manifest | DamagedPoint]:

@@ -9,8 +9,8 @@ from tests.integration.product import Product
 
 @pytest.fixture(scope="module")
 def product(module_lab: Lab) -> Product:
-    """One installation for the tests of a module."""
-    return Product(module_lab.folder / "product")
+    """One installation for the tests of a module, which keeps every point: they look at old ones, too."""
+    return Product(module_lab.folder / "product", "[retention]\nafter_backup = false\n")
 
 
 @pytest.fixture(scope="module")

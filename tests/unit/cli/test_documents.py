@@ -7,24 +7,31 @@ import typing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import typer.main
 from pydantic import BaseModel
 
-from kvm_backup.cli.main import DEBUG_VARIABLE, app
+from kvm_backup.cli.entry import DEBUG_VARIABLE
+from kvm_backup.cli.main import app
+from kvm_backup.cli.schedule_view import summary as summary_of_schedule
 from kvm_backup.config.settings import FILE_VARIABLE, Settings, check
 from kvm_backup.domain import errors
 from kvm_backup.domain.chain import FullReason, Reason
 from kvm_backup.domain.disk import Disk, LeftOut, SourceKind
+from kvm_backup.domain.retention import Keep
+from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.sizes import parse_size
 from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.engine.verify import DamageKind
 from kvm_backup.services import events
 from kvm_backup.services.doctor import Check, Health, Remains
+from kvm_backup.services.prune import PointVerdict, Pruned
 from kvm_backup.services.queries import point_details, point_summary, vm_summary
 from kvm_backup.services.repository_check import Oddity
 from kvm_backup.services.restore_disks import Restored, RestoredDisk
+from kvm_backup.services.schedules.format import KEYS
 from kvm_backup.services.verify import Finding, Verdict
 from tests.unit.builders import Shelf
 from tests.unit.cli.conftest import Command
@@ -114,6 +121,13 @@ def test_the_keys_of_vms_are_documented() -> None:
     assert {*LeftOut, *VmState} <= told
 
 
+def test_the_keys_of_schedules_are_documented() -> None:
+    made = Schedule("1", "n", ("web",), "daily", "02:00")
+    assert first_column(SECTIONS["schedule list"]) == set(summary_of_schedule(made, ZoneInfo("UTC")))
+    told = (DOCS / "schedules.md").read_text().partition("## The file")[2].partition("##")[0]
+    assert first_column(told) == set(KEYS)
+
+
 def test_the_keys_of_a_repository_and_of_its_check_are_documented(command: Command) -> None:
     [row] = json.loads(command("repository", "list", "--json").output)
     assert first_column(SECTIONS["repository list"]) == set(row)
@@ -129,6 +143,13 @@ def test_the_keys_and_kinds_of_verify_are_documented() -> None:
     unreadable = {errors.DamagedManifestError.code, errors.DamagedPointError.code, errors.StorageError.code}
     assert {"parent-missing", "unreadable"} <= made_here
     assert first_column(kinds_table) == {*DamageKind} | made_here | unreadable | {"changed"}
+
+
+def test_the_keys_and_reasons_of_a_prune_are_documented() -> None:
+    keys_table, reasons_table = SECTIONS["prune"].split("| reason |")
+    assert first_column(keys_table) == {"event", "bytes_freed"} | keys_of(Pruned)
+    assert keys_of(PointVerdict) <= words(keys_table)
+    assert first_column(reasons_table) == {*Keep}
 
 
 def test_the_keys_of_a_restore_are_documented() -> None:

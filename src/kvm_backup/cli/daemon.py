@@ -1,0 +1,40 @@
+"""kvm-backup daemon"""
+
+import signal
+import sys
+import threading
+from types import FrameType
+
+from kvm_backup.cli.context import application
+from kvm_backup.cli.output import printable
+
+_saying = threading.Lock()
+
+
+def daemon() -> None:
+    """Run what is scheduled and what commands hand over, until the process is told to end.
+
+    It stays in the foreground and says on standard error what it does; systemd keeps it running (install-service).
+    SIGTERM and Ctrl-C end it in order: copies that go on are cancelled and done again after the next start, or
+    finished first, as the setting scheduler.on_stop says.
+    """
+    serve()
+
+
+def serve() -> None:
+    """The service, also for programs that start it by another name."""
+    made = application().daemon(say)
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        made.activity.ending.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    made.run()
+
+
+def say(message: str) -> None:
+    """A line for a person, or for systemd's journal, which adds the time."""
+    with _saying:
+        sys.stderr.write(f"{printable(message)}\n")
+        sys.stderr.flush()

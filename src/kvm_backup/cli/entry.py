@@ -1,0 +1,61 @@
+"""What every program of ours does around its commands: signals, errors, exit codes."""
+
+import os
+import sys
+import traceback
+
+import typer
+
+from kvm_backup.cli.context import stop_on_signals
+from kvm_backup.cli.output import ensure_streams, print_error, print_problem, survive_any_encoding
+from kvm_backup.cli.several import expand
+from kvm_backup.domain.errors import EXIT_BAD_ARGUMENTS, EXIT_FAILED, KvmBackupError
+
+DEBUG_VARIABLE = "KVM_BACKUP_DEBUG"
+_INTERRUPTED = 130
+"""What Typer makes of a KeyboardInterrupt."""
+
+
+def run(app: typer.Typer, arguments: list[str], program: str | None = None) -> None:
+    """Run a program and end the process: every failure becomes one clear error and the exit code of docs/cli.md.
+
+    `program` is what the help calls it, where that is not the file's name.
+    """
+    stop_on_signals()
+    ensure_streams()
+    survive_any_encoding()
+    try:
+        status = app(args=expand(arguments), prog_name=program, standalone_mode=False)
+    except KvmBackupError as error:
+        print_error(error)
+        status = error.exit_code
+    except typer.TyperException as error:
+        _print_usage_error(error)
+        status = EXIT_BAD_ARGUMENTS
+    except (typer.Abort, KeyboardInterrupt):
+        status = _INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (| head): nothing is wrong, and nothing more can be printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the last resort, so that no traceback reaches a user
+        if os.environ.get(DEBUG_VARIABLE):
+            traceback.print_exc()
+        print_problem(
+            f"unexpected {type(error).__name__}: {error}",
+            f"This is a fault of KVM Backup. Set {DEBUG_VARIABLE}=1 for the details and report them.",
+        )
+        status = EXIT_FAILED
+    if status == _INTERRUPTED:
+        print_problem("interrupted", "'kvm-backup doctor --clean' removes what may be left.")
+        status = EXIT_FAILED
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _print_usage_error(error: typer.TyperException) -> None:
+    message = error.format_message().replace("Value error, ", "")
+    if message.startswith("Usage:"):  # a command that needs a subcommand was given none: the message is its help
+        sys.stderr.write(f"{message}\n")
+        return
+    context = getattr(error, "ctx", None)
+    print_problem(message, f"See '{context.command_path if context else 'kvm-backup'} --help'.")

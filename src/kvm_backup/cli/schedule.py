@@ -1,0 +1,191 @@
+"""kvm-backup schedule, which is schedule_manager.py too"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from kvm_backup.cli import schedule_view as view
+from kvm_backup.cli.context import application
+from kvm_backup.cli.language import _
+from kvm_backup.cli.output import cell, console, print_json, printable
+from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
+from kvm_backup.domain.schedule import Schedule
+from kvm_backup.services.schedules.commands import Changes, warnings_about
+
+_SHOWN_TIMES = 4
+
+app = typer.Typer(
+    help=_("What is backed up, and when."),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+IdArgument = Annotated[
+    str,
+    typer.Argument(metavar="ID", help=_("A schedule's id, or a beginning that only one id has."), show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help=_("Print JSON instead of text."))]
+VmsHelp = _("Names of the VMs: --vms web db.")
+TypeHelp = _("hourly, daily, weekly, monthly or cron.")
+TimeHelp = _("MM, HH:MM, DAY:HH:MM, D:HH:MM, or five fields of cron, as the type wants it.")
+ModeHelp = _("incremental (the default), full or snapshot.")
+
+
+@app.command("list", help=_("List the schedules."))
+def list_schedules(json: JsonOption = False) -> None:
+    service = application().schedules
+    view.show_list(service.all(), service.zone, service.clock(), json=json, empty=_("There are no schedules."))
+
+
+@app.command("add", help=_("Add a schedule."))
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=_("What to call it."), show_default=False)],
+    vms: Annotated[list[str], typer.Option("--vms", metavar="VM...", help=VmsHelp, show_default=False)],
+    schedule_type: Annotated[str, typer.Option("--type", metavar="TYPE", help=TypeHelp, show_default=False)],
+    time: Annotated[str, typer.Option("--time", metavar="TIME", help=TimeHelp, show_default=False)],
+    mode: Annotated[str, typer.Option("--mode", metavar="MODE", help=ModeHelp, show_default=False)] = "incremental",
+    json: JsonOption = False,
+) -> None:
+    made = application().schedules.add(name, vms, schedule_type, time, mode)
+    _tell(_("schedule {id} added: {name}"), made, json=json, warn=True)
+
+
+@app.command("show", help=_("Show one schedule and its next times."))
+def show(schedule_id: IdArgument, json: JsonOption = False) -> None:
+    service = application().schedules
+    found = service.find(schedule_id)
+    if json:
+        print_json(view.summary(found, service.zone))
+        return
+    try:
+        upcoming = service.next_times(found, _SHOWN_TIMES)
+    except KvmBackupError:
+        upcoming = []  # a time that cannot be used, which the words for it tell
+    view.show_one(found, service.zone, service.clock(), upcoming)
+
+
+@app.command("edit", help=_("Change a schedule; what is not given stays."))
+def edit(
+    schedule_id: IdArgument,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help=_("What to call it."))] = None,
+    vms: Annotated[list[str] | None, typer.Option("--vms", metavar="VM...", help=VmsHelp)] = None,
+    schedule_type: Annotated[str | None, typer.Option("--type", metavar="TYPE", help=TypeHelp)] = None,
+    time: Annotated[str | None, typer.Option("--time", metavar="TIME", help=TimeHelp)] = None,
+    mode: Annotated[str | None, typer.Option("--mode", metavar="MODE", help=ModeHelp)] = None,
+    json: JsonOption = False,
+) -> None:
+    changes = Changes(name, vms or None, schedule_type, time, mode)
+    if changes == Changes():
+        raise BadArgumentError(
+            "nothing to change was given", hint="Give --name, --vms, --type, --time or --mode. Nothing was changed."
+        )
+    changed = application().schedules.edit(schedule_id, changes)
+    _tell(_("schedule {id} changed: {name}"), changed, json=json, warn=vms is not None)
+
+
+@app.command("enable", help=_("Let a schedule run again."))
+def enable(schedule_id: IdArgument, json: JsonOption = False) -> None:
+    _tell(_("schedule {id} enabled: {name}"), application().schedules.enable(schedule_id), json=json)
+
+
+@app.command("disable", help=_("Keep a schedule from running."))
+def disable(schedule_id: IdArgument, json: JsonOption = False) -> None:
+    _tell(_("schedule {id} disabled: {name}"), application().schedules.disable(schedule_id), json=json)
+
+
+@app.command("remove", help=_("Remove a schedule; its restore points stay."))
+def remove(schedule_id: IdArgument, json: JsonOption = False) -> None:
+    service = application().schedules
+    removed = service.remove(schedule_id)
+    if json:
+        print_json(view.summary(removed, service.zone))
+        return
+    console().print(f"[green]✓[/green] {_sentence(_('schedule {id} removed: {name}'), removed)}")
+
+
+@app.command("run", help=_("Back its VMs up now; its next time stays."))
+def run(schedule_id: IdArgument, json: JsonOption = False) -> None:
+    run_now(application().schedules.find(schedule_id), json=json)
+
+
+@app.command("next", help=_("Show the next times of a schedule."))
+def next_times(
+    schedule_id: IdArgument,
+    count: Annotated[int, typer.Option("--count", "-n", metavar="N", min=1, max=1000, help=_("How many."))] = 5,
+    json: JsonOption = False,
+) -> None:
+    service = application().schedules
+    found = service.find(schedule_id)
+    times = service.next_times(found, count)
+    if json:
+        print_json([{"utc": time.isoformat(), "local": time.astimezone(service.zone).isoformat()} for time in times])
+        return
+    out = console()
+    if not found.enabled:
+        out.print(f"[yellow]{_('It is disabled; it would run at these times:')}[/yellow]")
+    for time in times:
+        weekday = view.weekdays()[time.astimezone(service.zone).weekday()]
+        out.print(f"{cell(view.moment(time, service.zone, service.clock()))}, {weekday}")
+
+
+@app.command("due", help=_("List the enabled schedules whose time has come."))
+def due(json: JsonOption = False) -> None:
+    service = application().schedules
+    view.show_list(service.due(), service.zone, service.clock(), json=json, empty=_("No schedule is due."))
+
+
+def run_now(schedule: Schedule, *, json: bool) -> None:
+    """Back the VMs of a schedule up as `kvm-backup backup` does, by the service when it runs, and note how it went.
+
+    Raises typer.Exit with the exit code of the backup.
+    """
+    from kvm_backup.cli.backup import back_up_each  # here, since it needs libvirt, and a list does not
+
+    service = application().schedules
+    started = service.clock().replace(microsecond=0)
+    succeeded = False
+    try:
+        back_up_each(application(), list(schedule.vm_names), schedule.backup_mode, None, json=json, schedule=schedule)
+    except typer.Exit as ended:
+        succeeded = ended.exit_code == 0
+        raise
+    finally:
+        service.record_run(schedule.id, started, succeeded=succeeded)
+
+
+def _tell(sentence: str, schedule: Schedule, *, json: bool, warn: bool = False) -> None:
+    service = application().schedules
+    warnings = _warnings(schedule) if warn else []
+    if json:
+        print_json(view.summary(schedule, service.zone) | {"warnings": warnings})
+    else:
+        view.show_done(_sentence(sentence, schedule), schedule, service.zone, service.clock())
+    for warning in warnings:
+        sys.stderr.write(f"{_('note')}: {printable(warning)}\n")
+
+
+def _sentence(sentence: str, schedule: Schedule) -> str:
+    return sentence.format(id=cell(schedule.id[:8]), name=cell(schedule.name))
+
+
+def _warnings(schedule: Schedule) -> list[str]:
+    found = warnings_about(application().schedules, schedule)
+    names = ", ".join(name for name, _error in found)
+    error = next((error for _name, error in found if error is not None), None)
+    if error is not None:
+        return [
+            _("whether these VMs exist could not be checked: {names} ({cause})").format(
+                names=names, cause=error.message
+            )
+        ]
+    return [_("this host knows no VM called {name} yet").format(name=name) for name, _error in found]
+
+
+if __name__ == "__main__":
+    from kvm_backup.cli.entry import run as run_program
+
+    run_program(app, sys.argv[1:], "schedule_manager.py")

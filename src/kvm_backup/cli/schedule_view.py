@@ -1,0 +1,184 @@
+"""Schedules as text for people, and as JSON."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from kvm_backup.cli.language import _, ngettext
+from kvm_backup.cli.output import cell, console, print_json, printable, table
+from kvm_backup.domain.errors import InvalidScheduleError
+from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.timing import ScheduleType
+from kvm_backup.services.schedules.commands import SHORT_ID, short_ids
+from kvm_backup.services.schedules.format import KEYS, entry_of
+
+_ROWS_OF_A_TABLE = 500
+"""More rows than this are written without Rich, which takes a millisecond for each."""
+
+
+def summary(schedule: Schedule, zone: ZoneInfo, short_id: str | None = None) -> dict[str, Any]:
+    """One object of `--json`: the fields of the file, times in UTC, and what is derived from them."""
+    entry = entry_of(schedule)
+    return {key: entry[key] for key in KEYS} | {
+        "short_id": short_id or schedule.id[:SHORT_ID],
+        "timezone": zone.key,
+        "problem": _problem(schedule),
+    }
+
+
+def show_list(schedules: Sequence[Schedule], zone: ZoneInfo, now: datetime, *, json: bool, empty: str) -> None:
+    """Print schedules as a table, or `empty` where there are none; or as JSON."""
+    short = short_ids(tuple(schedules))
+    if json:
+        print_json([summary(schedule, zone, short[schedule.id]) for schedule in schedules])
+        return
+    if not schedules:
+        console().print(empty)
+    else:
+        rows = [_row(schedule, short[schedule.id], zone, now) for schedule in schedules]
+        titles = [
+            (_("ID"), "left"),
+            (_("NAME"), "fold"),
+            (_("VMS"), "fold"),
+            (_("WHEN"), "left"),
+            (_("MODE"), "left"),
+            (_("STATE"), "left"),
+            (_("NEXT RUN"), "left"),
+            (_("LAST RUN"), "left"),
+        ]
+        if len(rows) > _ROWS_OF_A_TABLE:
+            _print_plainly([[title for title, _justify in titles], *rows])
+        else:
+            console().print(
+                table(titles, [_coloured(row, schedule) for row, schedule in zip(rows, schedules, strict=True)])
+            )
+    console().print(f"[dim]{_('Times are of the zone {zone}.').format(zone=cell(zone.key))}[/dim]")
+
+
+def show_one(schedule: Schedule, zone: ZoneInfo, now: datetime, upcoming: Sequence[datetime]) -> None:
+    """Print all that is known of a schedule."""
+    lines = [
+        (_("id"), schedule.id),
+        (_("name"), schedule.name),
+        (_("VMs"), ", ".join(schedule.vm_names)),
+        (_("when"), when_in_words(schedule)),
+        (_("mode"), schedule.backup_mode.value),
+        (_("state"), state_in_words(schedule)),
+        (_("next run"), moment(schedule.next_run, zone, now)),
+        (_("then"), "\n".join(moment(time, zone, now) for time in upcoming[1:]) if schedule.enabled else "-"),
+        (_("last run"), moment(schedule.last_run, zone, now)),
+        (_("made"), moment(schedule.created_at, zone, now)),
+        (_("zone"), zone.key),
+    ]
+    rows = [[f"[bold]{label}[/bold]", "\n".join(map(cell, text.split("\n")))] for label, text in lines if text]
+    shown = table([("", "left"), ("", "fold")], rows)
+    shown.show_header = False
+    console().print(shown)
+
+
+def show_done(sentence: str, schedule: Schedule, zone: ZoneInfo, now: datetime) -> None:
+    """Print what was done to a schedule, and what it is now."""
+    out = console()
+    out.print(f"[green]✓[/green] {sentence}")
+    out.print(f"  {cell(when_in_words(schedule))}, {schedule.backup_mode}: {cell(', '.join(schedule.vm_names))}")
+    planned = moment(schedule.next_run, zone, now) if schedule.enabled else _("disabled")
+    out.print(f"  {_('next run')}: {cell(planned)}")
+
+
+def when_in_words(schedule: Schedule) -> str:
+    """Such as `every day at 02:00`."""
+    try:
+        timing = schedule.timing
+    except InvalidScheduleError:
+        return f"{schedule.schedule_type} {schedule.schedule_time}: {_('cannot be used')}"
+    clock = f"{timing.hour:02}:{timing.minute:02}"
+    match timing.type:
+        case ScheduleType.HOURLY:
+            return _("every hour at minute {minute}").format(minute=f"{timing.minute:02}")
+        case ScheduleType.DAILY:
+            return _("every day at {time}").format(time=clock)
+        case ScheduleType.WEEKLY:
+            return _("every {weekday} at {time}").format(weekday=weekdays()[timing.weekday], time=clock)
+        case ScheduleType.MONTHLY:
+            return _("every month on day {day} at {time}").format(day=timing.day, time=clock)
+        case ScheduleType.CRON:
+            return f"cron {timing.expression}"
+
+
+def state_in_words(schedule: Schedule) -> str:
+    """What the last run came to, or that there will be none."""
+    if _problem(schedule) is not None:
+        return _("cannot be used")
+    if not schedule.enabled:
+        return _("disabled")
+    return {
+        "scheduled": _("scheduled"),
+        "running": _("running"),
+        "failed": _("failed"),
+        "late": _("late"),
+    }[schedule.status.value]
+
+
+def weekdays() -> list[str]:
+    """From Monday on."""
+    return [_("Monday"), _("Tuesday"), _("Wednesday"), _("Thursday"), _("Friday"), _("Saturday"), _("Sunday")]
+
+
+def moment(time: datetime | None, zone: ZoneInfo, now: datetime) -> str:
+    """A time on the clocks of the zone, and how far from now it is."""
+    if time is None:
+        return "-"
+    return f"{time.astimezone(zone):%Y-%m-%d %H:%M %Z} ({_distance((time - now).total_seconds())})"
+
+
+def _distance(seconds: float) -> str:
+    size, future = abs(seconds), seconds >= 0
+    if size < 60:
+        return _("now")
+    if size < 3600:
+        amount = ngettext("{count} minute", "{count} minutes", int(size // 60)).format(count=int(size // 60))
+    elif size < 2 * 86400:
+        amount = ngettext("{count} hour", "{count} hours", int(size // 3600)).format(count=int(size // 3600))
+    else:
+        amount = ngettext("{count} day", "{count} days", int(size // 86400)).format(count=int(size // 86400))
+    return (_("in {amount}") if future else _("{amount} ago")).format(amount=amount)
+
+
+def _problem(schedule: Schedule) -> str | None:
+    try:
+        schedule.timing  # noqa: B018 - parsing it is the check
+    except InvalidScheduleError as error:
+        return error.message
+    return None
+
+
+def _row(schedule: Schedule, short_id: str, zone: ZoneInfo, now: datetime) -> list[str]:
+    return [
+        short_id,
+        schedule.name,
+        ", ".join(schedule.vm_names),
+        when_in_words(schedule),
+        schedule.backup_mode.value,
+        state_in_words(schedule),
+        moment(schedule.next_run, zone, now) if schedule.enabled else "-",
+        moment(schedule.last_run, zone, now),
+    ]
+
+
+def _coloured(row: list[str], schedule: Schedule) -> list[str]:
+    cells = [cell(text) for text in row]
+    if _problem(schedule) is not None or schedule.status == "failed":
+        cells[5] = f"[red]{cells[5]}[/red]"
+    elif not schedule.enabled:
+        cells = [f"[dim]{text}[/dim]" for text in cells]
+    elif schedule.status != "scheduled":
+        cells[5] = f"[yellow]{cells[5]}[/yellow]"
+    return cells
+
+
+def _print_plainly(rows: list[list[str]]) -> None:
+    shown = [[printable(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in shown)
+    console().file.write("\n".join(lines) + "\n")

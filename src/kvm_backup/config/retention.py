@@ -1,0 +1,50 @@
+"""[retention]: which points stay; a repository and a VM may each say otherwise, key by key."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kvm_backup.domain.retention import RetentionRule
+
+_DEFAULT = RetentionRule()
+_Count = Annotated[int, Field(ge=0, le=10_000)]
+_AtLeastOne = Annotated[int, Field(ge=1, le=10_000)]
+_Chain = Annotated[int, Field(ge=1, le=1000)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RetentionSettings(_Table):
+    """[retention]: for every VM in every repository, unless one of these says otherwise."""
+
+    after_backup: bool = True
+    last: _AtLeastOne = _DEFAULT.last
+    daily: _Count = _DEFAULT.daily
+    weekly: _Count = _DEFAULT.weekly
+    monthly: _Count = _DEFAULT.monthly
+    yearly: _Count = _DEFAULT.yearly
+    good: _AtLeastOne = _DEFAULT.good
+    chain: _Chain = _DEFAULT.chain
+
+
+class RetentionOverride(_Table):
+    """[repository.retention] and [vm."NAME".retention]: a key that is not given is as in the table around it."""
+
+    last: _AtLeastOne | None = None
+    daily: _Count | None = None
+    weekly: _Count | None = None
+    monthly: _Count | None = None
+    yearly: _Count | None = None
+    good: _AtLeastOne | None = None
+    chain: _Chain | None = None
+
+
+def effective_rule(base: RetentionSettings, *overrides: RetentionOverride | None) -> RetentionRule:
+    """The rule that holds: of each key the last value that is given, the most specific table coming last."""
+    values = base.model_dump(exclude={"after_backup"})
+    for override in overrides:
+        if override is not None:
+            values |= override.model_dump(exclude_none=True)
+    return RetentionRule(**values)

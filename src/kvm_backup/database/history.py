@@ -1,0 +1,273 @@
+"""The history: every run and its steps. Each call is one short transaction, and moves a run only as allowed."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, case, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from kvm_backup.database.engine import Database
+from kvm_backup.database.tables import RUNS, STEPS, storable
+from kvm_backup.domain.errors import RunNotFoundError
+from kvm_backup.domain.run import Run, RunResult, RunState, RunStep, states_before
+
+_BATCH = 500
+_MATCHES_SHOWN = 3
+_UNFINISHED = [state for state in RunState if not state.final]
+_SUMMARY_FIELDS = [field.name for field in fields(Run) if field.name != "steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs to list; `vm` is a name or a UUID, `since` a time of creation."""
+
+    vm: str | None = None
+    state: RunState | None = None
+    schedule_id: str | None = None
+    since: datetime | None = None
+
+
+class History:
+    """Runs in the database. `clock` gives the time in UTC. Every method raises DatabaseError when that is away."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    # Writing
+
+    def create(self, run: Run) -> Run:
+        """Add a run. Where its id is there already nothing changes; returned is what the history holds."""
+        values = {name: getattr(run, name) for name in _SUMMARY_FIELDS}
+        with self._database.transaction(write=True) as connection:
+            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            connection.execute(insert(RUNS).values(values).on_conflict_do_nothing())
+            return _whole(connection, run.id)
+
+    def start(self, run_id: str) -> bool:
+        """A run that was queued or waiting runs from now on; the next attempt begins where it was waiting.
+
+        False when it did not move: it runs already, it ended, or it was cancelled before it began.
+        """
+        now = self._clock()
+        waiting = RUNS.c.state == RunState.WAITING
+        return self._move(
+            run_id,
+            RunState.RUNNING,
+            now,
+            attempt=case((waiting, RUNS.c.attempt + 1), else_=RUNS.c.attempt),
+            started=func.coalesce(RUNS.c.started, now),
+            retry_at=None,
+            step=None,
+            done=0,
+            total=0,
+            **asdict(RunResult()),
+        )
+
+    def step_started(self, run_id: str, name: str) -> None:
+        """The step before it has ended by that."""
+        now = self._clock()
+        with self._database.transaction(write=True) as connection:
+            _end_step(connection, run_id, now)
+            moved = connection.execute(
+                update(RUNS).where(RUNS.c.id == run_id, RUNS.c.state == RunState.RUNNING).values(step=name)
+            )
+            if moved.rowcount:
+                last = select(func.coalesce(func.max(STEPS.c.number), 0)).where(STEPS.c.run_id == run_id)
+                number = connection.execute(last).scalar_one() + 1
+                connection.execute(STEPS.insert().values(run_id=run_id, number=number, name=name, started=now))
+
+    def decided(self, run_id: str, result: RunResult) -> None:
+        """What kind of point is being made, known before it is."""
+        self._note(run_id, mode=result.mode, reason=result.reason, detail=result.detail)
+
+    def progress(self, run_id: str, done: int, total: int) -> None:
+        """Bytes copied so far, and to copy. Call it about once a second, not more."""
+        self._note(run_id, done=done, total=total)
+
+    def identified(self, run_id: str, vm_name: str, vm_uuid: str) -> None:
+        """Which VM it is, where the run was asked for by another word (its UUID)."""
+        self._note(run_id, vm_name=vm_name, vm_uuid=vm_uuid)
+
+    def finish(self, run_id: str, state: RunState, result: RunResult) -> bool:
+        """A final state. False when the run is in one already, or never ran and so cannot have succeeded."""
+        if not state.final:
+            raise ValueError(f"{state} is no final state")
+        now = self._clock()
+        return self._move(run_id, state, now, ended=now, retry_at=None, **asdict(result))
+
+    def wait(self, run_id: str, retry_at: datetime, result: RunResult) -> bool:
+        """This attempt failed, another follows. False when the run does not run."""
+        return self._move(run_id, RunState.WAITING, self._clock(), retry_at=retry_at, **asdict(result))
+
+    def request_cancel(self, run_id: str) -> RunState:
+        """A run that has not begun, or waits, is cancelled now; one that runs is asked to end. Returns its state.
+
+        Raises RunNotFoundError.
+        """
+        idle = RUNS.c.state.in_([RunState.QUEUED, RunState.WAITING])
+        with self._database.transaction(write=True) as connection:
+            connection.execute(
+                update(RUNS)
+                .where(RUNS.c.id == run_id, idle)
+                .values(state=RunState.CANCELLED, ended=self._clock(), retry_at=None, cancel_requested=True)
+            )
+            connection.execute(
+                update(RUNS)
+                .where(RUNS.c.id == run_id, RUNS.c.state == RunState.RUNNING)
+                .values(cancel_requested=True)
+            )
+            return _whole(connection, run_id).state
+
+    def delete_older_than(self, moment: datetime) -> int:
+        """Forget runs that were created before and have ended, some at a time; returns how many."""
+        deleted = 0
+        final = RUNS.c.state.in_([state for state in RunState if state.final])
+        some = select(RUNS.c.id).where(RUNS.c.created < moment, final).limit(_BATCH)
+        while True:
+            with self._database.transaction(write=True) as connection:
+                now_deleted = connection.execute(delete(RUNS).where(RUNS.c.id.in_(some))).rowcount
+            deleted += now_deleted
+            if now_deleted < _BATCH:
+                return deleted
+
+    # Reading
+
+    def cancel_requested(self, run_id: str) -> bool:
+        """Whether somebody wants the run to end."""
+        with self._database.transaction() as connection:
+            wish = select(RUNS.c.cancel_requested).where(RUNS.c.id == run_id)
+            return bool(connection.execute(wish).scalar_one_or_none())
+
+    def get(self, reference: str) -> Run:
+        """A run with its steps, by its id or a beginning of it. Raises RunNotFoundError (none, or several)."""
+        wanted = storable(reference)
+        with self._database.transaction() as connection:
+            if wanted and _exists(connection, wanted):
+                return _whole(connection, wanted)
+            matches = _beginning_with(connection, wanted) if wanted else []
+            if len(matches) == 1:
+                return _whole(connection, matches[0])
+        if not matches:
+            raise _not_found(reference)
+        more = ", …" if len(matches) > _MATCHES_SHOWN else ""
+        raise RunNotFoundError(
+            f"several runs begin with {reference!r}: {', '.join(matches[:_MATCHES_SHOWN])}{more}",
+            hint="Give more of the id.",
+        )
+
+    def newest(self, which: RunFilter = RunFilter(), *, limit: int = 50) -> list[Run]:
+        """Runs without their steps, newest first."""
+        query = _filtered(which).order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(limit)
+        with self._database.transaction() as connection:
+            return [_run(row) for row in connection.execute(query)]
+
+    def unfinished_of(self, host: str) -> list[Run]:
+        """Runs of a host that have not ended, oldest first: what a service that starts has to look after."""
+        query = _select().where(RUNS.c.state.in_(_UNFINISHED), RUNS.c.host == host)
+        with self._database.transaction() as connection:
+            return [_run(row) for row in connection.execute(query.order_by(RUNS.c.created, RUNS.c.id))]
+
+    def last_of_schedules(self, schedule_ids: Iterable[str]) -> dict[str, Run]:
+        """The newest run of each schedule that has one."""
+        return self._last(RUNS.c.schedule_id, schedule_ids)
+
+    def last_of_vms(self, names: Iterable[str]) -> dict[str, Run]:
+        """The newest run of each VM that has one, by the VM's name."""
+        return self._last(RUNS.c.vm_name, names)
+
+    def _last(self, column: Any, keys: Iterable[str]) -> dict[str, Run]:
+        found: dict[str, Run] = {}
+        wanted = sorted({storable(key) for key in keys})
+        for at in range(0, len(wanted), _BATCH):
+            newest = (
+                select(column.label("key"), func.max(RUNS.c.created).label("created"))
+                .where(column.in_(wanted[at : at + _BATCH]))
+                .group_by(column)
+                .subquery()
+            )
+            query = _select().join(newest, (column == newest.c.key) & (RUNS.c.created == newest.c.created))
+            with self._database.transaction() as connection:
+                runs = [_run(row) for row in connection.execute(query.order_by(RUNS.c.id))]
+            found |= {getattr(run, column.name): run for run in runs}
+        return found
+
+    # Both
+
+    def _move(self, run_id: str, state: RunState, now: datetime, **values: Any) -> bool:
+        with self._database.transaction(write=True) as connection:
+            moved = connection.execute(
+                update(RUNS)
+                .where(RUNS.c.id == run_id, RUNS.c.state.in_(states_before(state)))
+                .values(state=state, **values)
+            )
+            if moved.rowcount:
+                _end_step(connection, run_id, now)
+            return bool(moved.rowcount)
+
+    def _note(self, run_id: str, **values: Any) -> None:
+        with self._database.transaction(write=True) as connection:
+            connection.execute(
+                update(RUNS).where(RUNS.c.id == run_id, RUNS.c.state == RunState.RUNNING).values(**values)
+            )
+
+
+def _select() -> Any:
+    return select(*(RUNS.c[name] for name in _SUMMARY_FIELDS))
+
+
+def _filtered(which: RunFilter) -> Any:
+    query = _select()
+    if which.vm is not None:
+        column = RUNS.c.vm_uuid if _is_uuid(which.vm) else RUNS.c.vm_name
+        query = query.where(column == storable(which.vm))
+    if which.state is not None:
+        query = query.where(RUNS.c.state == which.state)
+    if which.schedule_id is not None:
+        query = query.where(RUNS.c.schedule_id == storable(which.schedule_id))
+    if which.since is not None:
+        query = query.where(RUNS.c.created >= which.since)
+    return query
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def _exists(connection: Connection, run_id: str) -> bool:
+    return connection.execute(select(RUNS.c.id).where(RUNS.c.id == run_id)).first() is not None
+
+
+def _beginning_with(connection: Connection, text: str) -> list[str]:
+    """Ids, some more than are shown. A range, which both databases look up in the index of the key."""
+    query = select(RUNS.c.id).where(RUNS.c.id >= text, RUNS.c.id < text + "\U0010ffff")
+    return list(connection.execute(query.order_by(RUNS.c.id).limit(_MATCHES_SHOWN + 1)).scalars())
+
+
+def _whole(connection: Connection, run_id: str) -> Run:
+    row = connection.execute(_select().where(RUNS.c.id == run_id)).first()
+    if row is None:
+        raise _not_found(run_id)
+    steps = select(STEPS.c.name, STEPS.c.started, STEPS.c.ended).where(STEPS.c.run_id == run_id)
+    rows = connection.execute(steps.order_by(STEPS.c.number))
+    return _run(row, tuple(RunStep(step.name, step.started, step.ended) for step in rows))
+
+
+def _run(row: Row[Any], steps: tuple[RunStep, ...] = ()) -> Run:
+    return Run(**row._mapping, steps=steps)
+
+
+def _end_step(connection: Connection, run_id: str, now: datetime) -> None:
+    connection.execute(update(STEPS).where(STEPS.c.run_id == run_id, STEPS.c.ended.is_(None)).values(ended=now))
+
+
+def _not_found(reference: str) -> RunNotFoundError:
+    return RunNotFoundError(
+        f"there is no run {reference!r}", hint="See the ids with 'kvm-backup run list'; a beginning is enough."
+    )

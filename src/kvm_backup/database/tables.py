@@ -1,0 +1,139 @@
+"""The tables as the program uses them. A test compares them with what the migrations make."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.run import RunKind, RunState, Trigger
+
+VERSION_TABLE = "kvm_backup_schema"
+"""Our own name, because other programs may keep tables in the same database."""
+VERSION = "0001"
+"""The newest migration; four digits, one more with each."""
+
+METADATA = MetaData()
+
+
+def storable(text: str) -> str:
+    """A text without what a database refuses: names on a command line may hold any byte, NUL and broken UTF-8 too."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
+class Storable(TypeDecorator[str]):
+    """Any text."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else storable(value)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time, in UTC; a value without a zone is a fault of the caller."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        # SQLite keeps no zone; what we put in was UTC.
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Word(TypeDecorator[Any]):
+    """A value of one of our enumerations, kept as its word."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def __init__(self, kind: type[StrEnum]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else value.value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:  # noqa: ARG002
+        return None if value is None else self.kind(value)
+
+
+_IDENTITY = String(200).with_variant(String(200, collation="C"), "postgresql")
+"""Compared byte by byte everywhere, so that a beginning of an id can be looked up in the index."""
+
+RUNS = Table(
+    "runs",
+    METADATA,
+    Column("id", _IDENTITY, primary_key=True),
+    Column("vm_name", Storable, nullable=False),
+    Column("vm_uuid", String(36)),
+    Column("kind", Word(RunKind), nullable=False),
+    Column("trigger", Word(Trigger), nullable=False),
+    Column("host", Storable, nullable=False),
+    Column("repository", Storable, nullable=False),
+    Column("requested_mode", Word(Mode), nullable=False),
+    Column("state", Word(RunState), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("schedule_id", String(200)),
+    Column("schedule_name", Storable),
+    Column("due", Moment),
+    Column("late", Boolean, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("started", Moment),
+    Column("ended", Moment),
+    Column("retry_at", Moment),
+    Column("step", String(20)),
+    Column("done", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("mode", Word(Mode)),
+    Column("reason", String(40)),
+    Column("detail", Storable),
+    Column("point", Storable),
+    Column("consistency", String(20)),
+    Column("bytes_read", BigInteger, nullable=False),
+    Column("bytes_stored", BigInteger, nullable=False),
+    Column("error", Storable),
+    Column("error_code", String(40)),
+    Column("hint", Storable),
+    Column("cancel_requested", Boolean, nullable=False),
+    Index("runs_newest", "created", "id"),
+    Index("runs_of_vm", "vm_name", "created", "id"),
+    Index("runs_of_vm_uuid", "vm_uuid", "created", "id"),
+    Index("runs_of_schedule", "schedule_id", "created", "id"),
+    Index("runs_in_state", "state", "created", "id"),
+)
+
+STEPS = Table(
+    "run_steps",
+    METADATA,
+    Column("run_id", _IDENTITY, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(20), nullable=False),
+    Column("started", Moment, nullable=False),
+    Column("ended", Moment),
+)

@@ -1,0 +1,61 @@
+"""A schedule: what to run, when. Its fields are those of scheduled_backups.json, as the first version wrote it."""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.timing import Timing, next_due, parse_timing
+
+
+class ScheduleStatus(StrEnum):
+    """What the last run of a schedule came to."""
+
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    FAILED = "failed"
+    """Until a run succeeds."""
+    LATE = "late"
+    """The time passed while the service was down; the run is made up for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One schedule. Times are instants in UTC; `extra` are keys of the file that this program does not know."""
+
+    id: str
+    name: str
+    vm_names: tuple[str, ...]
+    schedule_type: str
+    schedule_time: str
+    backup_mode: Mode = Mode.INCREMENTAL
+    enabled: bool = True
+    last_run: datetime | None = None
+    next_run: datetime | None = None
+    status: ScheduleStatus = ScheduleStatus.SCHEDULED
+    created_at: datetime | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def timing(self) -> Timing:
+        """Raises InvalidScheduleError."""
+        return parse_timing(self.schedule_type, self.schedule_time)
+
+    def planned_after(self, moment: datetime, zone: ZoneInfo) -> "Schedule":
+        """The schedule with the next due time later than `moment`."""
+        return replace(self, next_run=next_due(self.timing, moment, zone))
+
+    def is_due(self, moment: datetime) -> bool:
+        """Whether its planned time has come."""
+        return self.enabled and self.next_run is not None and self.next_run <= moment
+
+
+def is_plain(text: str) -> bool:
+    """Whether a name holds nothing that could steer a terminal or break a line."""
+    return text.isprintable() or not any(
+        unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text
+    )

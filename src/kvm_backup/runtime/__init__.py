@@ -1,0 +1,1 @@
+"""Durable execution: workflows on DBOS, the queue, the tick of the scheduler, recovery."""

@@ -1,0 +1,158 @@
+"""The service: one process that ticks on the minute, does what is queued, and ends in order."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.runtime.heartbeat import Heartbeat, only_service, write_heartbeat
+from kvm_backup.runtime.notify import notify
+from kvm_backup.runtime.queue import DurableQueue, StepRunner, Suspended
+from kvm_backup.runtime.request import RunRequest
+
+_BEAT_SECONDS = 5.0
+"""How often it shows that it lives; also the longest time until it notices that the clock jumped."""
+_STOP_POLL_SECONDS = 0.1
+_HOUSEKEEPING_SECONDS = 3600.0
+_QUEUE_MEMORY = timedelta(days=60)
+"""How long a due time that was run is remembered, should the clock be set back."""
+
+
+class OnStop(StrEnum):
+    """What happens to copies that go on when the service is told to end."""
+
+    CANCEL = "cancel"
+    """They end at once, what they wrote is removed, and they are run again after the next start."""
+    FINISH = "finish"
+
+
+@dataclass(slots=True)
+class Activity:
+    """What the threads of one service share: that it ends, and how many runs go on."""
+
+    on_stop: OnStop
+    ending: threading.Event = field(default_factory=threading.Event)
+    _runs: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def stopping(self) -> bool:
+        """Whether runs that go on have to leave."""
+        return self.ending.is_set() and self.on_stop is OnStop.CANCEL
+
+    def pause(self, seconds: float) -> None:
+        """Wait, less when the service ends."""
+        self.ending.wait(seconds)
+
+    @property
+    def runs(self) -> int:
+        return self._runs
+
+    def counted(self, work: Callable[[RunRequest, StepRunner], None]) -> Callable[[RunRequest, StepRunner], None]:
+        """The same work, counted while it goes on."""
+
+        def count(request: RunRequest, step: StepRunner) -> None:
+            with self._lock:
+                if self.ending.is_set():
+                    raise Suspended  # the queue handed it out just before it was closed
+                self._runs += 1
+            try:
+                work(request, step)
+            finally:
+                with self._lock:
+                    self._runs -= 1
+
+        return count
+
+
+@dataclass(slots=True)
+class Daemon:
+    """`tick` and `housekeeping` are called on the main thread; what they raise is said, and the service goes on."""
+
+    state_dir: Path
+    host: str
+    activity: Activity
+    make_queue: Callable[[], DurableQueue]
+    make_tick: Callable[[DurableQueue], Callable[[], object]]
+    housekeeping: Callable[[DurableQueue, datetime], None]
+    say: Callable[[str], None]
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _problem: str | None = None
+
+    def run(self) -> None:
+        """Serve until `activity.ending` is set. Raises ServiceRunningError, DatabaseError, StorageError."""
+        with ExitStack() as open_things:
+            open_things.enter_context(only_service(self.state_dir))
+            started = self.clock().isoformat()
+            queue = self.make_queue()
+            queue.start()
+            open_things.callback(queue.stop)
+            tick = self.make_tick(queue)
+            notify("READY=1", f"STATUS=Serving {self.host}")
+            self.say(f"serving {self.host}, process {os.getpid()}; 'kvm-backup run list' shows what was done")
+            self._serve(queue, tick, started)
+            self._end()
+
+    def _serve(self, queue: DurableQueue, tick: Callable[[], object], started: str) -> None:
+        minute: int | None = None
+        next_tick = next_housekeeping = time.monotonic()
+        ticked: str | None = None
+        while not self.activity.ending.is_set():
+            now = self.clock()
+            this_minute = int(now.timestamp() // 60)
+            # On the minute by the clock, and each 60 seconds whatever the clock does.
+            if this_minute != minute or time.monotonic() >= next_tick:
+                minute, next_tick = this_minute, time.monotonic() + 60
+                if self._guarded("tick", lambda: tick()):
+                    ticked = self.clock().isoformat()
+                self._guarded("queue", queue.take_up_orphans)
+            if time.monotonic() >= next_housekeeping:
+                next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
+                self._guarded("housekeeping", lambda: self.housekeeping(queue, self.clock()))
+            beat = Heartbeat(os.getpid(), self.host, started, self.clock().isoformat(), ticked)
+            self._guarded("heartbeat", lambda beat=beat: write_heartbeat(self.state_dir, beat))  # type: ignore[misc]
+            notify("WATCHDOG=1")
+            to_the_minute = 60 - self.clock().timestamp() % 60
+            self.activity.ending.wait(min(_BEAT_SECONDS, to_the_minute + 0.01))
+
+    def _end(self) -> None:
+        """Wait until the runs that go on have left or, as chosen, finished."""
+        how = "cancelled and run again after the next start" if self.activity.stopping() else "finished first"
+        if self.activity.runs:
+            self.say(f"ending; {self.activity.runs} runs are {how}")
+        notify("STOPPING=1")
+        next_word = 0.0
+        while self.activity.runs:
+            if time.monotonic() >= next_word:
+                next_word = time.monotonic() + _BEAT_SECONDS
+                # systemd would kill us after its time limit, unless it hears that we need longer.
+                notify("WATCHDOG=1", "EXTEND_TIMEOUT_USEC=30000000", f"STATUS={self.activity.runs} runs are {how}")
+            time.sleep(_STOP_POLL_SECONDS)
+        self.say("ended")
+
+    def _guarded(self, what: str, action: Callable[[], object]) -> bool:
+        """Do something that may fail without ending the service; the same failure is said once."""
+        try:
+            action()
+        except KvmBackupError as error:
+            problem = f"{what}: {error.message}. {error.hint}"
+        except Exception as error:  # noqa: BLE001 - a service that dies at 3 in the morning protects nobody
+            problem = f"{what}: unexpected {type(error).__name__}: {error}"
+        else:
+            if self._problem is not None and self._problem.startswith(f"{what}:"):
+                self._problem = None
+            return True
+        if problem != self._problem:
+            self._problem = problem
+            self.say(problem)
+        return False
+
+
+def oldest_remembered(now: datetime) -> datetime:
+    """Queue entries that were made before this may be forgotten."""
+    return now - _QUEUE_MEMORY

@@ -1,0 +1,111 @@
+"""Whether a service works on this state folder, and how it does: a lock that the kernel gives up when it dies, and a
+small file that it rewrites."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kvm_backup.domain.errors import KvmBackupError, ServiceRunningError
+from kvm_backup.repository.durable import read_limited, storage_error
+
+_LOCK = "daemon.lock"
+_FILE = "daemon.json"
+_FILE_BYTES_MAX = 4096
+_TRIES = 10
+_PAUSE_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What the service last said of itself. Times are ISO 8601 in UTC; `ticked` is None before its first tick."""
+
+    pid: int
+    host: str
+    started: str
+    beat: str
+    ticked: str | None = None
+
+
+@contextmanager
+def only_service(folder: Path) -> Iterator[None]:
+    """Be the only service of a state folder. Raises ServiceRunningError, StorageError."""
+    descriptor = _open(folder)
+    try:
+        if not _acquired(descriptor):
+            held = read_heartbeat(folder)
+            who = f" (process {held.pid})" if held else ""
+            raise ServiceRunningError(
+                f"the service runs already{who} with the state folder {folder}",
+                hint="One is enough: it serves every schedule. 'systemctl status kvm-backup' shows it.",
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def service_runs(folder: Path) -> bool:
+    """Whether a service works on this state folder now."""
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        # Shared, so that two who ask do not take each other for the service.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def read_heartbeat(folder: Path) -> Heartbeat | None:
+    """What the service last said, whether it still lives or not; None when it said nothing readable."""
+    try:
+        held: Any = json.loads(read_limited(folder / _FILE, _FILE_BYTES_MAX))
+        return Heartbeat(**{field.name: held.get(field.name) for field in fields(Heartbeat)})
+    except (KvmBackupError, ValueError, AttributeError):
+        return None
+
+
+def write_heartbeat(folder: Path, state: Heartbeat) -> None:
+    """Replace the file. It is not synced: after a crash of the host nobody needs it. Raises OSError."""
+    beside = folder / f".{_FILE}.new"
+    beside.write_text(json.dumps(asdict(state)) + "\n", encoding="utf-8")
+    beside.replace(folder / _FILE)
+
+
+def seconds_since(moment: str | None, now: datetime) -> float | None:
+    """How long ago a time of a heartbeat was; None when there is none."""
+    try:
+        return None if moment is None else (now - datetime.fromisoformat(moment)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+
+
+def _acquired(descriptor: int) -> bool:
+    # Who asks whether a service runs holds the lock for a moment.
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return True
+    return False
+
+
+def _open(folder: Path) -> int:
+    path = folder / _LOCK
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise storage_error(error, path) from error

@@ -1,0 +1,103 @@
+"""What a durable run is asked to do; it survives the process as JSON."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
+
+RETRY_WAITS = (120.0, 600.0, 1800.0)
+"""Seconds before the first, second and third try after a failure that another try can mend: all within the hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One backup of one VM. Times are in UTC; `retry` counts the failures before this try."""
+
+    run_id: str
+    host: str
+    vm: str
+    mode: Mode
+    repository: str
+    trigger: Trigger
+    created: datetime
+    schedule_id: str | None = None
+    schedule_name: str | None = None
+    due: datetime | None = None
+    late: bool = False
+    retry: int = 0
+    pre_script: tuple[str, ...] = ()
+    post_script: tuple[str, ...] = ()
+
+    @property
+    def workflow_id(self) -> str:
+        """What makes a run be started once, however many ask for it."""
+        if self.schedule_id is not None and self.due is not None and self.trigger is Trigger.SCHEDULE:
+            name = scheduled_id(self.schedule_id, self.due, self.vm)
+        else:
+            name = f"run:{self.run_id}"
+        return f"{name}:again:{self.retry}" if self.retry else name
+
+    def again(self) -> Self:
+        """The request for the next try."""
+        return replace(self, retry=self.retry + 1)
+
+    def as_run(self) -> Run:
+        """The row that the history gets before the run begins."""
+        return Run(
+            id=self.run_id,
+            vm_name=self.vm,
+            kind=RunKind.BACKUP,
+            trigger=self.trigger,
+            host=self.host,
+            repository=self.repository,
+            requested_mode=self.mode,
+            state=RunState.QUEUED,
+            created=self.created,
+            schedule_id=self.schedule_id,
+            schedule_name=self.schedule_name,
+            due=self.due,
+            late=self.late,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        held = asdict(self)
+        return held | {
+            "created": self.created.isoformat(),
+            "due": self.due.isoformat() if self.due else None,
+            "pre_script": list(self.pre_script),
+            "post_script": list(self.post_script),
+        }
+
+    @classmethod
+    def from_json(cls, held: Mapping[str, Any]) -> Self:
+        """Read what `as_json` gave, also that of an older version; keys that this version lacks are ignored."""
+        known = {key: value for key, value in held.items() if key in {field.name for field in fields(cls)}}
+        return cls(
+            **known
+            | {
+                "mode": Mode(held["mode"]),
+                "trigger": Trigger(held["trigger"]),
+                "created": datetime.fromisoformat(held["created"]),
+                "due": datetime.fromisoformat(held["due"]) if held.get("due") else None,
+                "pre_script": tuple(held.get("pre_script", ())),
+                "post_script": tuple(held.get("post_script", ())),
+            }
+        )
+
+
+def scheduled_id(schedule_id: str, due: datetime, vm: str) -> str:
+    """The workflow id of a due time of a schedule for one VM."""
+    return f"schedule:{schedule_id}:{due.astimezone(UTC).isoformat()}:{vm}"
+
+
+def scheduled_run_id(schedule_id: str, due: datetime, vm: str) -> str:
+    """The run's id for a due time: the same whoever computes it, so that the history holds it once too.
+
+    It begins with the due time, so that ids sort as runs do.
+    """
+    stamp = due.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{stamp}-{hashlib.sha256(scheduled_id(schedule_id, due, vm).encode()).hexdigest()[:12]}"

@@ -1,0 +1,231 @@
+"""One durable run, from the script before it to the last word in the history.
+
+Steps that ended before the process was killed are not done again; the step that it was killed in is. Backing up is
+safe to do again: what the dead run left is cleaned up first, and a point that it had published is the result.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from kvm_backup.database.history import History
+from kvm_backup.domain.errors import CancelledError, DatabaseError, InterruptedRunError, KvmBackupError
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.run import Run, RunResult, RunState, Trigger
+from kvm_backup.runtime.queue import StepRunner, Suspended
+from kvm_backup.runtime.request import RETRY_WAITS, RunRequest
+from kvm_backup.services import events, hooks
+from kvm_backup.services.recording import CancelWatch
+
+Json = dict[str, Any]
+
+_DATABASE_PAUSE = 10.0
+"""Seconds between two tries to write the history, while its disk is full or its server away."""
+
+
+RetryAt = Callable[[events.Finished], datetime | None]
+
+
+class BackUp(Protocol):
+    """Makes the point of a run; never raises a KvmBackupError but returns it."""
+
+    def __call__(
+        self, request: RunRequest, listener: events.Listener, stop_requested: Callable[[], bool]
+    ) -> tuple[events.Finished, KvmBackupError | None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunWorkflow:
+    """Does runs. `stopping` tells that the service ends now; `pause` waits some seconds, less when it does.
+
+    `recorder` gives the listener that writes a run's progress, result and log; it is given what tells when the run is
+    tried again. `settled` is told of each run that has ended or waits; `enqueue` gets the next try and its delay in
+    seconds.
+    """
+
+    history: History
+    recorder: Callable[[Run, RetryAt], events.Listener]
+    back_up: BackUp
+    prune: Callable[[RunRequest, events.Listener], None]
+    enqueue: Callable[[RunRequest, float], None]
+    settled: Callable[[RunRequest], None]
+    clock: Callable[[], datetime]
+    stopping: Callable[[], bool]
+    pause: Callable[[float], None]
+    say: Callable[[str], None]
+    script_timeout: float
+
+    def __call__(self, request: RunRequest, step: StepRunner) -> None:
+        """Do one run, or what is left of it. Raises Suspended when the service ends before it has."""
+        run = self._begin(request)
+        if run is None:
+            self._settle(request)
+            return
+        listener = self.recorder(run, lambda finished: self._retry_at(request, finished))
+        outcome: Json = {}
+        if request.pre_script:
+            outcome = step("before", lambda: self._before(request))
+        if not outcome.get("error"):
+            outcome = step("backup", lambda: self._back_up(request, listener))
+            if not outcome.get("error"):
+                step("prune", lambda: self._prune(request, listener))
+        if request.post_script:
+            step("after", lambda: self._after(request, outcome, listener))
+        self._end(request, events.Finished(**outcome), listener)
+        self._settle(request)
+
+    def _begin(self, request: RunRequest) -> Run | None:
+        """The run, which runs from now on; None when it has ended or was cancelled before."""
+        self._leave_when_stopping(request)
+        run: Run = self._write(lambda: self.history.create(request.as_run()))
+        if run.state.final:
+            return None
+        if run.state is RunState.RUNNING:
+            cause = InterruptedRunError(
+                "the service was killed during this attempt", hint="The run was taken up again by itself."
+            )
+            self._write(lambda: self.history.wait(run.id, self.clock(), _failure(cause)))
+            self.say(f"run {run.id} of {run.vm_name} was interrupted and is taken up again")
+        return run if self._write(lambda: self.history.start(run.id)) else None
+
+    def _before(self, request: RunRequest) -> Json:
+        self._step(request, "before")
+        told = self._happening(request, hooks.HookEvent.BEFORE, {})
+        try:
+            hooks.run_before(
+                request.pre_script, told, timeout=self.script_timeout, stop_requested=self._stop_of(request)
+            )
+        except KvmBackupError as error:
+            self._leave_when_stopping(request)
+            return asdict(events.failed(request.vm, request.mode.value, error, 0.0))
+        return {}
+
+    def _back_up(self, request: RunRequest, listener: events.Listener) -> Json:
+        def listen(event: events.Event) -> None:
+            # The run is not over: old points are removed yet, and a script may follow.
+            if not isinstance(event, events.Finished):
+                listener(event)
+
+        finished, error = self.back_up(request, listen, self._stop_of(request))
+        if isinstance(error, CancelledError):
+            self._leave_when_stopping(request)
+        return asdict(finished)
+
+    def _prune(self, request: RunRequest, listener: events.Listener) -> Json:
+        self._leave_when_stopping(request)
+        try:
+            self.prune(request, listener)
+        except KvmBackupError as error:
+            # The point is made; old ones that stay a day longer harm nobody.
+            listener(events.Notice(request.vm, f"old points could not be removed: {error.message}"))
+        return {}
+
+    def _after(self, request: RunRequest, outcome: Json, listener: events.Listener) -> Json:
+        self._step(request, "after")
+        event = hooks.HookEvent.SUCCEEDED
+        if outcome.get("error"):
+            cancelled = outcome.get("error_code") == CancelledError.code
+            event = hooks.HookEvent.CANCELLED if cancelled else hooks.HookEvent.FAILED
+        problem = hooks.run_after(
+            request.post_script,
+            self._happening(request, event, outcome),
+            timeout=self.script_timeout,
+            stop_requested=self.stopping,
+        )
+        self._leave_when_stopping(request)
+        if problem is not None:
+            listener(events.Notice(request.vm, problem))
+        return {}
+
+    def _end(self, request: RunRequest, finished: events.Finished, listener: events.Listener) -> None:
+        listener(finished)
+        retry_at = self._retry_at(request, finished)
+        # The listener gives up after some tries; the end of a run must reach the history.
+        result = _result(finished)
+        if finished.error is None:
+            self._write(lambda: self.history.finish(request.run_id, RunState.SUCCEEDED, result))
+        elif finished.error_code == CancelledError.code:
+            self._write(lambda: self.history.finish(request.run_id, RunState.CANCELLED, result))
+        elif retry_at is not None:
+            self._write(lambda: self.history.wait(request.run_id, retry_at, result))
+            self.enqueue(request.again(), RETRY_WAITS[request.retry])
+        else:
+            self._write(lambda: self.history.finish(request.run_id, RunState.FAILED, result))
+
+    def _retry_at(self, request: RunRequest, finished: events.Finished) -> datetime | None:
+        if not finished.retryable or request.trigger is not Trigger.SCHEDULE or request.retry >= len(RETRY_WAITS):
+            return None
+        return self.clock() + timedelta(seconds=RETRY_WAITS[request.retry])
+
+    def _settle(self, request: RunRequest) -> None:
+        try:
+            self.settled(request)
+        except KvmBackupError as error:
+            self.say(f"the status of the schedule {request.schedule_name!r} could not be written: {error.message}")
+
+    def _step(self, request: RunRequest, name: str) -> None:
+        self._write(lambda: self.history.step_started(request.run_id, name))
+
+    def _stop_of(self, request: RunRequest) -> Callable[[], bool]:
+        return CancelWatch(self.history, request.run_id, self.stopping)
+
+    def _leave_when_stopping(self, request: RunRequest) -> None:
+        """Raises Suspended when the service ends, so that the run goes on with the next start."""
+        if not self.stopping():
+            return
+        cause = InterruptedRunError("the service was stopped", hint="The run goes on when the service is back.")
+        try:
+            self.history.wait(request.run_id, self.clock(), _failure(cause))
+        except KvmBackupError as error:
+            self.say(f"the history could not be written: {error.message}")
+        raise Suspended
+
+    def _write(self, action: Callable[[], Any]) -> Any:
+        """Write the history, however long its disk is full or its server away: a run must not be lost by that."""
+        told = False
+        while True:
+            try:
+                return action()
+            except DatabaseError as error:
+                if self.stopping():
+                    raise Suspended from error
+                if not told:
+                    self.say(f"{error.message}; trying again until it works. {error.hint}")
+                told = True
+                self.pause(_DATABASE_PAUSE)
+
+    @staticmethod
+    def _happening(request: RunRequest, event: hooks.HookEvent, outcome: Json) -> hooks.Happening:
+        return hooks.Happening(
+            event=event,
+            vm=request.vm,
+            run=request.run_id,
+            mode=str(outcome.get("mode") or request.mode),
+            repository=request.repository,
+            schedule=request.schedule_name or "",
+            schedule_id=request.schedule_id or "",
+            due=request.due.isoformat() if request.due else "",
+            point=outcome.get("point") or "",
+            error=outcome.get("error") or "",
+            error_code=outcome.get("error_code") or "",
+        )
+
+
+def _failure(error: KvmBackupError) -> RunResult:
+    return RunResult(error=error.message, error_code=error.code, hint=error.hint)
+
+
+def _result(finished: events.Finished) -> RunResult:
+    return RunResult(
+        mode=None if finished.mode is None else Mode(finished.mode),
+        reason=finished.reason,
+        detail=finished.detail,
+        point=finished.point,
+        consistency=finished.consistency,
+        bytes_read=finished.bytes_read,
+        bytes_stored=finished.bytes_stored,
+        error=finished.error,
+        error_code=finished.error_code,
+        hint=finished.hint,
+    )

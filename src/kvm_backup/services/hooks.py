@@ -1,0 +1,116 @@
+"""Scripts before and after a run, as a schedule names them: argv lists, never a shell.
+
+Each is told what happens in variables KVM_BACKUP_HOOK_… (docs/cli.md lists them). Not KVM_BACKUP_VM and the
+like: those are settings, and a script that calls kvm-backup would change its settings by them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from kvm_backup import process
+from kvm_backup.domain.errors import CancelledError, HookError, KvmBackupError
+from kvm_backup.domain.schedule import Schedule
+
+PRE_SCRIPT = "pre_script"
+POST_SCRIPT = "post_script"
+VARIABLES = "KVM_BACKUP_HOOK_"
+
+
+class HookEvent(StrEnum):
+    """What a script is called for."""
+
+    BEFORE = "before"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """What a script is told; what is not known is an empty variable."""
+
+    event: HookEvent
+    vm: str
+    run: str
+    mode: str
+    repository: str
+    schedule: str = ""
+    schedule_id: str = ""
+    due: str = ""
+    point: str = ""
+    error: str = ""
+    error_code: str = ""
+
+    def variables(self) -> dict[str, str]:
+        # A zero byte cannot be in a variable, and a name from a file may hold one.
+        return {
+            f"{VARIABLES}{name.upper()}": str(getattr(self, name)).replace("\0", "")
+            for name in self.__dataclass_fields__
+        }
+
+
+def scripts_of(schedule: Schedule) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The schedule's script before and after each of its runs; empty where there is none.
+
+    Raises HookError when the file holds something else than a list of words.
+    """
+    return _argv(schedule, PRE_SCRIPT), _argv(schedule, POST_SCRIPT)
+
+
+def run_before(
+    argv: tuple[str, ...], happening: Happening, *, timeout: float, stop_requested: Callable[[], bool]
+) -> None:
+    """Run the script before a run, for at most `timeout` seconds. Raises HookError, CancelledError."""
+    try:
+        _run(argv, happening, timeout, stop_requested)
+    except HookError as error:
+        raise HookError(
+            f"the script before the run failed: {error.message}",
+            hint=f"Nothing was begun. {error.hint}",
+            vm=happening.vm,
+        ) from error
+
+
+def run_after(
+    argv: tuple[str, ...], happening: Happening, *, timeout: float, stop_requested: Callable[[], bool]
+) -> str | None:
+    """Run the script after a run; what went wrong with it, for a notice: the run itself is over."""
+    try:
+        _run(argv, happening, timeout, stop_requested)
+    except KvmBackupError as error:
+        return f"the script after the run failed: {error.message}"
+    return None
+
+
+def _run(argv: tuple[str, ...], happening: Happening, timeout: float, stop_requested: Callable[[], bool]) -> None:
+    try:
+        done = process.run_script(
+            argv, timeout=timeout, environment=happening.variables(), stop_requested=stop_requested
+        )
+    except KvmBackupError as error:
+        raise HookError(error.message, hint=error.hint, vm=happening.vm) from error
+    if done.status == 0:
+        return
+    if stop_requested():
+        raise CancelledError(f"the script {argv[0]} was ended with the run", hint="Start the run again.")
+    said = process.last_line(done.stdout)
+    raise HookError(
+        f"{argv[0]} ended with {done.status}" + (f" and said: {said}" if said else ""),
+        hint="Try it by hand; it is given what happens in variables KVM_BACKUP_HOOK_….",
+        vm=happening.vm,
+    )
+
+
+def _argv(schedule: Schedule, field: str) -> tuple[str, ...]:
+    extra: Mapping[str, Any] = schedule.extra
+    words = extra.get(field)
+    if words in (None, []):
+        return ()
+    if isinstance(words, list) and all(isinstance(word, str) and word and "\0" not in word for word in words):
+        return tuple(words)
+    raise HookError(
+        f"{field} of the schedule {schedule.name!r} is no list of words",
+        hint='Expected: ["/usr/local/bin/before-backup", "an argument"]. It is not given to a shell.',
+    )

@@ -1,0 +1,163 @@
+"""A run's events become rows of the history and lines of the log.
+
+A backup is worth more than the record of it: when the database or the log cannot be written, the run goes on and
+says so once.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from kvm_backup.database.history import History
+from kvm_backup.domain.errors import CancelledError, KvmBackupError
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.run import RunResult, RunState
+from kvm_backup.services import events
+
+_PROGRESS_SECONDS = 1.0
+_CANCEL_SECONDS = 1.0
+_LAST_TRIES = 3
+_PAUSE_SECONDS = 0.5
+
+
+def _never(_finished: events.Finished) -> datetime | None:
+    return None
+
+
+@dataclass
+class RecordingListener:
+    """Records the run `run_id`, which `history` holds, and hands every event on to `also`.
+
+    `log` is a structlog logger bound to the run. `retry_at` says when a run that ended so is tried again, or None:
+    such a run waits instead of ending.
+    """
+
+    history: History
+    run_id: str
+    log: Any
+    also: events.Listener
+    retry_at: Callable[[events.Finished], datetime | None] = _never
+    monotonic: Callable[[], float] = time.monotonic
+    _next_progress: float = 0.0
+    _last: events.Progress | None = None
+    _step: str | None = None
+    _told: set[str] = field(default_factory=set)
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.Started():
+                self._write(
+                    event.vm, "info", "started", requested_mode=event.requested_mode, repository=event.repository
+                )
+            case events.StepStarted():
+                self._step = event.step.value
+                self._flush_progress()
+                self._record(event.vm, lambda: self.history.step_started(self.run_id, event.step.value))
+                self._write(event.vm, "info", "step")
+            case events.ModeDecided():
+                decided = RunResult(mode=Mode(event.mode), reason=event.reason, detail=event.detail)
+                self._record(event.vm, lambda: self.history.decided(self.run_id, decided))
+                self._write(event.vm, "info", "mode", mode=event.mode, reason=event.reason, detail=event.detail)
+            case events.Progress():
+                self._progress(event)
+            case events.Notice():
+                self._write(event.vm, "warning", "notice", message=event.message)
+            case events.Finished():
+                self._finish(event)
+        self.also(event)
+
+    def _progress(self, event: events.Progress) -> None:
+        self._last = event
+        now = self.monotonic()
+        if now >= self._next_progress:
+            self._next_progress = now + _PROGRESS_SECONDS
+            self._flush_progress()
+
+    def _flush_progress(self) -> None:
+        if (last := self._last) is not None:
+            self._last = None
+            self._record(last.vm, lambda: self.history.progress(self.run_id, last.done, last.total))
+
+    def _finish(self, event: events.Finished) -> None:
+        self._flush_progress()
+        result = RunResult(**{name: getattr(event, name) for name in _RESULT_FIELDS}, mode=_mode(event.mode))
+        retry_at = self.retry_at(event) if event.error is not None else None
+        facts = {name: value for name in _LOGGED_FIELDS if (value := getattr(event, name)) is not None}
+        if retry_at is not None:
+            self._record(event.vm, lambda: self.history.wait(self.run_id, retry_at, result), tries=_LAST_TRIES)
+            self._write(event.vm, "warning", "waiting", retry_at=retry_at, **facts)
+            return
+        state = _final_state(event)
+        # The log first: whoever follows it stops when the history says that the run has ended.
+        self._write(event.vm, "error" if state is RunState.FAILED else "info", "finished", state=state.value, **facts)
+        self._record(event.vm, lambda: self.history.finish(self.run_id, state, result), tries=_LAST_TRIES)
+
+    def _record(self, vm: str, call: Callable[[], object], *, tries: int = 1) -> None:
+        for remaining in reversed(range(tries)):
+            try:
+                call()
+            except KvmBackupError as error:
+                if remaining:
+                    time.sleep(_PAUSE_SECONDS)
+                else:
+                    self._tell_once(vm, "history", f"the history of this run is not complete: {error.message}")
+            else:
+                return
+
+    def _write(self, vm: str, level: str, event: str, **facts: Any) -> None:
+        try:
+            getattr(self.log, level)(event, vm=vm, step=self._step, **facts)
+        except KvmBackupError as error:
+            self._tell_once(vm, "log", f"the log of this run is not complete: {error.message}")
+
+    def _tell_once(self, vm: str, what: str, message: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self.also(events.Notice(vm, message))
+
+
+_RESULT_FIELDS = (
+    "reason",
+    "detail",
+    "point",
+    "consistency",
+    "bytes_read",
+    "bytes_stored",
+    "error",
+    "error_code",
+    "hint",
+)
+_LOGGED_FIELDS = ("mode", *_RESULT_FIELDS, "seconds")
+
+
+def _mode(word: str | None) -> Mode | None:
+    return None if word is None else Mode(word)
+
+
+def _final_state(event: events.Finished) -> RunState:
+    if event.error is None:
+        return RunState.SUCCEEDED
+    return RunState.CANCELLED if event.error_code == CancelledError.code else RunState.FAILED
+
+
+@dataclass
+class CancelWatch:
+    """Whether a run has to end: because `also` says so, or somebody asked the history for it. Cheap to ask often."""
+
+    history: History
+    run_id: str
+    also: Callable[[], bool]
+    monotonic: Callable[[], float] = time.monotonic
+    _next: float = 0.0
+    _cancelled: bool = False
+
+    def __call__(self) -> bool:
+        now = self.monotonic()
+        if not self._cancelled and now >= self._next:
+            self._next = now + _CANCEL_SECONDS
+            with suppress(KvmBackupError):  # while the database is away nobody can have asked
+                self._cancelled = self.history.cancel_requested(self.run_id)
+        return self._cancelled or self.also()

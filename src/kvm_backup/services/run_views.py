@@ -1,0 +1,32 @@
+"""Runs as front ends show them."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from kvm_backup.domain.run import Run
+
+
+def run_summary(run: Run) -> dict[str, Any]:
+    """A run as `run list --json` prints it; times in ISO 8601, durations in seconds, rates in bytes a second."""
+    shown = {key: _plain(value) for key, value in asdict(run).items() if key != "steps"}
+    seconds = (run.ended - run.started).total_seconds() if run.ended and run.started else None
+    return shown | {"seconds": seconds, "rate": run.bytes_read / seconds if seconds and run.bytes_read else None}
+
+
+def run_details(run: Run) -> dict[str, Any]:
+    """A run as `run show --json` prints it: with its steps."""
+    steps = [
+        {
+            "name": step.name,
+            "started": _plain(step.started),
+            "ended": _plain(step.ended),
+            "seconds": (step.ended - step.started).total_seconds() if step.ended else None,
+        }
+        for step in run.steps
+    ]
+    return run_summary(run) | {"steps": steps}
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

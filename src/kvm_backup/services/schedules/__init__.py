@@ -1,0 +1,1 @@
+"""Schedules: their file, and what can be done with them."""

@@ -1,0 +1,218 @@
+"""What can be done with schedules. A command and a button that do the same call the same method here."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+from kvm_backup.domain.errors import KvmBackupError, ScheduleNotFoundError
+from kvm_backup.domain.schedule import Schedule, ScheduleStatus
+from kvm_backup.domain.timing import due_times
+from kvm_backup.domain.vm import Vm
+from kvm_backup.services.schedules import fields
+from kvm_backup.services.schedules.file import ScheduleFile, Schedules
+
+SHORT_ID = 8
+"""Characters of an id that lists show; new ids differ within them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to change about a schedule; None leaves a field as it is."""
+
+    name: str | None = None
+    vm_names: Sequence[str] | None = None
+    schedule_type: str | None = None
+    schedule_time: str | None = None
+    backup_mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleService:
+    """The use cases. `clock` gives the time in UTC; `list_vms` raises KvmBackupError while libvirtd is away.
+
+    Every method may raise SchedulesFileError and StorageError. Where one raises, nothing has been changed.
+    """
+
+    file: ScheduleFile
+    zone: ZoneInfo
+    clock: Callable[[], datetime]
+    list_vms: Callable[[], Collection[Vm]]
+
+    def all(self) -> Schedules:
+        """Every schedule, in the order of the file."""
+        return self.file.read()
+
+    def find(self, wanted: str) -> Schedule:
+        """A schedule by its id, or by a beginning that only one id has. Raises ScheduleNotFoundError."""
+        return find(self.file.read(), wanted)
+
+    def add(
+        self, name: str, vm_names: Sequence[str], schedule_type: str, schedule_time: str, backup_mode: str
+    ) -> Schedule:
+        """Make a schedule; it is due at its next time, today if that is still to come.
+
+        Raises InvalidScheduleError.
+        """
+        now = self.clock()
+        wanted = Schedule(
+            id="",
+            name=fields.name(name),
+            vm_names=fields.vm_names(vm_names),
+            schedule_type=schedule_type.strip().lower(),
+            schedule_time=schedule_time.strip(),
+            backup_mode=fields.mode(backup_mode),
+            created_at=now.replace(microsecond=0),
+        ).planned_after(now, self.zone)
+        made = wanted
+
+        def change(schedules: Schedules) -> Schedules:
+            nonlocal made
+            fields.refuse_taken_name(wanted.name, schedules)
+            made = replace(wanted, id=_new_id(schedules))
+            return (*schedules, made)
+
+        self.file.update(change)
+        return made
+
+    def edit(self, wanted: str, changes: Changes) -> Schedule:
+        """Change a schedule; it is planned anew when its type or time changes.
+
+        Raises ScheduleNotFoundError, InvalidScheduleError.
+        """
+
+        def edited(schedule: Schedule, others: Schedules) -> Schedule:
+            new = replace(
+                schedule,
+                name=schedule.name if changes.name is None else fields.name(changes.name),
+                vm_names=schedule.vm_names if changes.vm_names is None else fields.vm_names(changes.vm_names),
+                schedule_type=_given(changes.schedule_type, schedule.schedule_type).lower(),
+                schedule_time=_given(changes.schedule_time, schedule.schedule_time),
+                backup_mode=schedule.backup_mode if changes.backup_mode is None else fields.mode(changes.backup_mode),
+            )
+            if changes.name is not None:
+                fields.refuse_taken_name(new.name, others)
+            moved = (new.schedule_type, new.schedule_time) != (schedule.schedule_type, schedule.schedule_time)
+            return self._planned(new) if moved else new
+
+        return self._change(wanted, edited)
+
+    def enable(self, wanted: str) -> Schedule:
+        """Let a schedule run again, from its next time on: what passed meanwhile is not made up for."""
+        return self._change(
+            wanted,
+            lambda schedule, _: (
+                schedule
+                if schedule.enabled and schedule.next_run is not None
+                else self._planned(replace(schedule, enabled=True))
+            ),
+        )
+
+    def disable(self, wanted: str) -> Schedule:
+        """Keep a schedule from running until it is enabled again."""
+        return self._change(wanted, lambda schedule, _: replace(schedule, enabled=False, next_run=None))
+
+    def remove(self, wanted: str) -> Schedule:
+        """Forget a schedule; restore points stay. Raises ScheduleNotFoundError."""
+        removed: list[Schedule] = []
+
+        def change(schedules: Schedules) -> list[Schedule]:
+            removed[:] = [find(schedules, wanted)]
+            return [schedule for schedule in schedules if schedule.id != removed[0].id]
+
+        self.file.update(change)
+        return removed[0]
+
+    def due(self) -> list[Schedule]:
+        """Schedules that are enabled and whose time has come, the longest overdue first."""
+        now = self.clock()
+        found = [schedule for schedule in self.file.read() if schedule.is_due(now)]
+        return sorted(found, key=lambda schedule: schedule.next_run or now)
+
+    def next_times(self, schedule: Schedule, count: int) -> list[datetime]:
+        """Its next times in UTC, whether it is enabled or not. Raises InvalidScheduleError."""
+        return list(islice(due_times(schedule.timing, self.clock(), self.zone), count))
+
+    def record_run(self, schedule_id: str, started: datetime, *, succeeded: bool) -> None:
+        """Note that a schedule was run by hand; its next time stays. One that was removed meanwhile stays removed."""
+        status = ScheduleStatus.SCHEDULED if succeeded else ScheduleStatus.FAILED
+        self.file.update(
+            lambda schedules: [
+                replace(schedule, last_run=started, status=status) if schedule.id == schedule_id else schedule
+                for schedule in schedules
+            ]
+        )
+
+    def unknown_vms(self, schedule: Schedule) -> list[str]:
+        """Its VMs that this host does not know, by name or UUID. Raises KvmBackupError while libvirtd is away."""
+        vms = self.list_vms()
+        known = {vm.name for vm in vms} | {vm.uuid for vm in vms}
+        return [name for name in schedule.vm_names if name not in known]
+
+    def _planned(self, schedule: Schedule) -> Schedule:
+        planned = schedule.planned_after(self.clock(), self.zone)
+        return planned if schedule.enabled else replace(planned, next_run=None)
+
+    def _change(self, wanted: str, change: Callable[[Schedule, Schedules], Schedule]) -> Schedule:
+        changed: list[Schedule] = []
+
+        def change_one(schedules: Schedules) -> list[Schedule]:
+            old = find(schedules, wanted)
+            others = tuple(schedule for schedule in schedules if schedule.id != old.id)
+            changed[:] = [change(old, others)]
+            return [changed[0] if schedule.id == old.id else schedule for schedule in schedules]
+
+        self.file.update(change_one)
+        return changed[0]
+
+
+def _given(new: str | None, old: str) -> str:
+    return old if new is None else new.strip()
+
+
+def find(schedules: Schedules, wanted: str) -> Schedule:
+    """A schedule by its id, or by a beginning that only one id has. Raises ScheduleNotFoundError."""
+    matches = [schedule for schedule in schedules if wanted and schedule.id.startswith(wanted)]
+    matches = [schedule for schedule in matches if schedule.id == wanted] or matches
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise ScheduleNotFoundError(
+            f"no schedule has the id {wanted[:100]!r}", hint="'schedule list' shows the beginning of each id."
+        )
+    raise ScheduleNotFoundError(
+        f"{len(matches)} schedules have an id that begins with {wanted!r}",
+        hint=f"Give more of it: {', '.join(schedule.id for schedule in matches[:5])}"
+        + (", and more." if len(matches) > 5 else "."),
+    )
+
+
+def short_ids(schedules: Schedules) -> dict[str, str]:
+    """The beginning of each id that lists show: eight characters, more where another id begins with the same."""
+    ids = sorted(schedule.id for schedule in schedules)
+    short = {}
+    for place, own in enumerate(ids):
+        near = ids[max(place - 1, 0) : place] + ids[place + 1 : place + 2]
+        length = SHORT_ID
+        while length < len(own) and any(other.startswith(own[:length]) for other in near):
+            length += 1
+        short[own] = own[:length]
+    return short
+
+
+def _new_id(schedules: Schedules) -> str:
+    taken = {schedule.id[:SHORT_ID] for schedule in schedules}
+    while True:
+        made = uuid4().hex
+        if made[:SHORT_ID] not in taken:
+            return made
+
+
+def warnings_about(service: ScheduleService, schedule: Schedule) -> list[tuple[str, KvmBackupError | None]]:
+    """VMs of a schedule that this host does not know; with the error, all of them, when libvirtd is away."""
+    try:
+        return [(name, None) for name in service.unknown_vms(schedule)]
+    except KvmBackupError as error:
+        return [(name, error) for name in schedule.vm_names]

@@ -1,0 +1,283 @@
+"""The text of scheduled_backups.json: a list of objects, as the first version wrote it. No I/O here."""
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from kvm_backup.domain.errors import SchedulesFileError
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.schedule import Schedule, ScheduleStatus, is_plain
+from kvm_backup.domain.timing import instant
+
+BYTES_MAX = 8 * 1024 * 1024
+KEYS = (
+    "id",
+    "name",
+    "vm_names",
+    "schedule_type",
+    "schedule_time",
+    "backup_mode",
+    "enabled",
+    "last_run",
+    "next_run",
+    "status",
+    "created_at",
+)
+_NEEDED = ("id", "name", "vm_names", "schedule_type", "schedule_time")
+_MODES = ", ".join(Mode)
+
+
+class _BadEntryError(Exception):
+    """What is wrong with one object; `_damaged` adds where it is."""
+
+
+def parse(content: bytes, path: str, zone: ZoneInfo) -> tuple[Schedule, ...]:
+    """The schedules in a file's content. Times without an offset, as the first version wrote them, are of `zone`.
+
+    Raises SchedulesFileError naming `path`, the line and the column.
+    """
+    if len(content) > BYTES_MAX:
+        raise _damaged(path, f"is larger than {BYTES_MAX} bytes")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        raise _damaged(path, f"line {line} column {column}: is not UTF-8") from error
+    entries = _load(text, path)
+    if not isinstance(entries, list):
+        raise _damaged(path, f"line 1 column 1: holds {_kind(entries)} where a list of schedules is expected")
+    schedules: list[Schedule] = []
+    seen: set[str] = set()
+    for number, entry in enumerate(entries):
+        try:
+            schedule = _schedule(entry, zone)
+            if schedule.id in seen:
+                raise _BadEntryError(f"another schedule has the id {schedule.id!r} too")
+        except _BadEntryError as error:
+            line, column = _place_of_entry(text, number)
+            raise _damaged(path, f"line {line} column {column}: schedule {number + 1}: {error}") from None
+        seen.add(schedule.id)
+        schedules.append(schedule)
+    return tuple(schedules)
+
+
+def render(schedules: Iterable[Schedule], path: str) -> bytes:
+    """The content of a file with these schedules. Raises SchedulesFileError when it would be too large to be read."""
+    content = _render(schedules, ascii_only=False)
+    try:
+        encoded = content.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, in a key that we do not know; JSON can only escape it
+        encoded = _render(schedules, ascii_only=True).encode()
+    if len(encoded) > BYTES_MAX:
+        raise SchedulesFileError(
+            f"{path} would be larger than {BYTES_MAX} bytes", hint="Remove schedules that are not needed any more."
+        )
+    return encoded
+
+
+def _render(schedules: Iterable[Schedule], *, ascii_only: bool) -> str:
+    # Laid out by hand: json.dumps with an indent is written in Python and ten times slower.
+    dumps = json.JSONEncoder(ensure_ascii=ascii_only, allow_nan=False).encode
+    entries = [
+        "  {\n"
+        + ",\n".join(f"    {dumps(key)}: {dumps(value)}" for key, value in entry_of(schedule).items())
+        + "\n  }"
+        for schedule in schedules
+    ]
+    return "[\n" + ",\n".join(entries) + "\n]\n" if entries else "[]\n"
+
+
+def entry_of(schedule: Schedule) -> dict[str, Any]:
+    """The object of one schedule, as the file and `--json` have it."""
+    return {
+        "id": schedule.id,
+        "name": schedule.name,
+        "vm_names": list(schedule.vm_names),
+        "schedule_type": schedule.schedule_type,
+        "schedule_time": schedule.schedule_time,
+        "backup_mode": schedule.backup_mode.value,
+        "enabled": schedule.enabled,
+        "last_run": _iso(schedule.last_run),
+        "next_run": _iso(schedule.next_run),
+        "status": schedule.status.value,
+        "created_at": _iso(schedule.created_at),
+        **schedule.extra,
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def _load(text: str, path: str) -> Any:
+    if not text.strip():
+        raise _damaged(path, "line 1 column 1: is empty")
+    try:
+        return json.loads(
+            text, parse_constant=_no_constant, parse_float=_finite_float, object_pairs_hook=_object_without_doubles
+        )
+    except json.JSONDecodeError as error:
+        raise _damaged(
+            path, f"line {error.lineno} column {error.colno}: is not JSON: {_first_lower(error.msg)}"
+        ) from error
+    except RecursionError as error:
+        raise _damaged(path, "is nested too deeply") from error
+    except ValueError as error:  # from the hooks below, or a number of thousands of digits
+        line, column = _place_of_offender(text, error)
+        raise _damaged(path, f"line {line} column {column}: {error}") from error
+
+
+class _OffenceError(ValueError):
+    """What JSON allows, or Python's reader does, and we do not; `pattern` finds it in the text."""
+
+    def __init__(self, problem: str, pattern: str) -> None:
+        super().__init__(problem)
+        self.pattern = pattern
+
+
+def _no_constant(word: str) -> float:
+    raise _OffenceError(f"{word} is no JSON", re.escape(word))
+
+
+def _finite_float(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise _OffenceError(f"the number {word[:20]} is too large", re.escape(word))
+    return number
+
+
+def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        double = next(key for key in keys if keys.count(key) > 1)
+        raise _OffenceError(f"the key {double!r} stands twice in one object", re.escape(json.dumps(double)))
+    return made
+
+
+def _place_of_offender(text: str, error: ValueError) -> tuple[int, int]:
+    if isinstance(error, _OffenceError):
+        strings = r'"(?:[^"\\]|\\.)*"'
+        wanted = error.pattern if error.pattern.startswith('"') else rf"{strings}|({error.pattern})"
+        for match in re.finditer(wanted, text):
+            if match.re.groups == 0 or match[1] is not None:
+                return _place(text, match.start())
+    number = re.search(r"\d{4000}", text)
+    return _place(text, number.start() if number else 0)
+
+
+def _place_of_entry(text: str, number: int) -> tuple[int, int]:
+    """Line and column of the nth object of a text that is a JSON list."""
+    decoder = json.JSONDecoder()
+    position = text.index("[") + 1
+    for _ in range(number):
+        position = _skip(text, position)
+        position = decoder.raw_decode(text, position)[1]
+        position = text.index(",", position) + 1
+    return _place(text, _skip(text, position))
+
+
+def _skip(text: str, position: int) -> int:
+    while text[position].isspace():
+        position += 1
+    return position
+
+
+def _place(text: str, position: int) -> tuple[int, int]:
+    return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+
+
+def _schedule(entry: Any, zone: ZoneInfo) -> Schedule:
+    if not isinstance(entry, dict):
+        raise _BadEntryError(f"{_kind(entry)} where an object is expected")
+    for key in _NEEDED:
+        if key not in entry:
+            raise _BadEntryError(f"the key {key!r} is missing")
+    return Schedule(
+        id=_text(entry, "id"),
+        name=_text(entry, "name"),
+        vm_names=_names(entry["vm_names"]),
+        schedule_type=_text(entry, "schedule_type"),
+        schedule_time=_text(entry, "schedule_time"),
+        backup_mode=_mode(entry.get("backup_mode", Mode.INCREMENTAL.value)),
+        enabled=_flag(entry.get("enabled", True)),
+        last_run=_moment(entry, "last_run", zone),
+        next_run=_moment(entry, "next_run", zone),
+        status=_status(entry.get("status")),
+        created_at=_moment(entry, "created_at", zone),
+        extra={key: value for key, value in entry.items() if key not in KEYS},
+    )
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    value = entry[key]
+    if not isinstance(value, str) or not value:
+        raise _BadEntryError(f"{key}: {_kind(value)} where a text is expected")
+    if not is_plain(value):
+        raise _BadEntryError(f"{key}: {value[:100]!r} holds control characters")
+    return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) and is_plain(name) for name in value):
+        raise _BadEntryError(f"vm_names: {_kind(value)} where a list of names is expected")
+    return tuple(value)
+
+
+def _mode(value: Any) -> Mode:
+    try:
+        return Mode(value)
+    except ValueError:
+        raise _BadEntryError(f"backup_mode: {str(value)[:100]!r} where one of {_MODES} is expected") from None
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _BadEntryError(f"enabled: {_kind(value)} where true or false is expected")
+    return value
+
+
+def _status(value: Any) -> ScheduleStatus:
+    """The first version had words of its own, such as `completed`; what they mean to us is that nothing is wrong."""
+    if value is not None and not isinstance(value, str):
+        raise _BadEntryError(f"status: {_kind(value)} where a text is expected")
+    return ScheduleStatus(value) if value in list(ScheduleStatus) else ScheduleStatus.SCHEDULED
+
+
+def _moment(entry: dict[str, Any], key: str, zone: ZoneInfo) -> datetime | None:
+    value = entry.get(key)
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        return instant(moment, zone) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError, OSError):
+        raise _BadEntryError(
+            f"{key}: {str(value)[:100]!r} where a time such as 2026-11-22T02:00:00+00:00 is expected"
+        ) from None
+
+
+def _kind(value: Any) -> str:
+    """What came, in JSON's words, short enough for a message."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return "a text" if value else "an empty text"
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return f"the number {str(value)[:20]}"
+
+
+def _first_lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _damaged(path: str, problem: str) -> SchedulesFileError:
+    return SchedulesFileError(
+        f"{path}: {problem}", hint="The file was left as it is. Correct it with an editor, or move it away."
+    )

@@ -1,0 +1,110 @@
+"""Drives the service as its user does: a process, schedules that are overdue, and what the history tells."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from lab import DiskSpec, Lab, LabVm
+from lab.disks import MIB
+from tests.integration.product import Json, Product, Running
+
+PATIENCE = 120.0
+DATA = 384 * MIB
+
+
+def busy_vm(lab: Lab, name: str) -> LabVm:
+    """A running VM whose disk takes long to copy: it holds what cannot be compressed."""
+    image = lab.folder / f"{name}.raw"
+    with image.open("wb") as file:
+        for _ in range(DATA // MIB):
+            file.write(os.urandom(MIB))
+    image.chmod(0o666)
+    return lab.create_vm(name, [DiskSpec(image=image, image_format="raw")], guest=False)
+
+
+class Service:
+    """The service of one product; `start` it, and use what that gives as a context manager."""
+
+    def __init__(self, product: Product) -> None:
+        self.product = product
+
+    def start(self) -> Running:
+        """Start it and wait until it has ticked."""
+        before = datetime.now(UTC).isoformat()
+        running = self.product.start("daemon")
+
+        def ticked() -> bool:
+            assert running.process.poll() is None, running.finish()
+            beat = self._heartbeat()
+            return bool(beat and beat["pid"] == running.pid and (beat["ticked"] or "") >= before)
+
+        until(ticked, "tick")
+        return running
+
+    def schedule(self, name: str, vm: str, overdue: timedelta = timedelta(minutes=10), **extra: object) -> datetime:
+        """Make a daily schedule that was due so long ago; the due time. `extra` are keys of its object."""
+        self.product.run("schedule", "add", name, "--vms", vm, "--type", "daily", "--time", "02:00").succeeded()
+        due = (datetime.now(UTC) - overdue).replace(microsecond=0)
+        file = self.product.state / "scheduled_backups.json"
+        held = json.loads(file.read_text())
+        for entry in held:
+            if entry["name"] == name:
+                entry |= {"next_run": due.isoformat(), **extra}
+        file.write_text(json.dumps(held))
+        return due
+
+    def schedule_named(self, name: str) -> Json:
+        """The object of a schedule as the file holds it."""
+        held: list[Json] = json.loads((self.product.state / "scheduled_backups.json").read_text())
+        return next(entry for entry in held if entry["name"] == name)
+
+    def runs(self) -> list[Json]:
+        """The history, newest first."""
+        found: list[Json] = self.product.run("run", "list", "--json").succeeded().json
+        return found
+
+    def points(self, vm: LabVm) -> list[Path]:
+        """The folders of the VM's points that are visible."""
+        return sorted(self.product.repository.glob(f"*--{vm.uuid[:8]}/2*"))
+
+    def wait_for_line(self, vm: LabVm, **wanted: object) -> None:
+        """Wait until the log has a line of this VM with these values."""
+        log = self.product.state / "logs" / "kvm-backup.jsonl"
+
+        def there() -> bool:
+            text = log.read_text() if log.exists() else ""
+            lines: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+            return any(line["vm"] == vm.name and wanted.items() <= line.items() for line in lines)
+
+        until(there, f"log {wanted}", pause=0.005)
+
+    def wait_for_run(self, state: str) -> Json:
+        """Wait until the only run of the history is in this state."""
+        until(lambda: [run["state"] for run in self.runs()] == [state], f"have one run that {state}", pause=0.3)
+        return self.runs()[0]
+
+    def _heartbeat(self) -> Json | None:
+        try:
+            held: Json = json.loads((self.product.state / "daemon.json").read_text())
+        except FileNotFoundError:
+            return None
+        return held
+
+
+def until(condition: Callable[[], bool], what: str, *, pause: float = 0.05) -> None:
+    """Wait for something that the product does by itself."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not {what} within {PATIENCE:.0f} s"
+        time.sleep(pause)
+
+
+def freeze(running: Running) -> None:
+    """Stop the process where it is, so that a test can look before it kills."""
+    running.signal(signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt", "stand still")

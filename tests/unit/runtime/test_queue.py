@@ -1,0 +1,201 @@
+"""The queue on the real DBOS, in processes of their own that are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.run import Trigger
+from kvm_backup.runtime.queue import QueueClient
+from kvm_backup.runtime.request import RunRequest
+
+PATIENCE = 60.0
+WORKER = """
+import resource, signal, sys, time
+from pathlib import Path
+from kvm_backup.runtime.queue import DurableQueue, Suspended
+folder = Path(sys.argv[1])
+
+def note(line):
+    with (folder / "notes").open("a") as file:
+        file.write(line + "\\n")
+
+def execute(request, step):
+    def work(name):
+        note(f"{name} {request.run_id}")
+        while not (folder / f"go-{name}-{request.run_id}").exists():
+            if (folder / "end").exists():
+                note(f"suspended {request.run_id}")
+                raise Suspended
+            time.sleep(0.02)
+        return {}
+    step("first", lambda: work("first"))
+    step("second", lambda: work("second"))
+    note(f"done {request.run_id}")
+
+queue = DurableQueue(database_url=f"sqlite:///{folder}/queue.db", host="host", parallel=2, execute=execute, say=note)
+queue.start()
+note("started")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+turn = 0
+while not (folder / "end").exists():
+    # Like a full disk: no file may grow beyond a size that the database has long passed.
+    room = 20_000 if (folder / "full").exists() else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    turn += 1
+    if turn % 50 == 0:
+        try:
+            queue.take_up_orphans()
+        except Exception as error:
+            note(f"trouble {type(error).__name__}")
+    time.sleep(0.02)
+time.sleep(1)
+queue.stop()
+note("stopped")
+"""
+
+
+class Worker:
+    """A process that works on the queue of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        count = self.notes().count("started")
+        self.process = subprocess.Popen([sys.executable, "-c", WORKER, str(self.folder)])
+        self.until(lambda: self.notes().count("started") == count + 1)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def notes(self) -> list[str]:
+        path = self.folder / "notes"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def enqueue(self, *requests: RunRequest) -> None:
+        client = QueueClient(database_url=f"sqlite:///{self.folder}/queue.db")
+        for request in requests:
+            client.enqueue(request)
+        client.close()
+
+    def let(self, *names: str) -> None:
+        for name in names:
+            (self.folder / f"go-{name}").touch()
+
+    def live_runs(self) -> set[str]:
+        client = QueueClient(database_url=f"sqlite:///{self.folder}/queue.db")
+        try:
+            return client.live_runs()
+        finally:
+            client.close()
+
+    @staticmethod
+    def until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> "Worker":
+    return Worker(tmp_path)
+
+
+def request(run_id: str, vm: str) -> RunRequest:
+    return RunRequest(
+        run_id=run_id,
+        host="host",
+        vm=vm,
+        mode=Mode.FULL,
+        repository="default",
+        trigger=Trigger.COMMAND,
+        created=datetime(2026, 11, 22, tzinfo=UTC),
+    )
+
+
+def test_a_run_killed_in_a_step_goes_on_with_that_step_after_the_restart(worker: Worker) -> None:
+    worker.start()
+    worker.let("first-r1")
+    worker.enqueue(request("r1", "web"))
+    worker.until(lambda: "second r1" in worker.notes())
+    worker.kill()
+    assert worker.live_runs() == {"r1"}
+    worker.let("second-r1")
+    worker.start()
+    worker.until(lambda: "done r1" in worker.notes())
+    worker.kill()
+    assert worker.notes().count("first r1") == 1
+    assert worker.notes().count("second r1") == 2
+    assert not [line for line in worker.notes() if line.startswith("dbos")]
+
+
+def test_two_runs_of_one_vm_never_go_on_at_once_and_no_more_than_the_limit_of_all(worker: Worker) -> None:
+    worker.start()
+    worker.enqueue(request("a1", "a"), request("a2", "a"), request("b1", "b"), request("c1", "c"))
+    worker.until(lambda: len([line for line in worker.notes() if line.startswith("first")]) == 2)
+    time.sleep(2)
+    going = [line.split()[1] for line in worker.notes() if line.startswith("first")]
+    assert len(going) == 2
+    assert {"a1", "a2"} - set(going)
+    runs = ("a1", "a2", "b1", "c1")
+    worker.let(*(f"{step}-{run}" for run in runs for step in ("first", "second")))
+    worker.until(lambda: {f"done {run}" for run in runs} <= set(worker.notes()))
+    notes = worker.notes()
+    worker.kill()
+    assert notes.index("done a1") < notes.index("first a2")
+
+
+def test_a_run_that_is_queued_twice_is_done_once(worker: Worker) -> None:
+    worker.start()
+    worker.let("first-r1", "second-r1", "first-r2", "second-r2")
+    again = replace(request("r1", "web"), created=datetime(2027, 1, 1, tzinfo=UTC))
+    worker.enqueue(request("r1", "web"), again)
+    worker.until(lambda: "done r1" in worker.notes())
+    worker.enqueue(again, request("r2", "web"))
+    worker.until(lambda: "done r2" in worker.notes())
+    worker.kill()
+    assert worker.notes().count("first r1") == 1
+
+
+def test_a_run_that_is_suspended_is_taken_up_by_the_next_start(worker: Worker) -> None:
+    worker.start()
+    worker.enqueue(request("r1", "web"))
+    worker.until(lambda: "first r1" in worker.notes())
+    (worker.folder / "end").touch()
+    worker.until(lambda: "stopped" in worker.notes())
+    assert worker.process is not None
+    assert worker.process.wait(PATIENCE) == 0
+    (worker.folder / "end").unlink()
+    worker.let("first-r1", "second-r1")
+    worker.start()
+    worker.until(lambda: "done r1" in worker.notes())
+    worker.kill()
+    assert worker.notes().count("first r1") == 2
+
+
+def test_a_disk_that_is_full_for_a_while_loses_no_run_and_holds_up_no_other_of_the_vm(worker: Worker) -> None:
+    worker.start()
+    worker.enqueue(request("r1", "web"), request("r2", "web"))
+    worker.until(lambda: "first r1" in worker.notes())
+    (worker.folder / "full").touch()
+    time.sleep(0.5)
+    worker.let("first-r1", "second-r1", "first-r2", "second-r2")
+    time.sleep(5)
+    assert "done r2" not in worker.notes()
+    (worker.folder / "full").unlink()
+    worker.until(lambda: {"done r1", "done r2"} <= set(worker.notes()))
+    worker.until(lambda: worker.live_runs() == set())
+    worker.kill()

@@ -1,0 +1,201 @@
+"""What can be done with schedules, at a fixed time, and that bad input changes nothing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from kvm_backup.domain.errors import HypervisorUnavailableError, InvalidScheduleError, ScheduleNotFoundError
+from kvm_backup.domain.schedule import Schedule, ScheduleStatus
+from kvm_backup.domain.vm import Vm, VmState
+from kvm_backup.services.schedules.commands import Changes, ScheduleService, short_ids, warnings_about
+from kvm_backup.services.schedules.file import ScheduleFile
+
+PARIS = ZoneInfo("Europe/Paris")
+SUNDAY = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)  # 02:00 in Paris
+
+
+@dataclass
+class Clock:
+    now: datetime = SUNDAY
+    vms: Sequence[Vm] | Exception = field(default_factory=list)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def list_vms(self) -> Sequence[Vm]:
+        if isinstance(self.vms, Exception):
+            raise self.vms
+        return self.vms
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def service(tmp_path: Path, clock: Clock) -> ScheduleService:
+    return ScheduleService(ScheduleFile(tmp_path, PARIS), PARIS, clock, clock.list_vms)
+
+
+def add(service: ScheduleService, name: str = "Nom", **changes: str) -> Schedule:
+    return service.add(
+        name,
+        ["vm1", "vm2"],
+        **{"schedule_type": "daily", "schedule_time": "02:00", "backup_mode": "incremental"} | changes,
+    )
+
+
+def with_ids(service: ScheduleService, *ids: str) -> None:
+    service.file.update(lambda _: [Schedule(own, f"name of {own}", ("web",), "daily", "02:00") for own in ids])
+
+
+def test_a_new_schedule_is_planned_and_kept(service: ScheduleService) -> None:
+    made = add(service)
+    assert service.all() == (made,)
+    assert (made.name, made.vm_names) == ("Nom", ("vm1", "vm2"))
+    assert len(made.id) == 32
+    assert made.next_run == datetime(2026, 11, 23, 1, 0, tzinfo=UTC)
+    assert made.created_at == SUNDAY
+
+
+def test_a_weekly_schedule_made_on_its_day_before_its_hour_runs_today(service: ScheduleService) -> None:
+    made = add(service, schedule_type="weekly", schedule_time="Dimanche:03:00")
+    assert made.next_run == datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda service: add(service, schedule_type="yearly"), "schedule_type"),
+        (lambda service: add(service, schedule_time="25:00"), "schedule_time"),
+        (lambda service: add(service, schedule_type="weekly", schedule_time="sunday"), "schedule_time"),
+        (lambda service: add(service, schedule_type="monthly", schedule_time="32:04:00"), "schedule_time"),
+        (lambda service: add(service, backup_mode="differential"), "backup_mode"),
+        (lambda service: add(service, ""), "name"),
+        (lambda service: add(service, "  "), "name"),
+        (lambda service: add(service, "nightly"), "name"),  # there is one, with a capital
+        (lambda service: add(service, "a\x1b[31m"), "name"),
+        (lambda service: add(service, "a\nb"), "name"),
+        (lambda service: add(service, "a\u202eb"), "name"),
+        (lambda service: add(service, "\udcff"), "name"),
+        (lambda service: add(service, "x" * 101), "name"),
+        (lambda service: service.add("x", [], "daily", "02:00", "full"), "vm_names"),
+        (lambda service: service.add("x", [""], "daily", "02:00", "full"), "vm_names"),
+        (lambda service: service.add("x", ["a\tb"], "daily", "02:00", "full"), "vm_names"),
+        (lambda service: service.add("x", ["a" * 256], "daily", "02:00", "full"), "vm_names"),
+        (lambda service: service.add("x", [f"vm{n}" for n in range(1001)], "daily", "02:00", "full"), "vm_names"),
+        (lambda service: service.edit("a", Changes(schedule_time="25:00")), "schedule_time"),
+        (lambda service: service.edit("a", Changes(schedule_time="")), "schedule_time"),
+        (lambda service: service.edit("a", Changes(schedule_type="weekly")), "schedule_time"),
+        (lambda service: service.edit("a", Changes(name="OTHER")), "name"),
+        (lambda service: service.edit("a", Changes(vm_names=[""])), "vm_names"),
+        (lambda service: service.edit("a", Changes(backup_mode="")), "backup_mode"),
+    ],
+)
+def test_bad_input_names_its_field_and_changes_nothing(
+    service: ScheduleService, change: Callable[[ScheduleService], object], named: str
+) -> None:
+    with_ids(service, "a", "b")
+    service.edit("a", Changes(name="Nightly"))
+    service.edit("b", Changes(name="Other"))
+    before = service.file.path.read_bytes()
+    with pytest.raises(InvalidScheduleError) as caught:
+        change(service)
+    assert caught.value.field == named
+    assert caught.value.expected in caught.value.hint
+    assert len(caught.value.message) < 500
+    assert service.file.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("wanted", ["", "c", "abc", "abcd000", "abcd1234x", "ABCD1234"])
+def test_an_unknown_or_ambiguous_id_changes_nothing(service: ScheduleService, wanted: str) -> None:
+    with_ids(service, "abcd1234", "abcd0001", "abcd0002")
+    before = service.file.path.read_bytes()
+    for change in (service.enable, service.disable, service.remove, service.find):
+        with pytest.raises(ScheduleNotFoundError):
+            change(wanted)
+    with pytest.raises(ScheduleNotFoundError):
+        service.edit(wanted, Changes(name="x"))
+    assert service.file.path.read_bytes() == before
+
+
+def test_a_unique_beginning_or_the_whole_id_is_enough(service: ScheduleService) -> None:
+    with_ids(service, "abcd", "abcd12", "ff")
+    assert service.find("abcd").id == "abcd"  # whole, though another begins with it
+    assert service.find("abcd1").id == "abcd12"
+    assert service.remove("f").id == "ff"
+    assert [schedule.id for schedule in service.all()] == ["abcd", "abcd12"]
+
+
+def test_editing_plans_anew_only_when_the_time_changes(service: ScheduleService, clock: Clock) -> None:
+    made = add(service)
+    clock.now = datetime(2026, 11, 30, tzinfo=UTC)
+    renamed = service.edit(made.id, Changes(name=" Été ", vm_names=["b", "a", "b"], backup_mode="full"))
+    assert renamed == replace(made, name="Été", vm_names=("b", "a"), backup_mode=renamed.backup_mode)
+    assert renamed.backup_mode.value == "full"
+    moved = service.edit(made.id, Changes(schedule_type="weekly", schedule_time="monday:03:00"))
+    assert moved.next_run == datetime(2026, 11, 30, 2, 0, tzinfo=UTC)
+    service.disable(made.id)
+    assert service.edit(made.id, Changes(schedule_time="monday:05:00")).next_run is None
+
+
+def test_what_passed_while_disabled_is_not_made_up_for(service: ScheduleService, clock: Clock) -> None:
+    made = add(service)
+    disabled = service.disable(made.id)
+    assert (disabled.enabled, disabled.next_run) == (False, None)
+    clock.now = datetime(2026, 12, 24, 12, 0, tzinfo=UTC)
+    assert service.due() == []
+    enabled = service.enable(made.id)
+    assert (enabled.enabled, enabled.next_run) == (True, datetime(2026, 12, 25, 1, 0, tzinfo=UTC))
+    clock.now = datetime(2026, 12, 26, tzinfo=UTC)
+    assert service.enable(made.id) == enabled  # it was: a run that is overdue stays so
+
+
+def test_due_are_the_enabled_whose_time_has_come_longest_overdue_first(
+    service: ScheduleService, clock: Clock
+) -> None:
+    late, soon, off = add(service, "late"), add(service, "soon", schedule_time="01:30"), add(service, "off")
+    service.disable(off.id)
+    clock.now = datetime(2026, 11, 23, 0, 59, 59, tzinfo=UTC)
+    assert service.due() == [soon]
+    clock.now = datetime(2026, 11, 23, 1, 0, tzinfo=UTC)
+    assert service.due() == [soon, late]
+
+
+def test_a_run_by_hand_is_noted_and_leaves_the_next_time(service: ScheduleService) -> None:
+    made = add(service)
+    service.record_run(made.id, SUNDAY, succeeded=False)
+    assert service.all() == (replace(made, last_run=SUNDAY, status=ScheduleStatus.FAILED),)
+    service.record_run(made.id, SUNDAY, succeeded=True)
+    assert service.all() == (replace(made, last_run=SUNDAY),)
+    service.remove(made.id)
+    service.record_run(made.id, SUNDAY, succeeded=True)
+    assert service.all() == ()
+
+
+def test_vms_that_the_host_does_not_know_are_told_and_all_while_libvirtd_is_away(
+    service: ScheduleService, clock: Clock
+) -> None:
+    made = service.add("x", ["web", "1234", "new"], "daily", "02:00", "full")
+    clock.vms = [Vm("web", "u", VmState.RUNNING, ()), Vm("db", "1234", VmState.STOPPED, ())]
+    assert warnings_about(service, made) == [("new", None)]
+    clock.vms = HypervisorUnavailableError("libvirtd is away", hint="Start it.")
+    assert warnings_about(service, made) == [(name, clock.vms) for name in ("web", "1234", "new")]
+
+
+def test_lists_show_eight_characters_of_an_id_or_as_many_as_tell_it_from_others() -> None:
+    ids = ["backup_2026_01", "backup_2026_02", "1a2b3c4d5e6f", "x", "long", "longer-than-eight"]
+    short = short_ids(tuple(Schedule(own, own, ("web",), "daily", "02:00") for own in ids))
+    assert short == {
+        "backup_2026_01": "backup_2026_01",
+        "backup_2026_02": "backup_2026_02",
+        "1a2b3c4d5e6f": "1a2b3c4d",
+        "x": "x",
+        "long": "long",
+        "longer-than-eight": "longer-t",
+    }
