@@ -14,11 +14,13 @@ from lab.disks import MIB
 from tests.integration.product import Json, Product, Running
 
 PATIENCE = 120.0
-DATA = 384 * MIB
+DATA = 64 * MIB
+SLOW = "[backup]\ncompression_level = 15\n"
+"""Settings with which a processor copies about 10 MiB a second, so that there is time to interrupt it."""
 
 
 def busy_vm(lab: Lab, name: str) -> LabVm:
-    """A running VM whose disk takes long to copy: it holds what cannot be compressed."""
+    """A running VM whose disk takes seconds to copy with the settings `SLOW`."""
     image = lab.folder / f"{name}.raw"
     with image.open("wb") as file:
         for _ in range(DATA // MIB):

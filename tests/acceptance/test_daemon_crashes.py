@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab import Lab, LabVm
-from tests.acceptance.service import Service, busy_vm, freeze, until
+from tests.acceptance.service import SLOW, Service, busy_vm, freeze, until
 from tests.integration.product import Product
 
 pytestmark = pytest.mark.vm
@@ -20,7 +20,7 @@ def vm(module_lab: Lab) -> LabVm:
 
 @pytest.fixture
 def service(lab: Lab) -> Service:
-    return Service(Product(lab.folder / "product"))
+    return Service(Product(lab.folder / "product", SLOW))
 
 
 def _one_good_point_and_a_true_history(service: Service, vm: LabVm, due: datetime, attempt: int) -> None:
@@ -106,7 +106,7 @@ def test_told_to_end_it_cancels_the_copy_leaves_nothing_and_does_it_after_the_ne
 
 
 def test_told_to_end_it_finishes_the_copy_where_that_is_wanted(service: Service, vm: LabVm) -> None:
-    service.product.configure('[scheduler]\non_stop = "finish"\n')
+    service.product.configure(SLOW + '[scheduler]\non_stop = "finish"\n')
     service.schedule("night", vm.name)
     with service.start() as running:
         service.wait_for_line(vm, event="step", step="copy")

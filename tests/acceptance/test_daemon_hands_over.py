@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab import DiskSpec, Lab, LabVm
-from tests.acceptance.service import Service, busy_vm, freeze, until
+from tests.acceptance.service import SLOW, Service, busy_vm, freeze, until
 from tests.integration.product import Product
 
 pytestmark = pytest.mark.vm
@@ -24,7 +24,7 @@ def busy(module_lab: Lab) -> LabVm:
 
 @pytest.fixture
 def service(lab: Lab) -> Service:
-    return Service(Product(lab.folder / "product"))
+    return Service(Product(lab.folder / "product", SLOW))
 
 
 def test_a_backup_prints_the_same_events_with_the_service_and_without(service: Service, vm: LabVm) -> None:
