@@ -21,6 +21,7 @@ from kvm_backup.domain.retention import RetentionRule
 from kvm_backup.engine.copy import NoControl
 from kvm_backup.engine.qcow2.format import CLUSTER_SIZE
 from kvm_backup.engine.restore import restore_chain
+from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository import durable, exchange
 from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
@@ -33,6 +34,11 @@ from tests.unit.builders import MOMENT, VM_UUID, Shelf, a_disk, flip_bit
 
 NEWEST = RetentionRule(last=2, daily=0, weekly=0, monthly=0, yearly=0)
 TARGETS = ("vda", "vdb")
+
+
+def _no_host() -> Hypervisor:
+    """No point here is a snapshot, so that nobody asks libvirt."""
+    raise AssertionError("libvirt was asked")
 
 
 class Bench:
@@ -87,7 +93,7 @@ class Bench:
 
     def findings(self) -> list[str]:
         points = list(self.repository.all_points())
-        verdicts = verify_points(self.repository, points, deep=True, control=NoControl())
+        verdicts = verify_points(self.repository, points, hypervisor=_no_host, deep=True, control=NoControl())
         return [finding.message for verdict in verdicts for finding in verdict.findings]
 
     def hidden(self) -> list[str]:
@@ -323,10 +329,10 @@ def test_a_point_that_was_consolidated_while_it_was_verified_is_not_called_damag
     points = bench.chain(3)
     bench.prune()
     # By the manifest that was read before.
-    (verdict,) = verify_points(bench.repository, [points[1]], deep=True, control=NoControl())
+    (verdict,) = verify_points(bench.repository, [points[1]], hypervisor=_no_host, deep=True, control=NoControl())
     assert verdict.good
     flip_bit(bench.shelf.path(points[1]), CLUSTER_SIZE + 9)
-    (verdict,) = verify_points(bench.repository, [points[1]], deep=True, control=NoControl())
+    (verdict,) = verify_points(bench.repository, [points[1]], hypervisor=_no_host, deep=True, control=NoControl())
     assert {finding.file for finding in verdict.findings} == {"vda.qcow2"}
 
 
