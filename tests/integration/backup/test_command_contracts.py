@@ -62,7 +62,9 @@ def test_point_list_without_a_vm_lists_all_and_of_an_unknown_vm_none(
     made: Ended, vms: list[LabVm], product: Product
 ) -> None:
     assert {row["vm"] for row in product.points()} == {vm.name for vm in vms}
-    assert product.points("no such VM") == []
+    none = product.run("point", "list", "--json", "no such VM").failed(4)
+    assert none.json == []
+    assert "HINT:" in none.stderr
 
 
 def test_some_vms_failed_is_3_and_the_others_are_saved(made: Ended, vms: list[LabVm], product: Product) -> None:

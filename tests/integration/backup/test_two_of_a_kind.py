@@ -24,9 +24,12 @@ def vm(module_lab: Lab, request: pytest.FixtureRequest) -> LabVm:
 
 
 def test_second_run_waits_for_the_first_and_builds_on_its_point(
-    vm: LabVm, product: Product, witness: Witness
+    vm: LabVm, product: Product, witness: Witness, request: pytest.FixtureRequest
 ) -> None:
     references = witness.copy(vm)
+    # Longer than a host that is busy with other tests can hold the first one up.
+    request.addfinalizer(lambda: product.configure(""))
+    product.configure("[backup]\nlock_wait = 200\n")
     with product.start_backup(vm.name) as first:
         first.wait_for(event="step", step="copy")
         first.signal(signal.SIGSTOP)

@@ -18,8 +18,9 @@ def victim(module_lab: Lab) -> Victim:
     return made
 
 
-@pytest.mark.parametrize("with_guard", [False, True], ids=["alone", "with-guard"])
-@pytest.mark.parametrize("instant", ["begun", "progress:copy", "manifest-written"])
+@pytest.mark.parametrize(
+    ("instant", "with_guard"), [("begun", True), ("progress:copy", False), ("manifest-written", True)]
+)
 def test_killed_first_backup_leaves_no_point_and_the_next_is_full(lab: Lab, instant: str, with_guard: bool) -> None:
     victim = make_victim(lab, "first", mib=8)
     with stopped_at(victim.product, instant, *victim.backup_words()) as run:
@@ -57,8 +58,9 @@ def test_a_full_backup_killed_in_a_chain_keeps_the_chain(victim: Victim, with_gu
     victim.recovers(expected="incremental")
 
 
-@pytest.mark.parametrize("with_guard", [False, True], ids=["alone", "with-guard"])
-@pytest.mark.parametrize("instant", ["before-snapshot", "snapshot-made", "manifest-written"])
+@pytest.mark.parametrize(
+    ("instant", "with_guard"), [("before-snapshot", False), ("snapshot-made", True), ("manifest-written", False)]
+)
 def test_a_snapshot_killed_before_its_point_is_visible_is_merged_by_the_next_run(
     victim: Victim, instant: str, with_guard: bool
 ) -> None:
