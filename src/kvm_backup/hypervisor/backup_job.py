@@ -31,6 +31,9 @@ END_TIMEOUT = 150.0
 """Seconds to wait for libvirt to take a job down; it needs milliseconds unless the storage hangs, or the guest shut
 itself down (see Hypervisor.shutting_down)."""
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+"""Seconds between two looks at a job that is being ended; it is gone after milliseconds unless the host is busy."""
+
 _NO_JOB_CODES = frozenset(
     {libvirt.VIR_ERR_NO_DOMAIN_BACKUP, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}
 )
@@ -205,6 +208,8 @@ def end_job(hypervisor: Hypervisor, vm: str, socket: Path) -> bool:
     HypervisorUnavailableError when libvirtd is away for as long.
     """
     deadline, aborted = time.monotonic() + END_TIMEOUT, False
+    # Each look takes the domain's lock, which libvirt needs as well to take the job down.
+    pause = _FIRST_PAUSE
     while True:
         try:
             job = running_job(hypervisor, vm)
@@ -224,7 +229,8 @@ def end_job(hypervisor: Hypervisor, vm: str, socket: Path) -> bool:
                 hint=f"Look at it with: virsh domjobinfo {vm}; the VM itself goes on.",
                 vm=vm,
             )
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def leftover_job(hypervisor: Hypervisor, vm: str, run_root: Path) -> Path | None:
