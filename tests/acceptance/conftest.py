@@ -1,5 +1,5 @@
 """The lab's fixtures, here too."""
 
-from tests.integration.conftest import guest, lab, module_lab, pytest_runtest_protocol, restart_libvirtd
+from tests.integration.conftest import guest, lab, module_lab, restart_libvirtd
 
-__all__ = ["guest", "lab", "module_lab", "pytest_runtest_protocol", "restart_libvirtd"]
+__all__ = ["guest", "lab", "module_lab", "restart_libvirtd"]

@@ -1,23 +1,11 @@
-"""What all tests on real VMs share: the guest, the lab, and their turns with libvirtd."""
+"""What all tests on real VMs share: the guest and the lab."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from lab import GuestImage, Lab, guest_image
 from lab.host import restart_libvirtd as restart
-from lab.locks import turn
-from lab.paths import cache_folder
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let tests on VMs run side by side in several processes, but each that restarts libvirtd alone."""
-    if item.get_closest_marker("vm") is None:
-        return (yield)
-    alone = isinstance(item, pytest.Function) and "restart_libvirtd" in item.fixturenames
-    with turn(cache_folder(), alone=alone):
-        return (yield)
 
 
 @pytest.fixture(scope="session")
