@@ -1,7 +1,7 @@
 """What holds for all tests.
 
-The turns are taken here and nowhere else: pytest-xdist calls such a hook of every conftest.py for every test, so that a
-second one would wait for the first for ever.
+The turns are taken here and nowhere else: pytest-xdist calls such a hook of every conftest.py for every test,
+so that a second one would wait for the first for ever.
 """
 
 from collections.abc import Generator
