@@ -1,0 +1,1 @@
+"""The dashboard: pages, live events, the JSON API."""
