@@ -1,19 +1,11 @@
-"""Texts in the user's language: French where the environment asks for it, else English, which the code is written in.
+"""Texts in the language of whoever types the command: French where the environment asks for it, else English."""
 
-The catalogues are the .po files below `locale`, read when they are needed, so that nothing has to be built before a
-copy of the source runs. A test finds every message without its French text.
-"""
-
-import gettext
 import os
 from collections.abc import Mapping
-from functools import cache
-from io import BytesIO
-from pathlib import Path
+
+from kvm_backup import language as languages
 
 VARIABLE = "KVM_BACKUP_LANG"
-LOCALE = Path(__file__).parents[1] / "locale"
-CATALOGUE = "LC_MESSAGES/kvm_backup.po"
 
 
 def language(environment: Mapping[str, str] = os.environ) -> str:
@@ -25,28 +17,16 @@ def language(environment: Mapping[str, str] = os.environ) -> str:
     return "en"
 
 
-@cache
-def translations(code: str) -> gettext.NullTranslations:
-    """The texts of one language; English needs none."""
-    path = LOCALE / code / CATALOGUE
-    if not path.exists():
-        return gettext.NullTranslations()
-    # Imported here: English needs no Babel.
-    from babel.messages.mofile import write_mo
-    from babel.messages.pofile import read_po
-
-    compiled = BytesIO()
-    with path.open("rb") as source:
-        write_mo(compiled, read_po(source, locale=code))
-    compiled.seek(0)
-    return gettext.GNUTranslations(compiled)
-
-
 def _(message: str) -> str:
     """A text in the user's language."""
-    return translations(language()).gettext(message)
+    return languages.translations(language()).gettext(message)
 
 
 def ngettext(singular: str, plural: str, count: int) -> str:
     """A text that depends on a number, in the user's language."""
-    return translations(language()).ngettext(singular, plural, count)
+    return languages.translations(language()).ngettext(singular, plural, count)
+
+
+def told(text: str) -> str:
+    """What an error or an event says, in the user's language as far as it is a phrase."""
+    return languages.told(text, language())

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kvm_backup.cli.language import told
 from kvm_backup.domain.errors import (
     HypervisorError,
     HypervisorUnavailableError,
@@ -113,9 +114,9 @@ def _json(value: Any, indent: int | None) -> str:
 
 
 def print_error(error: KvmBackupError) -> None:
-    """The cause and the hint on standard error."""
-    hint = with_sudo(error.message, error.hint) if isinstance(error, _MAY_NEED_ROOT) else error.hint
-    print_problem(error.message, hint)
+    """The cause and the hint on standard error, in the user's language."""
+    hint = told(error.hint)
+    print_problem(told(error.message), with_sudo(error.message, hint) if isinstance(error, _MAY_NEED_ROOT) else hint)
 
 
 def with_sudo(message: str, hint: str) -> str:

@@ -1,6 +1,9 @@
 """Which language the texts are in, and that every text has its French one."""
 
 import ast
+import copy
+import json
+import pickle
 import re
 from pathlib import Path
 
@@ -8,18 +11,22 @@ import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
 
-from kvm_backup.cli.language import CATALOGUE, LOCALE, language, translations
+from kvm_backup.cli.language import language
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.language import CATALOGUE, LANGUAGES, LOCALE, told, translations
 
 SOURCE = Path(__file__).parents[3] / "src" / "kvm_backup"
+ARGUMENTS = {"_": 1, "phrase": 1, "ngettext": 2}
+"""How many texts each function takes."""
 
 
 def messages_in_the_source() -> set[str | tuple[str, str]]:
-    """The texts handed to `_` and `ngettext`; each must be written out, or nobody could find it."""
+    """The texts handed to `_`, `ngettext` and `phrase`; each must be written out, or nobody could find it."""
     found: set[str | tuple[str, str]] = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_", "ngettext"):
-                texts = [ast.literal_eval(argument) for argument in node.args[: 1 if node.func.id == "_" else 2]]
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ARGUMENTS:
+                texts = [ast.literal_eval(argument) for argument in node.args[: ARGUMENTS[node.func.id]]]
                 found.add(texts[0] if len(texts) == 1 else (texts[0], texts[1]))
     return found
 
@@ -44,11 +51,11 @@ def test_no_french_text_is_empty_or_uncertain_or_lacks_a_placeholder() -> None:
         assert not message.fuzzy, message.id
         for original, text in zip(map(str, originals), map(str, texts), strict=True):
             assert text, message.id
-            assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", original)), message.id
+            assert set(re.findall(r"{[^}]+}", text)) == set(re.findall(r"{[^}]+}", original)), message.id
 
 
 def test_every_language_of_the_tree_is_installed_with_the_program() -> None:
-    assert [path.name for path in LOCALE.iterdir()] == ["fr"]
+    assert {path.name for path in LOCALE.iterdir()} == set(LANGUAGES) - {"en"}
     assert '"locale/*/LC_MESSAGES/*.po"' in (SOURCE.parents[1] / "pyproject.toml").read_text()
 
 
@@ -77,3 +84,17 @@ def test_plurals_are_french() -> None:
     texts = translations("fr")
     forms = [texts.ngettext("{count} day", "{count} days", count) for count in (0, 1, 2)]
     assert forms == ["{count} jour", "{count} jour", "{count} jours"]
+
+
+def test_a_phrase_is_english_everywhere_but_where_it_is_told() -> None:
+    said = phrase("every {weekday} at {time}", weekday=phrase("Monday"), time="{0.__class__}")
+    assert said == "every Monday at {0.__class__}"
+    assert told(said, "en") == said
+    assert told(said, "fr") == "chaque lundi à {0.__class__}"
+    assert told("every day at {time}", "fr") == "every day at {time}"
+
+
+def test_a_copy_of_a_phrase_is_the_english_text_alone() -> None:
+    said = phrase("every day at {time}", time="02:00")
+    copies = (copy.deepcopy(said), pickle.loads(pickle.dumps(said)), json.loads(json.dumps(said)), str(said))
+    assert {(type(one), one) for one in copies} == {(str, "every day at 02:00")}
