@@ -20,12 +20,13 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
+from kvm_backup.domain.account import Outcome, Role, Via
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import RunKind, RunState, Trigger
 
 VERSION_TABLE = "kvm_backup_schema"
 """Our own name, because other programs may keep tables in the same database."""
-VERSION = "0001"
+VERSION = "0002"
 """The newest migration; four digits, one more with each."""
 
 METADATA = MetaData()
@@ -136,4 +137,89 @@ STEPS = Table(
     Column("name", String(20), nullable=False),
     Column("started", Moment, nullable=False),
     Column("ended", Moment),
+)
+
+USERS = Table(
+    "users",
+    METADATA,
+    Column("id", _IDENTITY, primary_key=True),
+    Column("name", _IDENTITY, nullable=False),
+    Column("role", Word(Role), nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("password_hash", Text),
+    Column("created", Moment, nullable=False),
+    Column("last_sign_in", Moment),
+    Index("users_by_name", "name", unique=True),
+)
+
+_OF_USER = ("user_id", _IDENTITY)
+
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("id", _IDENTITY, primary_key=True),
+    Column(*_OF_USER, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("seen", Moment, nullable=False),
+    Column("address", Storable, nullable=False),
+    Column("agent", Storable, nullable=False),
+    Index("sessions_of_user", "user_id"),
+)
+"""Ids of sessions and invitations, like digests of tokens, are SHA-256 of a secret: who reads them cannot use it."""
+
+INVITATIONS = Table(
+    "invitations",
+    METADATA,
+    Column("id", _IDENTITY, primary_key=True),
+    Column(*_OF_USER, ForeignKey("users.id", ondelete="CASCADE")),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Index("invitations_of_user", "user_id"),
+)
+
+API_TOKENS = Table(
+    "api_tokens",
+    METADATA,
+    Column("id", _IDENTITY, primary_key=True),
+    Column("digest", _IDENTITY, nullable=False),
+    Column(*_OF_USER, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Storable, nullable=False),
+    Column("role", Word(Role), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment),
+    Column("last_used", Moment),
+    Index("api_tokens_by_digest", "digest", unique=True),
+    Index("api_tokens_of_user", "user_id"),
+)
+
+LOGIN_FAILURES = Table(
+    "login_failures",
+    METADATA,
+    Column("key", _IDENTITY, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("last", Moment, nullable=False),
+    Index("login_failures_by_time", "last"),
+)
+
+KNOWN_ADDRESSES = Table(
+    "known_addresses",
+    METADATA,
+    Column(*_OF_USER, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("address", _IDENTITY, primary_key=True),
+    Column("last", Moment, nullable=False),
+)
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", Moment, nullable=False),
+    Column("who", Storable, nullable=False),
+    Column("via", Word(Via), nullable=False),
+    Column("address", Storable),
+    Column("action", String(60), nullable=False),
+    Column("subject", Storable, nullable=False),
+    Column("outcome", Word(Outcome), nullable=False),
+    Column("detail", Storable, nullable=False),
+    Index("audit_by_time", "at"),
 )
