@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from kvm_backup.domain.errors import CancelledError, KvmBackupError, PointNotFoundError
 from kvm_backup.domain.names import parse_stamp
 from kvm_backup.domain.point import Manifest, Mode
 from kvm_backup.domain.retention import PointFacts, RetentionRule, Verdict, decide
-from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.exchange import CONSOLIDATE_PREFIX, OLD_PREFIX, recover
 from kvm_backup.repository.local import REMOVED_PREFIX, DamagedPoint, LocalRepository
 from kvm_backup.services import events
@@ -28,6 +27,9 @@ from kvm_backup.services.disk_usage import allocated_bytes
 from kvm_backup.services.links import seem_intact
 from kvm_backup.services.verdict_words import explain
 from kvm_backup.services.vm_lock import hold_vm
+
+if TYPE_CHECKING:
+    from kvm_backup.repository.catalogue import Catalogue  # with SQLAlchemy, which is slow to load
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class PruneService:
     """
 
     repository: LocalRepository
-    catalogue: Catalogue
+    catalogue: "Catalogue"
     locks: Path
     rule_for: Callable[[str, str], RetentionRule]
     zone: ZoneInfo
