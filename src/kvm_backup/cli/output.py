@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -12,9 +13,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from kvm_backup.cli.language import told
+from kvm_backup.cli.listing import Listing
 from kvm_backup.domain.errors import (
     HypervisorError,
     HypervisorUnavailableError,
@@ -141,7 +142,15 @@ def short_digests(text: str) -> str:
 
 def printable(text: str) -> str:
     """Text from outside with control characters escaped, so that a VM's name cannot steer a terminal."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    if text.isprintable():
+        return text
+    # Spaces that do not break, which French puts before its colons, are harmless, too.
+    return "".join(
+        letter
+        if letter.isprintable() or unicodedata.category(letter) == "Zs"
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def cell(text: object) -> str:
@@ -149,21 +158,6 @@ def cell(text: object) -> str:
     return escape(printable(str(text)))
 
 
-def natural_width(made: Table) -> int:
-    """How many columns of the screen a table takes when nothing in it is broken or cut."""
-    return Console(width=_UNLIMITED).measure(made).maximum
-
-
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> Table:
-    """A table without frame; each column has a title and `left`, `right`, or `fold`: left, broken when too long."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for title, justify in columns:
-        made.add_column(
-            title,
-            justify="right" if justify == "right" else "left",
-            overflow="fold",
-            no_wrap=justify != "fold",
-        )
-    for row in rows:
-        made.add_row(*row)
-    return made
+def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> Listing:
+    """Rows under titles; each column has a title and `left`, `right`, or `fold`: left, broken when too long."""
+    return Listing(columns, rows)

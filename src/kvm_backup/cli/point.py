@@ -7,7 +7,7 @@ import typer
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.choice import choose_point, elsewhere
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
-from kvm_backup.cli.output import cell, console, natural_width, print_error, print_json, prose, table
+from kvm_backup.cli.output import cell, console, print_error, print_json, prose, table
 from kvm_backup.domain.errors import PointNotFoundError
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.sizes import show_size
@@ -81,24 +81,17 @@ def _require_points(parts: Application, store: LocalRepository, vm: str) -> None
 
 
 def _show_list(points: list[Manifest]) -> None:
-    """One table; where the ids are too long for the screen, each id in a line of its own, so that it stays whole."""
-    out = console()
-    ids = [cell(point.id) for point in points]
     rows = [
         [
+            cell(point.id),
             point.mode.value,
             point.consistency.value,
             "on host" if point.snapshot else show_size(point.bytes_stored),
         ]
         for point in points
     ]
-    columns = [("MODE", "left"), ("CONSISTENT", "left"), ("STORED", "right")]
-    whole = table([("POINT", "left"), *columns], [[id_, *row] for id_, row in zip(ids, rows, strict=True)])
-    if natural_width(whole) <= out.width:
-        out.print(whole)
-        return
-    for id_, row in zip(ids, rows, strict=True):
-        out.print(f"{id_}\n    {', '.join(row)}")
+    columns = [("POINT", "left"), ("MODE", "left"), ("CONSISTENT", "left"), ("STORED", "right")]
+    console().print(table(columns, rows))
 
 
 def _disks(details: dict[str, Any]) -> list[list[str]]:
