@@ -18,15 +18,19 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 from kvm_backup.domain.account import Outcome, Role, Via
+from kvm_backup.domain.alert import AlertKind, Severity, SubjectKind
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.protection import Protection
 from kvm_backup.domain.run import RunKind, RunState, Trigger
+from kvm_backup.domain.vm import VmState
 
 VERSION_TABLE = "kvm_backup_schema"
 """Our own name, because other programs may keep tables in the same database."""
-VERSION = "0002"
+VERSION = "0003"
 """The newest migration; four digits, one more with each."""
 
 METADATA = MetaData()
@@ -70,11 +74,11 @@ class Moment(TypeDecorator[datetime]):
 class Word(TypeDecorator[Any]):
     """A value of one of our enumerations, kept as its word."""
 
-    impl = String(20)
+    impl = String
     cache_ok = True
 
-    def __init__(self, kind: type[StrEnum]) -> None:
-        super().__init__()
+    def __init__(self, kind: type[StrEnum], length: int = 20) -> None:
+        super().__init__(length)
         self.kind = kind
 
     def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:  # noqa: ARG002
@@ -127,6 +131,7 @@ RUNS = Table(
     Index("runs_of_vm_uuid", "vm_uuid", "created", "id"),
     Index("runs_of_schedule", "schedule_id", "created", "id"),
     Index("runs_in_state", "state", "created", "id"),
+    Index("runs_ended", "host", "ended"),
 )
 
 STEPS = Table(
@@ -223,3 +228,132 @@ AUDIT = Table(
     Column("detail", Storable, nullable=False),
     Index("audit_by_time", "at"),
 )
+
+HOSTS = Table(
+    "hosts",
+    METADATA,
+    Column("host", Storable, primary_key=True),
+    Column("listed", Moment),
+    Column("away_since", Moment),
+    Column("away_error", Storable),
+    Column("examined", Moment),
+    Column("counted", Moment),
+)
+"""When the service of each host last looked at what; `counted` is when its runs were first added up by day."""
+
+VMS = Table(
+    "vms",
+    METADATA,
+    Column("host", Storable, primary_key=True),
+    Column("uuid", String(36), primary_key=True),
+    Column("name", Storable, nullable=False),
+    Column("state", Word(VmState)),
+    Column("gone_since", Moment),
+    Column("disks", Storable, nullable=False),
+    Column("virtual_size", BigInteger, nullable=False),
+    Column("last_point", Storable),
+    Column("last_point_at", Moment),
+    Column("last_point_mode", Word(Mode)),
+    Column("last_point_repository", Storable),
+    Column("last_snapshot_at", Moment),
+    Column("chain_length", Integer, nullable=False),
+    Column("points", Integer, nullable=False),
+    Column("bytes_stored", BigInteger, nullable=False),
+    Column("newest", Storable, nullable=False),
+    Column("last_run", _IDENTITY),
+    Column("last_run_state", Word(RunState)),
+    Column("last_run_at", Moment),
+    Column("last_run_error_code", String(40)),
+    Column("failed_run", _IDENTITY),
+    Column("failed_at", Moment),
+    Column("failed_runs", Integer, nullable=False),
+    Column("error", Storable),
+    Column("error_code", String(40)),
+    Column("hint", Storable),
+    Column("usual_seconds", Integer, nullable=False),
+    Column("promises", Storable, nullable=False),
+    Column("protection", Word(Protection), nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("overdue", Boolean, nullable=False),
+    Column("promised", Moment),
+    Column("missed", Moment),
+    Column("next_due", Moment),
+    Index("vms_by_name", "host", "name"),
+    Index("vms_by_protection", "host", "gone_since", "rank", "missed", "name"),
+)
+"""The inventory. `disks`, `newest` and `promises` are JSON; `rank` is the protection's, for sorting."""
+
+DAYS = Table(
+    "run_days",
+    METADATA,
+    Column("host", Storable, primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("repository", Storable, primary_key=True),
+    Column("kind", Word(RunKind), primary_key=True),
+    Column("succeeded", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("bytes_read", BigInteger, nullable=False),
+    Column("bytes_stored", BigInteger, nullable=False),
+    Column("seconds", BigInteger, nullable=False),
+)
+"""What runs that ended on a day (ISO 8601, in the configured zone) came to, together."""
+
+VM_DAYS = Table(
+    "vm_days",
+    METADATA,
+    Column("host", Storable, primary_key=True),
+    Column("vm", Storable, primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("runs", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("demoted", Integer, nullable=False),
+    Column("state", Word(RunState), nullable=False),
+    Index("vm_days_by_day", "host", "day"),
+)
+"""What the backups of a VM came to that were asked for on a day, the last of them in `state`. `vm` is the UUID; the
+name where the run ended before it was known."""
+
+SPACE = Table(
+    "space",
+    METADATA,
+    Column("host", Storable, primary_key=True),
+    Column("repository", Storable, primary_key=True),
+    Column("at", Moment, primary_key=True),
+    Column("used", BigInteger, nullable=False),
+    Column("free", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+)
+
+ALERTS = Table(
+    "alerts",
+    METADATA,
+    Column("id", _IDENTITY, primary_key=True),
+    Column("host", Storable, nullable=False),
+    Column("kind", Word(AlertKind, 30), nullable=False),
+    Column("severity", Word(Severity), nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("subject_kind", Word(SubjectKind), nullable=False),
+    Column("subject_key", Storable, nullable=False),
+    Column("subject_name", Storable, nullable=False),
+    Column("subject_uuid", Storable),
+    Column("raised", Moment, nullable=False),
+    Column("last_seen", Moment, nullable=False),
+    Column("resolved", Moment),
+    Column("acknowledged_at", Moment),
+    Column("acknowledged_by", Storable),
+    Column("facts", Storable, nullable=False),
+    Index(
+        "alerts_open",
+        "host",
+        "kind",
+        "subject_kind",
+        "subject_key",
+        unique=True,
+        sqlite_where=text("resolved IS NULL"),
+        postgresql_where=text("resolved IS NULL"),
+    ),
+    Index("alerts_unseen", "host", "resolved", "acknowledged_at"),
+    Index("alerts_by_time", "host", "raised", "id"),
+)
+"""At most one alert of a kind and subject is open. `rank` is 0 for the most severe; `facts` is JSON."""

@@ -62,6 +62,17 @@ class Timing:
     expression: str = ""
 
 
+_REACH = {
+    ScheduleType.HOURLY: timedelta(hours=3),
+    ScheduleType.DAILY: timedelta(days=3),
+    ScheduleType.WEEKLY: timedelta(days=9),
+    ScheduleType.MONTHLY: timedelta(days=63),
+    ScheduleType.CRON: timedelta(hours=2),
+}
+"""How far back the last due time is looked for at first: a little more than lies between two of them."""
+_REACH_MAX = timedelta(days=3650)
+
+
 @lru_cache(maxsize=4096)
 def parse_timing(schedule_type: str, schedule_time: str) -> Timing:
     """Parse what a user wrote. Raises InvalidScheduleError naming the field, what came and what is expected."""
@@ -80,6 +91,36 @@ def parse_timing(schedule_type: str, schedule_time: str) -> Timing:
 def next_due(timing: Timing, after: datetime, zone: ZoneInfo) -> datetime:
     """The first due instant later than `after`, both in UTC."""
     return next(due_times(timing, after, zone))
+
+
+def last_due(timing: Timing, moment: datetime, zone: ZoneInfo) -> datetime | None:
+    """The last due instant at or before `moment`, both in UTC; None when there was none in the seven years before."""
+    reach = _REACH[timing.type]
+    while reach <= _REACH_MAX:
+        last = None
+        for due in due_times(timing, moment - reach, zone):
+            if due > moment:
+                break
+            last = due
+        if last is not None:
+            return last
+        reach *= 8
+    return None
+
+
+def due_days(timing: Timing, first: date, last: date, zone: ZoneInfo) -> set[date]:
+    """The days of `zone`, from the first to the last, on which it is due at least once."""
+    days: set[date] = set()
+    after = _before_midnight(first, zone)
+    while (day := next_due(timing, after, zone).astimezone(zone).date()) <= last:
+        days.add(day)
+        after = _before_midnight(day + timedelta(days=1), zone)
+    return days
+
+
+def _before_midnight(day: date, zone: ZoneInfo) -> datetime:
+    """The last instant of the day before."""
+    return instant(datetime.combine(day, time()), zone) - timedelta(microseconds=1)
 
 
 def due_times(timing: Timing, after: datetime, zone: ZoneInfo) -> Iterator[datetime]:
