@@ -5,7 +5,6 @@ import os
 import re
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -24,6 +23,7 @@ from kvm_backup.domain.errors import (
     SettingsError,
     StorageError,
 )
+from kvm_backup.domain.text import printable as printable
 
 _UNLIMITED = 1 << 20
 _MAY_NEED_ROOT = (HypervisorError, HypervisorUnavailableError, RepositoryNotFoundError, SettingsError, StorageError)
@@ -138,19 +138,6 @@ def print_problem(message: str, hint: str) -> None:
 def short_digests(text: str) -> str:
     """SHA-256 digests cut to their first 12 digits, which are enough to compare by eye."""
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", text)
-
-
-def printable(text: str) -> str:
-    """Text from outside with control characters escaped, so that a VM's name cannot steer a terminal."""
-    if text.isprintable():
-        return text
-    # Spaces that do not break, which French puts before its colons, are harmless, too.
-    return "".join(
-        letter
-        if letter.isprintable() or unicodedata.category(letter) == "Zs"
-        else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 def cell(text: object) -> str:

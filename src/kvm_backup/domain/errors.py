@@ -7,6 +7,8 @@ JSON output; `retryable` tells whether the same call can succeed later without a
 
 from typing import ClassVar
 
+from kvm_backup.domain.phrase import phrase
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_ARGUMENTS = 2
@@ -162,6 +164,84 @@ class NotConfirmedError(KvmBackupError):
     """The user did not agree to a step that destroys something."""
 
     code = "not-confirmed"
+
+
+class UserNotFoundError(KvmBackupError):
+    """There is no user of that name."""
+
+    code = "user-not-found"
+    exit_code = EXIT_NOT_FOUND
+
+
+class UserExistsError(KvmBackupError):
+    """There is a user of that name already."""
+
+    code = "user-exists"
+
+
+class LastAdministratorError(KvmBackupError):
+    """Nobody would be left who may manage accounts."""
+
+    code = "last-administrator"
+
+
+class WeakPasswordError(BadArgumentError):
+    """A password that is too easy to guess."""
+
+    code = "weak-password"
+
+
+class InvitationError(KvmBackupError):
+    """The link to choose a password was used, has expired, or was replaced by a newer one."""
+
+    code = "invitation"
+
+
+class TokenNotFoundError(KvmBackupError):
+    """There is no API token with that id, or more than one begins with it."""
+
+    code = "token-not-found"
+    exit_code = EXIT_NOT_FOUND
+
+
+class SignInError(KvmBackupError):
+    """Name and password do not belong together, or the account is disabled."""
+
+    code = "sign-in"
+
+
+class TooManyAttemptsError(KvmBackupError):
+    """Too many wrong passwords came from there, or for that account.
+
+    `seconds` is how long to wait.
+    """
+
+    code = "too-many-attempts"
+    retryable = True
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(
+            phrase("too many attempts"), hint=phrase("Wait {seconds} seconds, then try again.", seconds=seconds)
+        )
+        self.seconds = seconds
+
+
+class NotSignedInError(KvmBackupError):
+    """Nobody is signed in, or the token is unknown, revoked or expired."""
+
+    code = "not-signed-in"
+
+
+class ForbiddenError(KvmBackupError):
+    """The role of whoever asks is too low for this."""
+
+    code = "forbidden"
+
+
+class ForgedRequestError(KvmBackupError):
+    """A request that changes something does not come from a page of ours."""
+
+    code = "forged-request"
 
 
 # The host or the guest did not play along.
