@@ -16,7 +16,12 @@ from zoneinfo import ZoneInfo
 
 from kvm_backup.config.settings import DEFAULT_REPOSITORY, Settings, load
 from kvm_backup.config.zone import find_zone
-from kvm_backup.domain.errors import HypervisorUnavailableError, RepositoryNotFoundError, TargetExistsError
+from kvm_backup.domain.errors import (
+    HypervisorUnavailableError,
+    InvalidScheduleError,
+    RepositoryNotFoundError,
+    TargetExistsError,
+)
 from kvm_backup.repository.durable import storage_error
 
 if TYPE_CHECKING:
@@ -113,6 +118,7 @@ class Application:
             zone=self.zone,
             clock=lambda: datetime.now(UTC),
             list_vms=lambda: self.hypervisor.list_vms(),
+            lasting_repository=self._repository_of_schedule,
         )
 
     @cached_property
@@ -241,9 +247,7 @@ class Application:
         from kvm_backup.runtime.hand_over import HandOver
         from kvm_backup.runtime.queue import QueueClient
         from kvm_backup.runtime.request import RunRequest
-        from kvm_backup.services.hooks import scripts_of
 
-        before, behind = scripts_of(schedule) if schedule else ((), ())
         request = RunRequest(
             run_id=uuid4().hex,
             host=self.host,
@@ -254,8 +258,8 @@ class Application:
             created=datetime.now(UTC),
             schedule_id=schedule.id if schedule else earlier.schedule_id if earlier else None,
             schedule_name=schedule.name if schedule else earlier.schedule_name if earlier else None,
-            pre_script=before,
-            post_script=behind,
+            pre_script=schedule.pre_script if schedule else (),
+            post_script=schedule.post_script if schedule else (),
         )
         run = replace(request.as_run(), attempt=earlier.attempt + 1 if earlier else 1)
         hand_over = HandOver(
@@ -368,6 +372,17 @@ class Application:
             return str(Path(wanted).absolute())
         return wanted
 
+    def _repository_of_schedule(self, wanted: str) -> str:
+        """Raises InvalidScheduleError."""
+        if wanted not in self.settings.repositories() and "/" not in wanted:
+            configured = ", ".join(sorted(self.settings.repositories()))
+            raise InvalidScheduleError("repository", wanted, f"one of {configured}, or a path with a / in it")
+        return self._lasting_name(wanted)
+
+    def _root_of(self, repository: str) -> Path:
+        """The folder of a repository by its name or path, whether there is one or not."""
+        return self.settings.repositories().get(repository, Path(repository)).resolve()
+
     def repository(self, name: str | None = None) -> LocalRepository:
         """A configured repository by name, or one by its path. The default one is made on first use.
 
@@ -453,15 +468,25 @@ class Application:
             self.prune_service(store, listener, stop_requested).run(found)
 
     def retention_rule(self, repository: LocalRepository, vm_name: str, vm_uuid: str) -> RetentionRule:
-        """The rule for a VM in a repository: what is said of the VM wins over what is said of the repository."""
+        """The rule for a VM in a repository, made of settings and schedules.
+
+        Raises SchedulesFileError, StorageError: what the schedules want to keep must be known before points go.
+        """
         from kvm_backup.config.retention import effective_rule
 
         own = self.settings.vm.get(vm_name) or self.settings.vm.get(vm_uuid)
         root = repository.root.resolve()
+        schedules = self.schedule_file.read()
         of_repository = next((one for one in self.settings.repository if one.path.resolve() == root), None)
         return effective_rule(
             self.settings.retention,
             of_repository.retention if of_repository else None,
+            [
+                schedule.retention
+                for schedule in schedules
+                if schedule.covers(vm_name, vm_uuid)
+                and self._root_of(self._lasting_name(schedule.repository)) == root
+            ],
             own.retention if own else None,
         )
 

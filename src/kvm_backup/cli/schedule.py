@@ -10,6 +10,7 @@ from kvm_backup.cli.context import application
 from kvm_backup.cli.language import _
 from kvm_backup.cli.output import cell, console, print_json, printable
 from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.services.schedules.commands import Changes, warnings_about
 
@@ -33,6 +34,18 @@ VmsHelp = _("Names of the VMs: --vms web db.")
 TypeHelp = _("hourly, daily, weekly, monthly or cron.")
 TimeHelp = _("MM, HH:MM, DAY:HH:MM, D:HH:MM, or five fields of cron, as the type wants it.")
 ModeHelp = _("incremental (the default), full or snapshot.")
+RepositoryHelp = _("Where to: a repository's name or path; else the default one.")
+PreScriptHelp = _("A command before each run, such as '/usr/local/bin/before web'; no shell reads it.")
+PostScriptHelp = _("A command after each run.")
+
+Repository = Annotated[str | None, typer.Option("--repository", "-r", metavar="NAME", help=RepositoryHelp)]
+PreScript = Annotated[str | None, typer.Option("--pre-script", metavar="COMMAND", help=PreScriptHelp)]
+PostScript = Annotated[str | None, typer.Option("--post-script", metavar="COMMAND", help=PostScriptHelp)]
+KeepLast = Annotated[str | None, typer.Option("--keep-last", metavar="N", help=_("Keep the newest N points."))]
+KeepDaily = Annotated[str | None, typer.Option("--keep-daily", metavar="N", help=_("Keep one point of N days."))]
+KeepWeekly = Annotated[str | None, typer.Option("--keep-weekly", metavar="N", help=_("Keep one of N weeks."))]
+KeepMonthly = Annotated[str | None, typer.Option("--keep-monthly", metavar="N", help=_("Keep one of N months."))]
+KeepYearly = Annotated[str | None, typer.Option("--keep-yearly", metavar="N", help=_("Keep one of N years."))]
 
 
 @app.command("list", help=_("List the schedules."))
@@ -48,9 +61,27 @@ def add(
     schedule_type: Annotated[str, typer.Option("--type", metavar="TYPE", help=TypeHelp, show_default=False)],
     time: Annotated[str, typer.Option("--time", metavar="TIME", help=TimeHelp, show_default=False)],
     mode: Annotated[str, typer.Option("--mode", metavar="MODE", help=ModeHelp, show_default=False)] = "incremental",
+    repository: Repository = None,
+    pre_script: PreScript = None,
+    post_script: PostScript = None,
+    keep_last: KeepLast = None,
+    keep_daily: KeepDaily = None,
+    keep_weekly: KeepWeekly = None,
+    keep_monthly: KeepMonthly = None,
+    keep_yearly: KeepYearly = None,
     json: JsonOption = False,
 ) -> None:
-    made = application().schedules.add(name, vms, schedule_type, time, mode)
+    made = application().schedules.add(
+        name,
+        vms,
+        schedule_type,
+        time,
+        mode,
+        repository=repository or "",
+        pre_script=pre_script or "",
+        post_script=post_script or "",
+        keep=_given(last=keep_last, daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly, yearly=keep_yearly),
+    )
     _tell(_("schedule {id} added: {name}"), made, json=json, warn=True)
 
 
@@ -76,12 +107,31 @@ def edit(
     schedule_type: Annotated[str | None, typer.Option("--type", metavar="TYPE", help=TypeHelp)] = None,
     time: Annotated[str | None, typer.Option("--time", metavar="TIME", help=TimeHelp)] = None,
     mode: Annotated[str | None, typer.Option("--mode", metavar="MODE", help=ModeHelp)] = None,
+    repository: Repository = None,
+    pre_script: PreScript = None,
+    post_script: PostScript = None,
+    keep_last: KeepLast = None,
+    keep_daily: KeepDaily = None,
+    keep_weekly: KeepWeekly = None,
+    keep_monthly: KeepMonthly = None,
+    keep_yearly: KeepYearly = None,
     json: JsonOption = False,
 ) -> None:
-    changes = Changes(name, vms or None, schedule_type, time, mode)
+    changes = Changes(
+        name,
+        vms or None,
+        schedule_type,
+        time,
+        mode,
+        repository=repository,
+        pre_script=pre_script,
+        post_script=post_script,
+        keep=_given(last=keep_last, daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly, yearly=keep_yearly),
+    )
     if changes == Changes():
         raise BadArgumentError(
-            "nothing to change was given", hint="Give --name, --vms, --type, --time or --mode. Nothing was changed."
+            phrase("nothing to change was given"),
+            hint=phrase("Give an option, such as --time; --help shows them. Nothing was changed."),
         )
     changed = application().schedules.edit(schedule_id, changes)
     _tell(_("schedule {id} changed: {name}"), changed, json=json, warn=vms is not None)
@@ -149,12 +199,23 @@ def run_now(schedule: Schedule, *, json: bool) -> None:
     started = service.clock().replace(microsecond=0)
     succeeded = False
     try:
-        back_up_each(application(), list(schedule.vm_names), schedule.backup_mode, None, json=json, schedule=schedule)
+        back_up_each(
+            application(),
+            list(schedule.vm_names),
+            schedule.backup_mode,
+            schedule.repository,
+            json=json,
+            schedule=schedule,
+        )
     except typer.Exit as ended:
         succeeded = ended.exit_code == 0
         raise
     finally:
         service.record_run(schedule.id, started, succeeded=succeeded)
+
+
+def _given(**texts: str | None) -> dict[str, str]:
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def _tell(sentence: str, schedule: Schedule, *, json: bool, warn: bool = False) -> None:

@@ -1,6 +1,8 @@
 """Schedules as text for people, and as JSON."""
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -8,10 +10,11 @@ from zoneinfo import ZoneInfo
 from kvm_backup.cli.language import _, ngettext
 from kvm_backup.cli.output import cell, console, print_json, printable, table
 from kvm_backup.domain.errors import InvalidScheduleError
+from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.timing import ScheduleType
 from kvm_backup.services.schedules.commands import SHORT_ID, short_ids
-from kvm_backup.services.schedules.format import KEYS, entry_of
+from kvm_backup.services.schedules.format import KEYS, entry_of, options_of
 
 _ROWS_OF_A_TABLE = 500
 """More rows than this are written without Rich, which takes a millisecond for each."""
@@ -20,11 +23,18 @@ _ROWS_OF_A_TABLE = 500
 def summary(schedule: Schedule, zone: ZoneInfo, short_id: str | None = None) -> dict[str, Any]:
     """One object of `--json`: the fields of the file, times in UTC, and what is derived from them."""
     entry = entry_of(schedule)
-    return {key: entry[key] for key in KEYS} | {
-        "short_id": short_id or schedule.id[:SHORT_ID],
-        "timezone": zone.key,
-        "problem": _problem(schedule),
-    }
+    options = {key: value or None for key, value in options_of(schedule).items()}
+    if options["retention"]:
+        options["retention"] = asdict(schedule.retention)
+    return (
+        {key: entry[key] for key in KEYS}
+        | options
+        | {
+            "short_id": short_id or schedule.id[:SHORT_ID],
+            "timezone": zone.key,
+            "problem": _problem(schedule),
+        }
+    )
 
 
 def show_list(schedules: Sequence[Schedule], zone: ZoneInfo, now: datetime, *, json: bool, empty: str) -> None:
@@ -64,6 +74,10 @@ def show_one(schedule: Schedule, zone: ZoneInfo, now: datetime, upcoming: Sequen
         (_("VMs"), ", ".join(schedule.vm_names)),
         (_("when"), when_in_words(schedule)),
         (_("mode"), schedule.backup_mode.value),
+        (_("repository"), schedule.repository or ""),
+        (_("keeps"), kept_in_words(schedule.retention)),
+        (_("script before"), shlex.join(schedule.pre_script)),
+        (_("script after"), shlex.join(schedule.post_script)),
         (_("state"), state_in_words(schedule)),
         (_("next run"), moment(schedule.next_run, zone, now)),
         (_("then"), "\n".join(moment(time, zone, now) for time in upcoming[1:]) if schedule.enabled else "-"),
@@ -104,6 +118,18 @@ def when_in_words(schedule: Schedule) -> str:
             return _("every month on day {day} at {time}").format(day=timing.day, time=clock)
         case ScheduleType.CRON:
             return f"cron {timing.expression}"
+
+
+def kept_in_words(wish: RetentionWish) -> str:
+    """Such as `the newest 24, 30 days`; empty when the repository's rule says all."""
+    words = [
+        (wish.last, ngettext("the newest point", "the newest {count} points", wish.last or 0)),
+        (wish.daily, ngettext("{count} day", "{count} days", wish.daily or 0)),
+        (wish.weekly, ngettext("{count} week", "{count} weeks", wish.weekly or 0)),
+        (wish.monthly, ngettext("{count} month", "{count} months", wish.monthly or 0)),
+        (wish.yearly, ngettext("{count} year", "{count} years", wish.yearly or 0)),
+    ]
+    return ", ".join(text.format(count=count) for count, text in words if count is not None)
 
 
 def state_in_words(schedule: Schedule) -> str:

@@ -1,10 +1,12 @@
 """[retention]: which points stay; a repository and a VM may each say otherwise, key by key."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kvm_backup.domain.retention import RetentionRule
+from kvm_backup.domain.retention import RetentionRule, RetentionWish, rule_with_wishes
 
 _DEFAULT = RetentionRule()
 _Count = Annotated[int, Field(ge=0, le=10_000)]
@@ -41,10 +43,18 @@ class RetentionOverride(_Table):
     chain: _Chain | None = None
 
 
-def effective_rule(base: RetentionSettings, *overrides: RetentionOverride | None) -> RetentionRule:
-    """The rule that holds: of each key the last value that is given, the most specific table coming last."""
-    values = base.model_dump(exclude={"after_backup"})
-    for override in overrides:
-        if override is not None:
-            values |= override.model_dump(exclude_none=True)
-    return RetentionRule(**values)
+def effective_rule(
+    base: RetentionSettings,
+    of_repository: RetentionOverride | None,
+    wishes: Iterable[RetentionWish],
+    of_vm: RetentionOverride | None,
+) -> RetentionRule:
+    """The rule for a VM in a repository: of each key what is said of the VM; else what the schedules want that back
+    it up there, the largest number; else what is said of the repository; else `base`.
+    """
+    rule = _overridden(RetentionRule(**base.model_dump(exclude={"after_backup"})), of_repository)
+    return _overridden(rule_with_wishes(rule, wishes), of_vm)
+
+
+def _overridden(rule: RetentionRule, override: RetentionOverride | None) -> RetentionRule:
+    return rule if override is None else replace(rule, **override.model_dump(exclude_none=True))

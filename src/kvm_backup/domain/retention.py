@@ -9,7 +9,7 @@ parent. Their times only say to which day, week, month and year they belong.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from zoneinfo import ZoneInfo
@@ -33,6 +33,38 @@ class RetentionRule:
     yearly: int = 0
     good: int = 1
     chain: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionWish:
+    """How many points a schedule asks to keep; None: as many as the rule around it says."""
+
+    last: int | None = None
+    daily: int | None = None
+    weekly: int | None = None
+    monthly: int | None = None
+    yearly: int | None = None
+
+
+def rule_with_wishes(rule: RetentionRule, wishes: Iterable[RetentionWish]) -> RetentionRule:
+    """The rule for a VM that schedules with these wishes cover: of each kind the largest number that one wants.
+
+    A schedule that does not say wants what `rule` says, so that a second schedule takes nothing away that the first
+    one relies on. Without schedules `rule` holds.
+    """
+    held = list(wishes)
+    if not held:
+        return rule
+    return replace(
+        rule,
+        **{
+            kind.name: max(
+                getattr(rule, kind.name) if asked is None else asked
+                for asked in (getattr(wish, kind.name) for wish in held)
+            )
+            for kind in fields(RetentionWish)
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)

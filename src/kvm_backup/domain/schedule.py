@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.timing import Timing, next_due, parse_timing
 
 
@@ -38,6 +39,12 @@ class Schedule:
     next_run: datetime | None = None
     status: ScheduleStatus = ScheduleStatus.SCHEDULED
     created_at: datetime | None = None
+    repository: str | None = None
+    """A configured name or an absolute path; None: the default one."""
+    pre_script: tuple[str, ...] = ()
+    post_script: tuple[str, ...] = ()
+    """Words of a command line that is called before and after each run; empty where there is none."""
+    retention: RetentionWish = field(default_factory=RetentionWish)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -48,6 +55,10 @@ class Schedule:
     def planned_after(self, moment: datetime, zone: ZoneInfo) -> "Schedule":
         """The schedule with the next due time later than `moment`."""
         return replace(self, next_run=next_due(self.timing, moment, zone))
+
+    def covers(self, vm_name: str, vm_uuid: str) -> bool:
+        """Whether it backs this VM up."""
+        return vm_name in self.vm_names or vm_uuid in self.vm_names
 
     def is_due(self, moment: datetime) -> bool:
         """Whether its planned time has come."""

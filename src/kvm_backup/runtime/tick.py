@@ -14,7 +14,6 @@ from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.run import Trigger
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
 from kvm_backup.runtime.request import RunRequest, scheduled_run_id
-from kvm_backup.services.hooks import scripts_of
 from kvm_backup.services.schedules.file import ScheduleFile, Schedules
 
 LATE_AFTER = timedelta(minutes=2)
@@ -31,7 +30,10 @@ class Tick:
 
 @dataclass(slots=True)
 class Scheduler:
-    """Ticks. `clock` gives the time in UTC; `say` is told what a person should know, once for each cause."""
+    """Ticks. `clock` gives the time in UTC; `say` is told what a person should know, once for each cause.
+
+    `repository` is that of schedules which name none.
+    """
 
     file: ScheduleFile
     history: History
@@ -79,11 +81,6 @@ class Scheduler:
         if late and not self.catch_up:
             self._skip(done, f"{schedule.name!r} missed its time {due.isoformat()}, and scheduler.catch_up is off")
             return moved
-        try:
-            before, behind = scripts_of(schedule)
-        except KvmBackupError as error:
-            self._skip(done, f"{schedule.name!r} was not run: {error.message}. {error.hint}")
-            return replace(moved, status=ScheduleStatus.FAILED)
         queued = False
         for vm in dict.fromkeys(schedule.vm_names):
             run_id = scheduled_run_id(schedule.id, due, vm)
@@ -96,15 +93,15 @@ class Scheduler:
                 host=self.host,
                 vm=vm,
                 mode=schedule.backup_mode,
-                repository=self.repository,
+                repository=schedule.repository or self.repository,
                 trigger=Trigger.SCHEDULE,
                 created=now,
                 schedule_id=schedule.id,
                 schedule_name=schedule.name,
                 due=due,
                 late=late,
-                pre_script=before,
-                post_script=behind,
+                pre_script=schedule.pre_script,
+                post_script=schedule.post_script,
             )
             if self.history.create(request.as_run()).state.final:
                 continue  # done before: the clock was set back, or the file could not be written then

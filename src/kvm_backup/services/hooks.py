@@ -4,17 +4,13 @@ Each is told what happens in variables KVM_BACKUP_HOOK_… (docs/cli.md lists th
 like: those are settings, and a script that calls kvm-backup would change its settings by them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from kvm_backup import process
 from kvm_backup.domain.errors import CancelledError, HookError, KvmBackupError
-from kvm_backup.domain.schedule import Schedule
 
-PRE_SCRIPT = "pre_script"
-POST_SCRIPT = "post_script"
 VARIABLES = "KVM_BACKUP_HOOK_"
 
 
@@ -49,14 +45,6 @@ class Happening:
             f"{VARIABLES}{name.upper()}": str(getattr(self, name)).replace("\0", "")
             for name in self.__dataclass_fields__
         }
-
-
-def scripts_of(schedule: Schedule) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The schedule's script before and after each of its runs; empty where there is none.
-
-    Raises HookError when the file holds something else than a list of words.
-    """
-    return _argv(schedule, PRE_SCRIPT), _argv(schedule, POST_SCRIPT)
 
 
 def run_before(
@@ -100,17 +88,4 @@ def _run(argv: tuple[str, ...], happening: Happening, timeout: float, stop_reque
         f"{argv[0]} ended with {done.status}" + (f" and said: {said}" if said else ""),
         hint="Try it by hand; it is given what happens in variables KVM_BACKUP_HOOK_….",
         vm=happening.vm,
-    )
-
-
-def _argv(schedule: Schedule, field: str) -> tuple[str, ...]:
-    extra: Mapping[str, Any] = schedule.extra
-    words = extra.get(field)
-    if words in (None, []):
-        return ()
-    if isinstance(words, list) and all(isinstance(word, str) and word and "\0" not in word for word in words):
-        return tuple(words)
-    raise HookError(
-        f"{field} of the schedule {schedule.name!r} is no list of words",
-        hint='Expected: ["/usr/local/bin/before-backup", "an argument"]. It is not given to a shell.',
     )

@@ -34,19 +34,19 @@ def run_with_scripts(
         schedule=schedule.name,
         schedule_id=schedule.id,
     )
-    behind: tuple[str, ...] = ()
     try:
-        before, behind = hooks.scripts_of(schedule)
-        if before:
-            hooks.run_before(before, told, timeout=timeout, stop_requested=stop_requested)
+        if schedule.pre_script:
+            hooks.run_before(schedule.pre_script, told, timeout=timeout, stop_requested=stop_requested)
     except KvmBackupError as error:
         finished, problem = events.failed(run.vm_name, run.requested_mode.value, error, 0.0), error
         listener(finished)
         outcome: Outcome = (finished, problem)
     else:
         outcome = back_up()
-    if behind:
-        said = hooks.run_after(behind, _after(told, outcome), timeout=timeout, stop_requested=lambda: False)
+    if schedule.post_script:
+        said = hooks.run_after(
+            schedule.post_script, _after(told, outcome), timeout=timeout, stop_requested=lambda: False
+        )
         if said is not None:
             listener(events.Notice(run.vm_name, said))
     return outcome

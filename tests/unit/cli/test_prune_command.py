@@ -63,6 +63,39 @@ def test_the_most_specific_rule_holds(command: Command, shelf: Shelf, settings: 
     assert sum(point["kept"] for point in json.loads(told.output)["points"]) == stay
 
 
+def scheduled(command: Command, name: str, *words: str) -> None:
+    done = command("schedule", "add", name, "--type", "daily", "--time", "02:00", *words)
+    assert done.status == 0, done
+
+
+def test_schedules_that_back_a_vm_up_there_say_how_many_stay(command: Command, shelf: Shelf) -> None:
+    for _ in range(6):
+        shelf.add()
+    few = dict.fromkeys((f"KVM_BACKUP_RETENTION__{kind}" for kind in ("DAILY", "WEEKLY", "MONTHLY")), "0") | ONE
+
+    def stay(**settings: str) -> int:
+        told = command("prune", "web", "--dry-run", "--json", **few, **settings)
+        return sum(point["kept"] for point in json.loads(told.output)["points"])
+
+    scheduled(command, "other VM", "--vms", "db", "--keep-last", "6")
+    scheduled(command, "elsewhere", "--vms", "web", "--repository", "/mnt/usb", "--keep-last", "6")
+    assert stay() == 1
+    scheduled(command, "three", "--vms", "db", "web", "--keep-last", "3")
+    assert stay() == 3
+    scheduled(command, "five", "--vms", shelf.vm_uuid, "--repository", str(shelf.root), "--keep-last", "5")
+    assert stay() == 5
+    assert stay(KVM_BACKUP_VM='{"web": {"retention": {"last": 2}}}') == 2
+
+
+def test_nothing_goes_while_it_cannot_be_read_what_the_schedules_want(command: Command, shelf: Shelf) -> None:
+    points = [shelf.add(), shelf.add()]
+    (shelf.root.parent / "scheduled_backups.json").write_text("[{")
+    refused = command("prune", "web", **ONE)
+    assert refused.status == 1
+    assert "scheduled_backups.json: line 1 column 3" in refused.error
+    assert [point.id for point in shelf.repository.all_points()] == [point.id for point in points]
+
+
 @pytest.mark.parametrize(
     ("words", "status", "cause"),
     [

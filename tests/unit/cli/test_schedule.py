@@ -101,6 +101,26 @@ def test_json_is_one_document_for_every_command(schedule: Command) -> None:
     assert json.loads(schedule("schedule", "remove", own, "--json").output)["id"] == own
 
 
+def test_repository_scripts_and_retention_are_shown_and_removed(schedule: Command) -> None:
+    said = ("--repository", "/mnt/usb", "--pre-script", "/bin/before 'a b'", "--keep-daily", "30", "--keep-last", "1")
+    made = json.loads(schedule(*ADD, *said, "--json").output)
+    options = ("repository", "pre_script", "post_script", "retention")
+    kept = {"last": 1, "daily": 30, "weekly": None, "monthly": None, "yearly": None}
+    assert [made[key] for key in options] == ["/mnt/usb", ["/bin/before", "a b"], None, kept]
+    shown = schedule("schedule", "show", made["id"]).output
+    for line in ("repository +/mnt/usb", "script before +/bin/before 'a b'", "keeps +the newest point, 30 days"):
+        assert re.search(line, shown), shown
+    assert "script after" not in shown
+    none = ("--repository", "", "--pre-script", "", "--keep-daily", "", "--keep-last", "")
+    edited = json.loads(schedule("schedule", "edit", made["id"], *none, "--json").output)
+    assert [edited[key] for key in options] == [None] * 4
+    refused = schedule("schedule", "edit", made["id"], "--repository", "nas")
+    assert refused.status == EXIT_BAD_ARGUMENTS
+    assert "repository: 'nas' cannot be used" in refused.error
+    assert "Expected: one of default, or a path" in refused.error
+    assert options[0] not in json.loads(state(schedule).read_text())[0]
+
+
 def test_what_is_overdue_is_due(schedule: Command) -> None:
     schedule(*ADD)
     file = state(schedule)

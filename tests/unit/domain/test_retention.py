@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvm_backup.domain.retention import Keep, PointFacts, RetentionRule, Verdict, decide
+from kvm_backup.domain.retention import (
+    Keep,
+    PointFacts,
+    RetentionRule,
+    RetentionWish,
+    Verdict,
+    decide,
+    rule_with_wishes,
+)
 
 PARIS = ZoneInfo("Europe/Paris")
 APIA = ZoneInfo("Pacific/Apia")
@@ -317,3 +325,52 @@ def test_a_point_that_is_its_own_ancestor_or_whose_parent_is_missing_is_no_good_
 def test_ten_thousand_points_are_decided() -> None:
     verdicts = decide(daily(10_000, hours=1), RetentionRule(), PARIS)
     assert sum(verdict.kept for verdict in verdicts) < 18 * 30
+
+
+wishes = st.builds(
+    RetentionWish,
+    last=st.none() | counts,
+    daily=st.none() | counts,
+    weekly=st.none() | counts,
+    monthly=st.none() | counts,
+    yearly=st.none() | counts,
+)
+KINDS = ("last", "daily", "weekly", "monthly", "yearly")
+
+
+@given(rules, st.lists(wishes, min_size=1, max_size=5))
+def test_a_rule_keeps_of_each_kind_what_the_most_demanding_schedule_wants_and_no_more(
+    rule: RetentionRule, asked: list[RetentionWish]
+) -> None:
+    made = rule_with_wishes(rule, asked)
+    for kind in KINDS:
+        wanted = [getattr(rule if getattr(wish, kind) is None else wish, kind) for wish in asked]
+        assert all(getattr(made, kind) >= number for number in wanted)
+        assert getattr(made, kind) in wanted
+    assert (made.good, made.chain) == (rule.good, rule.chain)
+
+
+@settings(max_examples=200)
+@given(histories(), rules, st.lists(wishes, min_size=1, max_size=4))
+def test_no_point_goes_that_one_of_the_schedules_alone_would_keep_for_its_own_sake(
+    points: list[PointFacts], rule: RetentionRule, asked: list[RetentionWish]
+) -> None:
+    kept = {verdict.id for verdict in decide(points, rule_with_wishes(rule, asked), PARIS) if verdict.kept}
+    for wish in asked:
+        for verdict in decide(points, rule_with_wishes(rule, [wish]), PARIS):
+            if any(reason.keep is not Keep.NEEDED for reason in verdict.reasons):
+                assert verdict.id in kept
+
+
+@given(rules, wishes, st.lists(wishes, min_size=1, max_size=4))
+def test_another_schedule_takes_nothing_away(
+    rule: RetentionRule, new: RetentionWish, old: list[RetentionWish]
+) -> None:
+    before, after = rule_with_wishes(rule, old), rule_with_wishes(rule, [new, *old])
+    assert all(getattr(after, kind) >= getattr(before, kind) for kind in KINDS)
+
+
+def test_without_schedules_the_rule_stays_and_one_schedule_may_ask_for_less() -> None:
+    rule = RetentionRule(daily=7, weekly=4)
+    assert rule_with_wishes(rule, []) == rule
+    assert rule_with_wishes(rule, [RetentionWish(daily=2)]) == RetentionRule(daily=2, weekly=4)

@@ -229,12 +229,15 @@ def test_a_time_that_cannot_be_understood_is_told_once_and_the_others_run(bench:
     assert [line for line in bench.said if "25:00" in line] == bench.said
 
 
-def test_scripts_that_are_no_list_of_words_fail_the_schedule_and_run_nothing(bench: Bench) -> None:
-    bench.hold(nightly(extra={"pre_script": "rm -rf /"}))
+def test_a_run_is_given_the_repository_and_the_scripts_of_its_schedule(bench: Bench) -> None:
+    bench.hold(
+        nightly(repository="nas", pre_script=("/bin/a", "b"), post_script=("/bin/c",)), nightly(id="2", name="b")
+    )
     bench.scheduler.tick()
-    assert bench.queued == []
-    assert "pre_script" in bench.said[0]
-    assert (bench.held().status, bench.held().next_run) == (ScheduleStatus.FAILED, TOMORROW)
+    assert [(one.repository, one.pre_script, one.post_script) for one in bench.queued] == [
+        ("nas", ("/bin/a", "b"), ("/bin/c",)),
+        ("default", (), ()),
+    ]
 
 
 def test_a_history_that_cannot_be_written_loses_no_due_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from kvm_backup.domain.errors import CancelledError, HookError
-from kvm_backup.domain.schedule import Schedule
-from kvm_backup.services.hooks import Happening, HookEvent, run_after, run_before, scripts_of
+from kvm_backup.services.hooks import Happening, HookEvent, run_after, run_before
 
 TOLD = Happening(HookEvent.BEFORE, vm="web $(reboot)", run="r1", mode="full", repository="default", schedule="nu\0it")
 
@@ -21,10 +20,6 @@ def script(folder: Path, body: str) -> tuple[str, ...]:
 
 def before(argv: tuple[str, ...], *, timeout: float = 10.0, stop: bool = False) -> None:
     run_before(argv, TOLD, timeout=timeout, stop_requested=lambda: stop)
-
-
-def schedule(**extra: object) -> Schedule:
-    return Schedule("id", "night", ("web",), "daily", "02:00", extra=extra)
 
 
 def test_it_is_told_what_happens_and_nothing_is_read_by_a_shell(tmp_path: Path) -> None:
@@ -81,14 +76,3 @@ def test_one_after_the_run_is_told_as_a_notice(tmp_path: Path) -> None:
     assert notice is not None
     assert "after the run failed" in notice
     assert run_after(script(tmp_path, "exit 0"), TOLD, timeout=10.0, stop_requested=lambda: False) is None
-
-
-def test_a_schedule_names_its_scripts_as_lists_of_words() -> None:
-    assert scripts_of(schedule(pre_script=["/a", "b"], post_script=["/c"])) == (("/a", "b"), ("/c",))
-    assert scripts_of(schedule(pre_script=None, post_script=[])) == ((), ())
-
-
-@pytest.mark.parametrize("value", ["rm -rf /", [1], [""], {"a": 1}, ["a\0b"], 5, True])
-def test_anything_else_is_refused(value: object) -> None:
-    with pytest.raises(HookError, match="pre_script"):
-        scripts_of(schedule(pre_script=value))

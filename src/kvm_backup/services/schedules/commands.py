@@ -1,13 +1,14 @@
 """What can be done with schedules. A command and a button that do the same call the same method here."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from kvm_backup.domain.errors import KvmBackupError, ScheduleNotFoundError
+from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
 from kvm_backup.domain.timing import due_times
 from kvm_backup.domain.vm import Vm
@@ -20,18 +21,29 @@ SHORT_ID = 8
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to change about a schedule; None leaves a field as it is."""
+    """What to change about a schedule, as a user typed it; None leaves a field as it is.
+
+    An empty `repository` is the default one again, an empty script is none. `keep` has numbers by kind, of
+    RetentionWish; an empty one leaves that kind to the repository's rule again.
+    """
 
     name: str | None = None
     vm_names: Sequence[str] | None = None
     schedule_type: str | None = None
     schedule_time: str | None = None
     backup_mode: str | None = None
+    repository: str | None = None
+    pre_script: str | None = None
+    post_script: str | None = None
+    keep: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleService:
     """The use cases. `clock` gives the time in UTC; `list_vms` raises KvmBackupError while libvirtd is away.
+
+    `lasting_repository` turns a repository's name or path into what names it also later and elsewhere, and raises
+    InvalidScheduleError for one that is not configured.
 
     Every method may raise SchedulesFileError and StorageError. Where one raises, nothing has been changed.
     """
@@ -40,6 +52,7 @@ class ScheduleService:
     zone: ZoneInfo
     clock: Callable[[], datetime]
     list_vms: Callable[[], Collection[Vm]]
+    lasting_repository: Callable[[str], str]
 
     def all(self) -> Schedules:
         """Every schedule, in the order of the file."""
@@ -50,9 +63,19 @@ class ScheduleService:
         return find(self.file.read(), wanted)
 
     def add(
-        self, name: str, vm_names: Sequence[str], schedule_type: str, schedule_time: str, backup_mode: str
+        self,
+        name: str,
+        vm_names: Sequence[str],
+        schedule_type: str,
+        schedule_time: str,
+        backup_mode: str,
+        *,
+        repository: str = "",
+        pre_script: str = "",
+        post_script: str = "",
+        keep: Mapping[str, str] | None = None,
     ) -> Schedule:
-        """Make a schedule; it is due at its next time, today if that is still to come.
+        """Make a schedule; it is due at its next time, today if that is still to come. Empty texts are as in Changes.
 
         Raises InvalidScheduleError.
         """
@@ -65,6 +88,10 @@ class ScheduleService:
             schedule_time=schedule_time.strip(),
             backup_mode=fields.mode(backup_mode),
             created_at=now.replace(microsecond=0),
+            repository=self._repository(repository),
+            pre_script=fields.script("pre_script", pre_script),
+            post_script=fields.script("post_script", post_script),
+            retention=fields.retention(RetentionWish(), keep or {}),
         ).planned_after(now, self.zone)
         made = wanted
 
@@ -91,6 +118,12 @@ class ScheduleService:
                 schedule_type=_given(changes.schedule_type, schedule.schedule_type).lower(),
                 schedule_time=_given(changes.schedule_time, schedule.schedule_time),
                 backup_mode=schedule.backup_mode if changes.backup_mode is None else fields.mode(changes.backup_mode),
+                repository=schedule.repository
+                if changes.repository is None
+                else self._repository(changes.repository),
+                pre_script=_script("pre_script", changes.pre_script, schedule.pre_script),
+                post_script=_script("post_script", changes.post_script, schedule.post_script),
+                retention=fields.retention(schedule.retention, changes.keep),
             )
             if changes.name is not None:
                 fields.refuse_taken_name(new.name, others)
@@ -151,6 +184,9 @@ class ScheduleService:
         known = {vm.name for vm in vms} | {vm.uuid for vm in vms}
         return [name for name in schedule.vm_names if name not in known]
 
+    def _repository(self, text: str) -> str | None:
+        return fields.repository(self.lasting_repository(text.strip())) if text.strip() else None
+
     def _planned(self, schedule: Schedule) -> Schedule:
         planned = schedule.planned_after(self.clock(), self.zone)
         return planned if schedule.enabled else replace(planned, next_run=None)
@@ -166,6 +202,10 @@ class ScheduleService:
 
         self.file.update(change_one)
         return changed[0]
+
+
+def _script(name: str, new: str | None, old: tuple[str, ...]) -> tuple[str, ...]:
+    return old if new is None else fields.script(name, new)
 
 
 def _given(new: str | None, old: str) -> str:

@@ -1,17 +1,23 @@
 """What may stand in a schedule's fields. Every refusal names the field, what came, and what is expected."""
 
+import shlex
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from kvm_backup.domain.errors import InvalidScheduleError
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, is_plain
+from kvm_backup.services.schedules.format import RETENTION_MAX
 
 NAME_MAX = 100
 VM_NAME_MAX = 255
 VMS_MAX = 1000
+TEXT_MAX = 4096
 
 _NAME_EXPECTED = f"a name of 1 to {NAME_MAX} characters, without control characters"
+_SCRIPT_EXPECTED = f"a program and its arguments, such as '/usr/local/bin/before web', at most {TEXT_MAX} characters"
 _VM_EXPECTED = f"a VM's name of 1 to {VM_NAME_MAX} characters, without control characters"
 
 
@@ -42,6 +48,44 @@ def mode(text: str) -> Mode:
         return Mode(text.strip().lower())
     except ValueError:
         raise InvalidScheduleError("backup_mode", _short(text), f"one of {', '.join(Mode)}") from None
+
+
+def repository(text: str) -> str:
+    """A repository's name or path. Raises InvalidScheduleError."""
+    if len(text) > TEXT_MAX or not is_plain(text):
+        raise InvalidScheduleError("repository", _short(text), "a name or path without control characters")
+    return text
+
+
+def script(field: str, text: str) -> tuple[str, ...]:
+    """The words of a command line, split as a shell does, though none reads it; an empty text is no script.
+
+    Raises InvalidScheduleError.
+    """
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError:
+        raise InvalidScheduleError(field, _short(text), _SCRIPT_EXPECTED) from None
+    if not is_plain(text) or len(text) > TEXT_MAX or (words and not words[0]):
+        raise InvalidScheduleError(field, _short(text), _SCRIPT_EXPECTED)
+    return words
+
+
+def retention(wish: RetentionWish, keep: Mapping[str, str]) -> RetentionWish:
+    """A wish with other numbers; `keep` has them by kind, as texts, and an empty one asks for nothing of that kind.
+
+    Raises InvalidScheduleError that names the field keep_<kind>.
+    """
+    return replace(wish, **{kind: _kept(kind, text.strip()) for kind, text in keep.items()})
+
+
+def _kept(kind: str, text: str) -> int | None:
+    if not text:
+        return None
+    least = 1 if kind == "last" else 0
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not least <= int(text) <= RETENTION_MAX:
+        raise InvalidScheduleError(f"keep_{kind}", _short(text), f"a number from {least} to {RETENTION_MAX}")
+    return int(text)
 
 
 def refuse_taken_name(wanted: str, others: Iterable[Schedule]) -> None:

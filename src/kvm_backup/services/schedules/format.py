@@ -4,12 +4,14 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from kvm_backup.domain.errors import SchedulesFileError
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus, is_plain
 from kvm_backup.domain.timing import instant
 
@@ -27,6 +29,10 @@ KEYS = (
     "status",
     "created_at",
 )
+OPTIONAL_KEYS = ("repository", "pre_script", "post_script", "retention")
+"""Written only where a schedule says something there, so that a file of the first version stays as it is."""
+RETENTION_MAX = 10_000
+_RETENTION_KINDS = tuple(kind.name for kind in fields(RetentionWish))
 _NEEDED = ("id", "name", "vm_names", "schedule_type", "schedule_time")
 _MODES = ", ".join(Mode)
 
@@ -106,7 +112,20 @@ def entry_of(schedule: Schedule) -> dict[str, Any]:
         "next_run": _iso(schedule.next_run),
         "status": schedule.status.value,
         "created_at": _iso(schedule.created_at),
+        **{key: value for key, value in options_of(schedule).items() if value},
         **schedule.extra,
+    }
+
+
+def options_of(schedule: Schedule) -> dict[str, Any]:
+    """The values of the keys that a schedule need not have; None, or empty, where it has none."""
+    return {
+        "repository": schedule.repository,
+        "pre_script": list(schedule.pre_script),
+        "post_script": list(schedule.post_script),
+        "retention": {
+            kind: asked for kind in _RETENTION_KINDS if (asked := getattr(schedule.retention, kind)) is not None
+        },
     }
 
 
@@ -210,7 +229,11 @@ def _schedule(entry: Any, zone: ZoneInfo) -> Schedule:
         next_run=_moment(entry, "next_run", zone),
         status=_status(entry.get("status")),
         created_at=_moment(entry, "created_at", zone),
-        extra={key: value for key, value in entry.items() if key not in KEYS},
+        repository=None if entry.get("repository") is None else _text(entry, "repository"),
+        pre_script=_words(entry, "pre_script"),
+        post_script=_words(entry, "post_script"),
+        retention=_wish(entry.get("retention")),
+        extra={key: value for key, value in entry.items() if key not in KEYS and key not in OPTIONAL_KEYS},
     )
 
 
@@ -227,6 +250,38 @@ def _names(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) and is_plain(name) for name in value):
         raise _BadEntryError(f"vm_names: {_kind(value)} where a list of names is expected")
     return tuple(value)
+
+
+def _words(entry: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = entry.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(word, str) and is_plain(word) for word in value):
+        raise _BadEntryError(
+            f'{key}: {_kind(value)} where a list of plain words such as ["/usr/local/bin/before", "web"] is expected'
+        )
+    if value and not value[0]:
+        raise _BadEntryError(f"{key}: an empty text where a program is expected")
+    return tuple(value)
+
+
+def _wish(value: Any) -> RetentionWish:
+    """A key that is not understood is refused: a number that is passed over could remove points."""
+    if value is None:
+        return RetentionWish()
+    if not isinstance(value, dict):
+        raise _BadEntryError(f"retention: {_kind(value)} where an object is expected")
+    for key, number in value.items():
+        if key not in _RETENTION_KINDS:
+            raise _BadEntryError(f"retention: {key[:100]!r} where one of {', '.join(_RETENTION_KINDS)} is expected")
+        if number is None:
+            continue
+        least = 1 if key == "last" else 0
+        if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= RETENTION_MAX:
+            raise _BadEntryError(
+                f"retention: {key}: {_kind(number)} where a number from {least} to {RETENTION_MAX} is expected"
+            )
+    return RetentionWish(**value)
 
 
 def _mode(value: Any) -> Mode:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from kvm_backup.domain.errors import HypervisorUnavailableError, InvalidScheduleError, ScheduleNotFoundError
+from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
 from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.services.schedules.commands import Changes, ScheduleService, short_ids, warnings_about
@@ -39,10 +41,16 @@ def clock() -> Clock:
 
 @pytest.fixture
 def service(tmp_path: Path, clock: Clock) -> ScheduleService:
-    return ScheduleService(ScheduleFile(tmp_path, PARIS), PARIS, clock, clock.list_vms)
+    return ScheduleService(ScheduleFile(tmp_path, PARIS), PARIS, clock, clock.list_vms, only_nas)
 
 
-def add(service: ScheduleService, name: str = "Nom", **changes: str) -> Schedule:
+def only_nas(repository: str) -> str:
+    if repository != "nas":
+        raise InvalidScheduleError("repository", repository, "nas")
+    return repository
+
+
+def add(service: ScheduleService, name: str = "Nom", **changes: Any) -> Schedule:
     return service.add(
         name,
         ["vm1", "vm2"],
@@ -89,6 +97,20 @@ def test_a_weekly_schedule_made_on_its_day_before_its_hour_runs_today(service: S
         (lambda service: service.add("x", ["a\tb"], "daily", "02:00", "full"), "vm_names"),
         (lambda service: service.add("x", ["a" * 256], "daily", "02:00", "full"), "vm_names"),
         (lambda service: service.add("x", [f"vm{n}" for n in range(1001)], "daily", "02:00", "full"), "vm_names"),
+        (lambda service: add(service, repository="usb"), "repository"),
+        (lambda service: add(service, pre_script="say 'it"), "pre_script"),
+        (lambda service: add(service, pre_script="''"), "pre_script"),
+        (lambda service: add(service, post_script="a\nb"), "post_script"),
+        (lambda service: add(service, post_script="x" * 4097), "post_script"),
+        (lambda service: add(service, keep={"last": "0"}), "keep_last"),
+        (lambda service: add(service, keep={"daily": "-1"}), "keep_daily"),
+        (lambda service: add(service, keep={"weekly": "many"}), "keep_weekly"),
+        (lambda service: add(service, keep={"monthly": "1.5"}), "keep_monthly"),
+        (lambda service: add(service, keep={"yearly": "10001"}), "keep_yearly"),
+        (lambda service: add(service, keep={"yearly": "\u0663"}), "keep_yearly"),
+        (lambda service: add(service, keep={"yearly": "9" * 5000}), "keep_yearly"),
+        (lambda service: service.edit("a", Changes(repository="usb")), "repository"),
+        (lambda service: service.edit("a", Changes(keep={"daily": "x"})), "keep_daily"),
         (lambda service: service.edit("a", Changes(schedule_time="25:00")), "schedule_time"),
         (lambda service: service.edit("a", Changes(schedule_time="")), "schedule_time"),
         (lambda service: service.edit("a", Changes(schedule_type="weekly")), "schedule_time"),
@@ -142,6 +164,23 @@ def test_editing_plans_anew_only_when_the_time_changes(service: ScheduleService,
     assert moved.next_run == datetime(2026, 11, 30, 2, 0, tzinfo=UTC)
     service.disable(made.id)
     assert service.edit(made.id, Changes(schedule_time="monday:05:00")).next_run is None
+
+
+def test_repository_scripts_and_retention_are_kept_changed_one_by_one_and_removed(service: ScheduleService) -> None:
+    made = add(
+        service,
+        repository=" nas ",
+        pre_script="/bin/before 'two words' $HOME;reboot",
+        post_script="/bin/after",
+        keep={"daily": "30", "weekly": " 8 "},
+    )
+    assert made.pre_script == ("/bin/before", "two words", "$HOME;reboot")
+    assert (made.repository, made.post_script) == ("nas", ("/bin/after",))
+    assert made.retention == RetentionWish(daily=30, weekly=8)
+    changed = service.edit(made.id, Changes(post_script="", keep={"weekly": "", "last": "24"}))
+    assert changed == replace(made, post_script=(), retention=RetentionWish(last=24, daily=30))
+    assert service.edit(made.id, Changes(repository="")) == replace(changed, repository=None)
+    assert service.all() == (replace(changed, repository=None),)
 
 
 def test_what_passed_while_disabled_is_not_made_up_for(service: ScheduleService, clock: Clock) -> None:

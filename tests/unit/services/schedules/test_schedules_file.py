@@ -14,6 +14,7 @@ import pytest
 
 from kvm_backup.domain.errors import SchedulesFileError
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
 from kvm_backup.services.schedules.file import FILE_NAME, ScheduleFile
 from kvm_backup.services.schedules.format import BYTES_MAX
@@ -119,11 +120,32 @@ def test_what_was_written_is_read_again(file: ScheduleFile) -> None:
         next_run=when,
         created_at=when,
         status=ScheduleStatus.FAILED,
+        repository="/mnt/été",
+        pre_script=("/bin/before", "", "a b"),
+        post_script=("after",),
+        retention=RetentionWish(last=24, yearly=0),
         extra={"half": "\ud800", "deep": [{"x": [1, 2.5]}]},
     )
     file.update(lambda _: [whole, made(2)])
     assert ScheduleFile(file.path.parent, PARIS).read() == (whole, made(2))
     assert '"next_run": "2026-11-22T02:00:00+00:00"' in file.path.read_text()
+
+
+def test_what_a_schedule_says_of_repository_scripts_and_retention_is_written_only_where_it_says_something(
+    file: ScheduleFile,
+) -> None:
+    options = {
+        "repository": "nas",
+        "pre_script": ["/bin/before", "web"],
+        "post_script": ["/bin/after"],
+        "retention": {"daily": 30, "yearly": 0},
+    }
+    write(file, [entry(**options), entry(id="2"), entry(id="3", repository=None, pre_script=[], retention={})])
+    file.update(lambda schedules: [replace(schedule, enabled=False) for schedule in schedules])
+    told, *untold = json.loads(file.path.read_text())
+    assert {key: told[key] for key in options} == options
+    for written in untold:
+        assert not options.keys() & written.keys()
 
 
 @pytest.mark.parametrize(
@@ -190,6 +212,22 @@ def test_a_damaged_file_is_reported_with_its_place_and_left_alone(
         (entry(next_run="tomorrow"), "next_run: 'tomorrow' where a time"),
         (entry(next_run=1790000000), "next_run"),
         (entry(last_run="9999-12-31T23:59:59-14:00"), "last_run"),
+        (entry(repository=5), "repository: the number 5 where a text"),
+        (entry(repository=""), "repository: an empty text"),
+        (entry(repository="a\nb"), "repository: 'a\\nb' holds control characters"),
+        (entry(pre_script="rm -rf /"), "pre_script: a text where a list of plain words"),
+        (entry(pre_script=[1]), "pre_script: a list where a list of plain words"),
+        (entry(pre_script=[""]), "pre_script: an empty text where a program"),
+        (entry(post_script=["a\0b"]), "post_script: a list where"),
+        (entry(post_script={"a": 1}), "post_script: an object where"),
+        (entry(retention=7), "retention: the number 7 where an object"),
+        (entry(retention={"daily": "7"}), "retention: daily: a text where a number from 0"),
+        (entry(retention={"daily": True}), "retention: daily: true where a number"),
+        (entry(retention={"daily": 1.5}), "retention: daily: the number 1.5"),
+        (entry(retention={"weekly": -1}), "retention: weekly: the number -1"),
+        (entry(retention={"last": 0}), "retention: last: the number 0 where a number from 1"),
+        (entry(retention={"yearly": 10_001}), "retention: yearly: the number 10001"),
+        (entry(retention={"hourly": 3}), "retention: 'hourly' where one of last, daily"),
         (entry(), "another schedule has the id '1a2b3c4d' too"),
     ],
 )
