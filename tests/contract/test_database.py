@@ -14,7 +14,7 @@ import kvm_backup.database
 from kvm_backup.database.engine import MIGRATION_LOCK, Database, parse_url, sqlite_url
 from kvm_backup.database.tables import METADATA, VERSION, VERSION_TABLE
 from kvm_backup.domain.errors import DatabaseError, NewerDatabaseError
-from tests.contract.conftest import PASSWORD
+from tests.postgresql import PASSWORD, Server
 
 
 def test_the_migrations_make_what_the_program_expects(url: URL) -> None:
@@ -66,16 +66,16 @@ def test_a_server_that_is_away_is_an_error_without_the_password(tmp_path: Path) 
     assert_hidden(caught.value)
 
 
-def test_a_wrong_password_is_an_error_that_does_not_show_it(postgresql: URL) -> None:
+def test_a_wrong_password_is_an_error_that_does_not_show_it(postgresql: Server) -> None:
     with pytest.raises(DatabaseError, match="password authentication failed") as caught:
-        Database.open(postgresql.set(password="wr0ng-and-s3cret"))
+        Database.open(postgresql.url.set(password="wr0ng-and-s3cret"))
     assert "wr0ng" not in caught.value.message + caught.value.hint
 
 
-def test_the_password_is_taken_out_of_what_the_server_says(postgresql: URL) -> None:
+def test_the_password_is_taken_out_of_what_the_server_says(postgresql: Server) -> None:
     with (
         pytest.raises(DatabaseError, match=r'type integer: "\*\*\*"'),
-        Database.open(postgresql).transaction() as held,
+        Database.open(postgresql.url).transaction() as held,
     ):
         held.execute(text("SELECT CAST(:value AS integer)"), {"value": PASSWORD})
 
