@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kvm_backup.database.history import History
     from kvm_backup.domain.errors import KvmBackupError
     from kvm_backup.domain.point import Mode
+    from kvm_backup.domain.request import RunRequest
     from kvm_backup.domain.retention import RetentionRule
     from kvm_backup.domain.run import Run, Trigger
     from kvm_backup.domain.schedule import Schedule
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from kvm_backup.repository.catalogue import Catalogue
     from kvm_backup.repository.local import LocalRepository
     from kvm_backup.runtime.daemon import Daemon
+    from kvm_backup.runtime.hand_over import HandOver
     from kvm_backup.services.backup import BackupService
     from kvm_backup.services.events import Finished, Listener
     from kvm_backup.services.folders import Folders
@@ -177,8 +179,6 @@ class Application:
             open_history=lambda: self.history,
             log=make_log(self.log_file, host=self.host),
             own_runs=self.own_runs,
-            host=self.host,
-            clock=lambda: datetime.now(UTC),
             find_vm=lambda name: self.hypervisor.vm(name),
             backup_service=lambda repository, listener, stop_requested: replace(
                 self.backup_service(self.repository(repository), listener, stop_requested),
@@ -187,44 +187,44 @@ class Application:
             script_timeout=self.settings.hooks.timeout,
         )
 
-    def start_run(
+    def backup_request(
         self,
         vm_name: str,
         mode: Mode,
         repository: str | None,
-        *,
-        listener: Listener,
-        stop_requested: Callable[[], bool],
         trigger: Trigger,
+        *,
         earlier: Run | None = None,
         schedule: Schedule | None = None,
-    ) -> tuple[Finished, KvmBackupError | None]:
-        """Begin a new run and see it through; every front end comes here.
+    ) -> RunRequest:
+        """A new backup, to be given to `start_run`.
 
         `earlier` is the run that it repeats, `schedule` the one that a user starts by hand.
         """
-        wanted = self._lasting_name(repository)
-        if self.service_runs():
-            return self._hand_over_run(
-                vm_name,
-                mode,
-                wanted,
-                listener=listener,
-                stop_requested=stop_requested,
-                trigger=trigger,
-                earlier=earlier,
-                schedule=schedule,
-            )
-        return self.runs.back_up(
-            vm_name,
-            mode,
-            wanted,
-            listener=listener,
-            stop_requested=stop_requested,
+        from kvm_backup.domain.request import RunRequest
+
+        return RunRequest(
+            run_id=uuid4().hex,
+            host=self.host,
+            vm=vm_name,
+            mode=mode,
+            repository=self._lasting_name(repository),
             trigger=trigger,
-            earlier=earlier,
-            schedule=schedule,
+            created=datetime.now(UTC),
+            schedule_id=schedule.id if schedule else earlier.schedule_id if earlier else None,
+            schedule_name=schedule.name if schedule else earlier.schedule_name if earlier else None,
+            attempt=earlier.attempt + 1 if earlier else 1,
+            pre_script=schedule.pre_script if schedule else (),
+            post_script=schedule.post_script if schedule else (),
         )
+
+    def start_run(
+        self, request: RunRequest, *, listener: Listener, stop_requested: Callable[[], bool]
+    ) -> tuple[Finished, KvmBackupError | None]:
+        """Begin a new run and see it through, in the service when that runs; every front end comes here."""
+        if self.service_runs():
+            return self._hand_over.follow(self._hand_over.submit(request), listener, stop_requested)
+        return self.runs.back_up(request, listener=listener, stop_requested=stop_requested)
 
     def service_runs(self) -> bool:
         """Whether the service works on this state folder."""
@@ -232,45 +232,18 @@ class Application:
 
         return service_runs(self.settings.state_dir)
 
-    def _hand_over_run(
-        self,
-        vm_name: str,
-        mode: Mode,
-        repository: str,
-        *,
-        listener: Listener,
-        stop_requested: Callable[[], bool],
-        trigger: Trigger,
-        earlier: Run | None,
-        schedule: Schedule | None,
-    ) -> tuple[Finished, KvmBackupError | None]:
+    @cached_property
+    def _hand_over(self) -> HandOver:
         from kvm_backup.runtime.hand_over import HandOver
         from kvm_backup.runtime.queue import QueueClient
-        from kvm_backup.runtime.request import RunRequest
 
-        request = RunRequest(
-            run_id=uuid4().hex,
-            host=self.host,
-            vm=vm_name,
-            mode=mode,
-            repository=repository,
-            trigger=trigger,
-            created=datetime.now(UTC),
-            schedule_id=schedule.id if schedule else earlier.schedule_id if earlier else None,
-            schedule_name=schedule.name if schedule else earlier.schedule_name if earlier else None,
-            pre_script=schedule.pre_script if schedule else (),
-            post_script=schedule.post_script if schedule else (),
-        )
-        run = replace(request.as_run(), attempt=earlier.attempt + 1 if earlier else 1)
-        hand_over = HandOver(
+        return HandOver(
             history=self.history,
             open_client=lambda: QueueClient(database_url=self.queue_url),
             log_reader=self.log_reader,
             service_runs=self.service_runs,
             point_path=lambda name, point: str(self.repository(name).path_of(point)),
         )
-        hand_over.submit(request, run)
-        return hand_over.follow(run, listener, stop_requested)
 
     @cached_property
     def queue_url(self) -> str:

@@ -73,16 +73,8 @@ def back_up_each(
     errors: list[KvmBackupError] = []
     with EventView(json_lines=json) as view:
         for name in names:
-            finished, error = parts.start_run(
-                name,
-                mode,
-                repository,
-                listener=view,
-                stop_requested=stop_requested,
-                trigger=trigger,
-                earlier=earlier,
-                schedule=schedule,
-            )
+            request = parts.backup_request(name, mode, repository, trigger, earlier=earlier, schedule=schedule)
+            finished, error = parts.start_run(request, listener=view, stop_requested=stop_requested)
             if error is not None:
                 errors.append(error)
                 if not json:

@@ -11,10 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.runtime.heartbeat import Heartbeat, only_service, write_heartbeat
 from kvm_backup.runtime.notify import notify
 from kvm_backup.runtime.queue import DurableQueue, StepRunner, Suspended
-from kvm_backup.runtime.request import RunRequest
 
 _BEAT_SECONDS = 5.0
 """How often it shows that it lives; also the longest time until it notices that the clock jumped."""

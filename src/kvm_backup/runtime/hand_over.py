@@ -9,9 +9,9 @@ from typing import Any
 from kvm_backup.database.history import History
 from kvm_backup.domain import errors
 from kvm_backup.domain.errors import DetachedError, KvmBackupError
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Run
 from kvm_backup.runtime.queue import QueueClient
-from kvm_backup.runtime.request import RunRequest
 from kvm_backup.services import events
 from kvm_backup.services.log_reader import LogReader
 
@@ -35,11 +35,12 @@ class HandOver:
     service_runs: Callable[[], bool]
     point_path: Callable[[str, str], str]
 
-    def submit(self, request: RunRequest, run: Run) -> None:
+    def submit(self, request: RunRequest) -> Run:
         """Queue a run; it is in the history from now on. Raises DatabaseError."""
-        self.history.create(run)
+        run = self.history.create(request.as_run())
         with closing(self.open_client()) as client:
             client.enqueue(request)
+        return run
 
     def follow(self, run: Run, listener: events.Listener, stop_requested: Callable[[], bool]) -> Outcome:
         """Show the run until it has ended; what it came to.

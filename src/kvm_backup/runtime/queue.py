@@ -14,7 +14,7 @@ from dbos import DBOS, DBOSClient, DBOSConfig
 from dbos import EnqueueOptions as Options
 from dbos import Serializer as DbosSerializer
 
-from kvm_backup.runtime.request import RunRequest
+from kvm_backup.domain.request import RunRequest
 
 APPLICATION = "kvm-backup"
 FORMAT = "1"

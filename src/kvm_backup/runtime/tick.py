@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 
 from kvm_backup.database.history import History
 from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.request import RunRequest, scheduled_run_id
 from kvm_backup.domain.run import Trigger
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
-from kvm_backup.runtime.request import RunRequest, scheduled_run_id
 from kvm_backup.services.schedules.file import ScheduleFile, Schedules
 
 LATE_AFTER = timedelta(minutes=2)

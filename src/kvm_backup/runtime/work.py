@@ -7,9 +7,9 @@ from typing import Any
 
 from kvm_backup.database.history import History
 from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Run
 from kvm_backup.domain.vm import Vm
-from kvm_backup.runtime.request import RunRequest
 from kvm_backup.runtime.workflows import RetryAt
 from kvm_backup.services import events
 from kvm_backup.services.backup import BackupService

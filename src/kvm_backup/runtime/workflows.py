@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from kvm_backup.database.history import History
 from kvm_backup.domain.errors import CancelledError, DatabaseError, InterruptedRunError, KvmBackupError
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.request import RETRY_WAITS, RunRequest
 from kvm_backup.domain.run import Run, RunResult, RunState, Trigger
 from kvm_backup.runtime.queue import StepRunner, Suspended
-from kvm_backup.runtime.request import RETRY_WAITS, RunRequest
 from kvm_backup.services import events, hooks
 from kvm_backup.services.recording import CancelWatch
 

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
-from uuid import uuid4
 
 from kvm_backup.database.history import History
 from kvm_backup.domain.errors import (
@@ -16,9 +14,8 @@ from kvm_backup.domain.errors import (
     KvmBackupError,
     VmNotFoundError,
 )
-from kvm_backup.domain.point import Mode
-from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
-from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.request import RunRequest
+from kvm_backup.domain.run import Run, RunKind
 from kvm_backup.domain.vm import Vm
 from kvm_backup.services import events
 from kvm_backup.services.backup import BackupService
@@ -35,90 +32,57 @@ class RunService:
     """Begins runs in this process and records them.
 
     `open_history` may raise DatabaseError; `backup_service` takes the name of a repository, a listener and the wish
-    to stop; `find_vm` asks libvirt. `clock` gives the time in UTC.
+    to stop; `find_vm` asks libvirt.
     """
 
     open_history: Callable[[], History]
     log: Any
     own_runs: OwnRuns
-    host: str
-    clock: Callable[[], datetime]
     find_vm: Callable[[str], Vm]
     backup_service: Callable[[str, events.Listener, Wish], BackupService]
     script_timeout: float = 600.0
 
-    def back_up(
-        self,
-        vm_name: str,
-        mode: Mode,
-        repository: str,
-        *,
-        listener: events.Listener,
-        stop_requested: Wish,
-        trigger: Trigger = Trigger.COMMAND,
-        earlier: Run | None = None,
-        schedule: Schedule | None = None,
-    ) -> Outcome:
-        """A new run on a VM, done now. `earlier` is the run that it tries again.
-
-        Of a `schedule` that a user starts by hand, the scripts are called.
+    def back_up(self, request: RunRequest, *, listener: events.Listener, stop_requested: Wish) -> Outcome:
+        """Do a new run now, between its scripts when it has any.
 
         A backup that can be made is made also when the history cannot be written; the listener is told then.
         """
-        run = Run(
-            id=uuid4().hex,
-            vm_name=vm_name,
-            kind=RunKind.BACKUP,
-            trigger=trigger,
-            host=self.host,
-            repository=repository,
-            requested_mode=mode,
-            state=RunState.QUEUED,
-            created=self.clock(),
-            schedule_id=schedule.id if schedule else earlier.schedule_id if earlier else None,
-            schedule_name=schedule.name if schedule else earlier.schedule_name if earlier else None,
-            attempt=earlier.attempt + 1 if earlier else 1,
-        )
         try:
             history = self.open_history()
             self.own_runs.sweep(history)
         except KvmBackupError as error:
-            listener(events.Notice(vm_name, f"this run is not in the history: {error.message}"))
-            return self._done(schedule, run, listener, stop_requested)
-        with self.own_runs.hold(run.id):
+            listener(events.Notice(request.vm, f"this run is not in the history: {error.message}"))
+            return self._done(request, listener, stop_requested)
+        with self.own_runs.hold(request.run_id):
             try:
-                history.create(run)
+                history.create(request.as_run())
             except DatabaseError as error:
-                listener(events.Notice(vm_name, f"this run is not in the history: {error.message}"))
-                return self._done(schedule, run, listener, stop_requested)
-            return self._recorded(history, schedule, run, listener, stop_requested)
+                listener(events.Notice(request.vm, f"this run is not in the history: {error.message}"))
+                return self._done(request, listener, stop_requested)
+            return self._recorded(history, request, listener, stop_requested)
 
     def _recorded(
-        self, history: History, schedule: Schedule | None, run: Run, listener: events.Listener, stop_requested: Wish
+        self, history: History, request: RunRequest, listener: events.Listener, stop_requested: Wish
     ) -> Outcome:
-        recording = RecordingListener(history, run.id, self.log.bind(run=run.id), also=listener)
+        run_id = request.run_id
+        recording = RecordingListener(history, run_id, self.log.bind(run=run_id), also=listener)
         try:
-            if not history.start(run.id):
+            if not history.start(run_id):
                 ended = CancelledError("the run was cancelled before it began", hint="Nothing was done.")
-                return events.failed(run.vm_name, run.requested_mode.value, ended, 0.0), ended
+                return events.failed(request.vm, request.mode.value, ended, 0.0), ended
             # A VM that cannot be found is the run's own error, told in a moment.
             with suppress(VmNotFoundError, HypervisorUnavailableError):
-                vm = self.find_vm(run.vm_name)
-                history.identified(run.id, vm.name, vm.uuid)
+                vm = self.find_vm(request.vm)
+                history.identified(run_id, vm.name, vm.uuid)
         except DatabaseError as error:
-            listener(events.Notice(run.vm_name, f"the history of this run is not complete: {error.message}"))
-        wish = CancelWatch(history, run.id, also=stop_requested)
-        return self._done(schedule, run, recording, wish)
+            listener(events.Notice(request.vm, f"the history of this run is not complete: {error.message}"))
+        return self._done(request, recording, CancelWatch(history, run_id, also=stop_requested))
 
-    def _done(self, schedule: Schedule | None, run: Run, listener: events.Listener, wish: Wish) -> Outcome:
+    def _done(self, request: RunRequest, listener: events.Listener, wish: Wish) -> Outcome:
         def back_up() -> Outcome:
-            return self.backup_service(run.repository, listener, wish).run(run.vm_name, run.requested_mode)
+            return self.backup_service(request.repository, listener, wish).run(request.vm, request.mode)
 
-        if schedule is None:
-            return back_up()
-        return run_with_scripts(
-            schedule, run, back_up, listener=listener, stop_requested=wish, timeout=self.script_timeout
-        )
+        return run_with_scripts(request, back_up, listener=listener, stop_requested=wish, timeout=self.script_timeout)
 
     def cancel(self, reference: str) -> Run:
         """Cancel a run, by its id or a beginning of it. One that goes on ends within seconds.

@@ -1,19 +1,17 @@
-"""A backup in this process between the scripts that its schedule names."""
+"""A backup in this process between the scripts that its request names."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 from kvm_backup.domain.errors import CancelledError, KvmBackupError
-from kvm_backup.domain.run import Run
-from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.services import events, hooks
 
 Outcome = tuple[events.Finished, KvmBackupError | None]
 
 
 def run_with_scripts(
-    schedule: Schedule,
-    run: Run,
+    request: RunRequest,
     back_up: Callable[[], Outcome],
     *,
     listener: events.Listener,
@@ -27,28 +25,28 @@ def run_with_scripts(
     """
     told = hooks.Happening(
         event=hooks.HookEvent.BEFORE,
-        vm=run.vm_name,
-        run=run.id,
-        mode=run.requested_mode.value,
-        repository=run.repository,
-        schedule=schedule.name,
-        schedule_id=schedule.id,
+        vm=request.vm,
+        run=request.run_id,
+        mode=request.mode.value,
+        repository=request.repository,
+        schedule=request.schedule_name or "",
+        schedule_id=request.schedule_id or "",
     )
     try:
-        if schedule.pre_script:
-            hooks.run_before(schedule.pre_script, told, timeout=timeout, stop_requested=stop_requested)
+        if request.pre_script:
+            hooks.run_before(request.pre_script, told, timeout=timeout, stop_requested=stop_requested)
     except KvmBackupError as error:
-        finished, problem = events.failed(run.vm_name, run.requested_mode.value, error, 0.0), error
+        finished, problem = events.failed(request.vm, request.mode.value, error, 0.0), error
         listener(finished)
         outcome: Outcome = (finished, problem)
     else:
         outcome = back_up()
-    if schedule.post_script:
+    if request.post_script:
         said = hooks.run_after(
-            schedule.post_script, _after(told, outcome), timeout=timeout, stop_requested=lambda: False
+            request.post_script, _after(told, outcome), timeout=timeout, stop_requested=lambda: False
         )
         if said is not None:
-            listener(events.Notice(run.vm_name, said))
+            listener(events.Notice(request.vm, said))
     return outcome
 
 

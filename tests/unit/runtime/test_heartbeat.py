@@ -15,11 +15,11 @@ import pytest
 from kvm_backup.database.history import History
 from kvm_backup.domain.errors import ServiceRunningError
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Trigger
 from kvm_backup.runtime.heartbeat import Heartbeat, only_service, read_heartbeat, service_runs, write_heartbeat
 from kvm_backup.runtime.notify import notify
 from kvm_backup.runtime.recovery import mark_lost_runs
-from kvm_backup.runtime.request import RunRequest
 from kvm_backup.services.own_runs import OwnRuns
 from tests.unit.runtime.conftest import Clock
 

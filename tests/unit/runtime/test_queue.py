@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Trigger
 from kvm_backup.runtime.queue import QueueClient
-from kvm_backup.runtime.request import RunRequest
 
 PATIENCE = 60.0
 WORKER = """

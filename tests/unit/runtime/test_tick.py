@@ -10,9 +10,9 @@ import pytest
 
 from kvm_backup.database.history import History
 from kvm_backup.domain.errors import DatabaseError
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import RunResult, RunState
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
-from kvm_backup.runtime.request import RunRequest
 from kvm_backup.runtime.tick import Scheduler
 from kvm_backup.services.schedules.file import ScheduleFile
 from tests.unit.runtime.conftest import Clock

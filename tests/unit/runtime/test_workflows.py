@@ -12,9 +12,9 @@ import pytest
 from kvm_backup.database.history import History
 from kvm_backup.domain.errors import CancelledError, DatabaseError, KvmBackupError, NoSpaceError, VmNotFoundError
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.request import RunRequest, scheduled_run_id
 from kvm_backup.domain.run import Run, RunState, Trigger
 from kvm_backup.runtime.queue import Suspended
-from kvm_backup.runtime.request import RunRequest, scheduled_run_id
 from kvm_backup.runtime.workflows import RetryAt, RunWorkflow
 from kvm_backup.services import events
 from tests.unit.runtime.conftest import Clock

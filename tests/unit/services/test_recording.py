@@ -26,8 +26,8 @@ from kvm_backup.domain.errors import (
     VmNotFoundError,
 )
 from kvm_backup.domain.point import Mode
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
-from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.services import events
 from kvm_backup.services.backup import BackupService
@@ -275,16 +275,25 @@ def service_of(
         open_history=open_history or (lambda: history),
         log=make_log(file, host="alpha"),
         own_runs=OwnRuns(tmp_path / "runs"),
-        host="alpha",
-        clock=lambda: MOMENT,
         find_vm=find_vm,
         backup_service=backups,
     )
 
 
+def a_request(vm: str = "web", **changes: Any) -> RunRequest:
+    asked = RunRequest("new", "alpha", vm, Mode.FULL, "nas", Trigger.COMMAND, MOMENT)
+    return replace(asked, **changes)
+
+
+def back_up(
+    service: RunService, request: RunRequest, listener: events.Listener = lambda _: None
+) -> tuple[events.Finished, KvmBackupError | None]:
+    return service.back_up(request, listener=listener, stop_requested=lambda: False)
+
+
 def test_a_backup_is_recorded_under_the_vms_name_and_uuid(history: History, file: LogFile, tmp_path: Path) -> None:
     service = service_of(history, file, tmp_path, Backups())
-    finished, error = service.back_up(UUID, Mode.FULL, "nas", listener=lambda _: None, stop_requested=lambda: False)
+    finished, error = back_up(service, a_request(UUID))
     assert (finished, error) == (DONE, None)
     [run] = history.newest()
     assert (run.vm_name, run.vm_uuid, run.state, run.repository) == ("web", UUID, RunState.SUCCEEDED, "nas")
@@ -295,9 +304,8 @@ def test_a_backup_is_recorded_under_the_vms_name_and_uuid(history: History, file
 def test_a_run_of_a_schedule_that_is_started_by_hand_belongs_to_it(
     history: History, file: LogFile, tmp_path: Path
 ) -> None:
-    schedule = Schedule("1a2b3c4d", "Nightly", ("web",), "daily", "02:00")
     service = service_of(history, file, tmp_path, Backups())
-    service.back_up("web", Mode.FULL, "nas", listener=lambda _: None, stop_requested=lambda: False, schedule=schedule)
+    back_up(service, a_request(schedule_id="1a2b3c4d", schedule_name="Nightly"))
     [run] = history.newest()
     assert (run.schedule_id, run.schedule_name, run.state) == ("1a2b3c4d", "Nightly", RunState.SUCCEEDED)
 
@@ -305,7 +313,7 @@ def test_a_run_of_a_schedule_that_is_started_by_hand_belongs_to_it(
 def test_a_vm_that_is_not_there_is_a_failed_run(history: History, file: LogFile, tmp_path: Path) -> None:
     backups = Backups(ends=lambda: VmNotFoundError("no VM is called 'ghost'", hint="Look."))
     service = service_of(history, file, tmp_path, backups)
-    service.back_up("ghost", Mode.FULL, "default", listener=lambda _: None, stop_requested=lambda: False)
+    back_up(service, a_request("ghost"))
     [run] = history.newest()
     assert (run.vm_name, run.vm_uuid, run.state) == ("ghost", None, RunState.FAILED)
     assert run.error_code == "vm-not-found"
@@ -317,26 +325,19 @@ def test_a_backup_is_made_though_there_is_no_history(history: History, file: Log
 
     backups, seen = Backups(), list[events.Event]()
     service = service_of(history, file, tmp_path, backups, away)
-    _, error = service.back_up("web", Mode.FULL, "default", listener=seen.append, stop_requested=lambda: False)
+    _, error = back_up(service, a_request(), seen.append)
     assert error is None
     assert backups.runs == [("web", Mode.FULL)]
     assert seen[0] == events.Notice("web", "this run is not in the history: the database is away")
 
 
-def test_a_retry_is_a_new_run_of_the_same_schedule(history: History, file: LogFile, tmp_path: Path) -> None:
+def test_a_retry_is_a_new_run_that_counts_on(history: History, file: LogFile, tmp_path: Path, run: Run) -> None:
+    old = history.create(replace(run, id="old", state=RunState.FAILED))
     service = service_of(history, file, tmp_path, Backups())
-    old = Run(
-        "old", "web", RunKind.BACKUP, Trigger.SCHEDULE, "alpha", "default", Mode.FULL, RunState.FAILED, MOMENT,
-        schedule_id="s", schedule_name="nightly",
-    )  # fmt: skip
-    history.create(old)
-    earlier = service.to_try_again("ol")
-    service.back_up(
-        "web", Mode.FULL, "default", listener=lambda _: None, stop_requested=lambda: False,
-        trigger=Trigger.RETRY, earlier=earlier,
-    )  # fmt: skip
-    new = next(run for run in history.newest() if run.id != "old")
-    assert (new.trigger, new.schedule_id, new.schedule_name, new.attempt) == (Trigger.RETRY, "s", "nightly", 2)
+    assert service.to_try_again("ol") == old
+    back_up(service, a_request(trigger=Trigger.RETRY, attempt=2))
+    new = history.get("new")
+    assert (new.trigger, new.state, new.attempt) == (Trigger.RETRY, RunState.SUCCEEDED, 2)
     assert history.get("old") == old
 
 

@@ -1,5 +1,6 @@
 """The scripts of a schedule that a user starts by hand."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,21 +8,21 @@ import pytest
 
 from kvm_backup.domain.errors import HookError, NoSpaceError
 from kvm_backup.domain.point import Mode
-from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
-from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.request import RunRequest
+from kvm_backup.domain.run import Trigger
 from kvm_backup.services import events
 from kvm_backup.services.scripted import Outcome, run_with_scripts
 
-RUN = Run(
-    id="r1",
-    vm_name="web",
-    kind=RunKind.BACKUP,
-    trigger=Trigger.COMMAND,
+REQUEST = RunRequest(
+    run_id="r1",
     host="alpha",
+    vm="web",
+    mode=Mode.INCREMENTAL,
     repository="nas",
-    requested_mode=Mode.INCREMENTAL,
-    state=RunState.QUEUED,
+    trigger=Trigger.COMMAND,
     created=datetime(2026, 11, 22, 2, 0, tzinfo=UTC),
+    schedule_id="1a",
+    schedule_name="Nightly",
 )
 DONE: Outcome = (events.Finished("web", "incremental", point="p", mode="full"), None)
 
@@ -47,7 +48,7 @@ def script(said: Path, name: str, status: int = 0) -> tuple[str, ...]:
 def run(
     said: Path, outcome: Outcome, *, pre_script: tuple[str, ...] = (), post_script: tuple[str, ...] = ()
 ) -> tuple[Outcome, list[events.Event]]:
-    schedule = Schedule("1a", "Nightly", ("web",), "daily", "02:00", pre_script=pre_script, post_script=post_script)
+    request = replace(REQUEST, pre_script=pre_script, post_script=post_script)
     told: list[events.Event] = []
 
     def back_up() -> Outcome:
@@ -55,7 +56,7 @@ def run(
             file.write("backup\n")
         return outcome
 
-    ended = run_with_scripts(schedule, RUN, back_up, listener=told.append, stop_requested=lambda: False, timeout=20.0)
+    ended = run_with_scripts(request, back_up, listener=told.append, stop_requested=lambda: False, timeout=20.0)
     return ended, told
 
 

@@ -1,4 +1,4 @@
-"""What a durable run is asked to do; it survives the process as JSON."""
+"""What a run is asked to do, whoever does it; it survives the process as JSON."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,7 +15,11 @@ RETRY_WAITS = (120.0, 600.0, 1800.0)
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """One backup of one VM. Times are in UTC; `retry` counts the failures before this try."""
+    """One backup of one VM. Times are in UTC.
+
+    `attempt` is what the history counts from, more than 1 where a user has an earlier run done again; `retry` counts
+    the failures of this run before this try.
+    """
 
     run_id: str
     host: str
@@ -28,6 +32,7 @@ class RunRequest:
     schedule_name: str | None = None
     due: datetime | None = None
     late: bool = False
+    attempt: int = 1
     retry: int = 0
     pre_script: tuple[str, ...] = ()
     post_script: tuple[str, ...] = ()
@@ -61,6 +66,7 @@ class RunRequest:
             schedule_name=self.schedule_name,
             due=self.due,
             late=self.late,
+            attempt=self.attempt,
         )
 
     def as_json(self) -> dict[str, Any]:
