@@ -167,8 +167,8 @@ class Application:
 
     @cached_property
     def host(self) -> str:
-        """The name of this host in the history."""
-        return socket.gethostname()
+        """The name of this host in the history and of its queue."""
+        return self.settings.host or socket.gethostname()
 
     @cached_property
     def runs(self) -> RunService:

@@ -137,6 +137,7 @@ class Settings(BaseSettings):
     runtime_dir: Path | None = None
     default_repository: Name = DEFAULT_REPOSITORY
     timezone: str | None = None
+    host: Name | None = None
     repository: tuple[RepositorySettings, ...] = ()
     libvirt: LibvirtSettings = LibvirtSettings()
     backup: BackupSettings = BackupSettings()
