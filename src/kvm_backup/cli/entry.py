@@ -8,6 +8,7 @@ import typer
 
 from kvm_backup.cli.context import stop_on_signals
 from kvm_backup.cli.output import ensure_streams, print_error, print_problem, survive_any_encoding
+from kvm_backup.cli.program import usage_prefix
 from kvm_backup.cli.several import expand
 from kvm_backup.domain.errors import EXIT_BAD_ARGUMENTS, EXIT_FAILED, KvmBackupError
 
@@ -54,7 +55,9 @@ def run(app: typer.Typer, arguments: list[str], program: str | None = None) -> N
 
 def _print_usage_error(error: typer.TyperException) -> None:
     message = error.format_message().replace("Value error, ", "")
-    if message.startswith("Usage:"):  # a command that needs a subcommand was given none: the message is its help
+    if message.startswith(
+        usage_prefix()
+    ):  # a command that needs a subcommand was given none: the message is its help
         sys.stderr.write(f"{message}\n")
         return
     context = getattr(error, "ctx", None)

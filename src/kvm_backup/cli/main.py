@@ -9,14 +9,10 @@ from kvm_backup import __version__
 from kvm_backup.cli import backup, daemon, doctor, point, prune, repository, restore, schedule, service, verify, vm
 from kvm_backup.cli import run as runs
 from kvm_backup.cli.entry import run
+from kvm_backup.cli.program import Program
 
-app = typer.Typer(
+app = Program(
     help="Back up running KVM/libvirt VMs as qcow2 chains that QEMU boots by itself.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 bad arguments, 3 some failed, 4 not found.",
 )
 app.add_typer(vm.app, name="vm")

@@ -8,6 +8,7 @@ from kvm_backup.bootstrap import Application
 from kvm_backup.cli.choice import choose_point, elsewhere
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
 from kvm_backup.cli.output import cell, console, print_error, print_json, prose, table
+from kvm_backup.cli.program import Program
 from kvm_backup.domain.errors import PointNotFoundError
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.sizes import show_size
@@ -15,7 +16,7 @@ from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.lookup import points_of_vm
 from kvm_backup.services.queries import point_details, point_summary
 
-app = typer.Typer(help="Restore points.", no_args_is_help=True)
+app = Program("Restore points.")
 
 
 @app.command("list")

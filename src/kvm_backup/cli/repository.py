@@ -7,13 +7,14 @@ import typer
 
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
 from kvm_backup.cli.output import cell, console, print_error, print_json, prose, table
+from kvm_backup.cli.program import Program
 from kvm_backup.config.registry import prepare_registration
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.repository_check import check_repository
 
-app = typer.Typer(help="Where restore points are kept.", no_args_is_help=True)
+app = Program("Where restore points are kept.")
 
 
 @app.command("init")

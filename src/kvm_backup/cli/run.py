@@ -10,11 +10,12 @@ import typer
 from kvm_backup.cli.backup import back_up_each
 from kvm_backup.cli.context import JsonOption, application, stop_requested
 from kvm_backup.cli.output import cell, console, print_json, print_json_line, prose, table
+from kvm_backup.cli.program import Program
 from kvm_backup.domain.run import Run, RunState, Trigger
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.services.run_views import run_details, run_summary
 
-app = typer.Typer(help="Runs: what was backed up when, and how it ended.", no_args_is_help=True)
+app = Program("Runs: what was backed up when, and how it ended.")
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or a beginning of it.")]
 

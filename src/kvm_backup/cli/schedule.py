@@ -9,6 +9,7 @@ from kvm_backup.cli import schedule_view as view
 from kvm_backup.cli.context import application
 from kvm_backup.cli.language import _
 from kvm_backup.cli.output import cell, console, print_json, printable
+from kvm_backup.cli.program import Program
 from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.schedule import Schedule
@@ -16,14 +17,7 @@ from kvm_backup.services.schedules.commands import Changes, warnings_about
 
 _SHOWN_TIMES = 4
 
-app = typer.Typer(
-    help=_("What is backed up, and when."),
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = Program(help=_("What is backed up, and when."))
 
 IdArgument = Annotated[
     str,

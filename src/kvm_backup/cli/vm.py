@@ -1,13 +1,12 @@
 """kvm-backup vm"""
 
-import typer
-
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
 from kvm_backup.cli.output import cell, console, print_json, table
+from kvm_backup.cli.program import Program
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.services.queries import vm_summary
 
-app = typer.Typer(help="The virtual machines of this host.", no_args_is_help=True)
+app = Program("The virtual machines of this host.")
 
 
 @app.command("list")

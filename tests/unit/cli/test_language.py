@@ -3,8 +3,11 @@
 import ast
 import copy
 import json
+import os
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,27 @@ from babel.messages.pofile import read_po
 from kvm_backup.cli.language import language
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.language import CATALOGUE, LANGUAGES, LOCALE, told, translations
+from tests.unit.cli.conftest import Command
 
 SOURCE = Path(__file__).parents[3] / "src" / "kvm_backup"
 ARGUMENTS = {"_": 1, "phrase": 1, "ngettext": 2}
 """How many texts each function takes."""
+HELP_TEXTS = """
+import json
+import typer.main
+from kvm_backup.cli.main import app
+from kvm_backup.cli.program import paragraphs
+
+def texts(command):
+    context = command.make_context("x", [], resilient_parsing=True)
+    yield from paragraphs(command.help) + paragraphs(command.epilog)
+    for parameter in command.get_params(context):
+        yield from paragraphs(parameter.help)
+    for inner in getattr(command, "commands", {}).values():
+        yield from texts(inner)
+
+print(json.dumps(list(texts(typer.main.get_command(app)))))
+"""
 
 
 def messages_in_the_source() -> set[str | tuple[str, str]]:
@@ -31,6 +51,15 @@ def messages_in_the_source() -> set[str | tuple[str, str]]:
     return found
 
 
+def texts_of_the_help() -> set[str]:
+    """The paragraphs of every command's help, which are docstrings and options rather than calls of `_`."""
+    environment = os.environ | {"KVM_BACKUP_LANG": "en"}
+    shown = subprocess.run(
+        [sys.executable, "-c", HELP_TEXTS], env=environment, capture_output=True, check=True, text=True
+    )
+    return set(json.loads(shown.stdout))
+
+
 def french() -> Catalog:
     with (LOCALE / "fr" / CATALOGUE).open("rb") as source:
         return read_po(source, locale="fr", abort_invalid=True)
@@ -39,7 +68,7 @@ def french() -> Catalog:
 def test_every_text_has_its_french_one_and_no_other_is_kept() -> None:
     catalogue = {message.id for message in french() if message.id}
     assert len(catalogue) > 50
-    assert catalogue == messages_in_the_source()
+    assert catalogue == messages_in_the_source() | texts_of_the_help()
 
 
 def test_no_french_text_is_empty_or_uncertain_or_lacks_a_placeholder() -> None:
@@ -52,6 +81,20 @@ def test_no_french_text_is_empty_or_uncertain_or_lacks_a_placeholder() -> None:
         for original, text in zip(map(str, originals), map(str, texts), strict=True):
             assert text, message.id
             assert set(re.findall(r"{[^}]+}", text)) == set(re.findall(r"{[^}]+}", original)), message.id
+
+
+def test_french_has_its_narrow_no_break_spaces_before_tall_punctuation_and_inside_quotation_marks() -> None:
+    for message in french():
+        texts = message.string if isinstance(message.string, tuple) else (message.string,)
+        for text in map(str, texts):
+            assert re.findall(r".{0,9}(?: [;:!?»]|« )", text) == [], message.id
+
+
+def test_the_help_is_in_french_down_to_its_headings(command: Command) -> None:
+    shown = command("run", "list", "--help", KVM_BACKUP_LANG="fr", COLUMNS="80").output
+    assert shown.startswith("Utilisation\u202f: kvm-backup run list [OPTIONS]\n")
+    assert "Afficher cette aide." in shown
+    assert "[par défaut\u202f: 50]" in shown
 
 
 def test_every_language_of_the_tree_is_installed_with_the_program() -> None:
