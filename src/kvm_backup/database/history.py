@@ -5,15 +5,18 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Row, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from kvm_backup.database.engine import Database
+from kvm_backup.database.statistics import count_run
 from kvm_backup.database.tables import RUNS, STEPS, storable
 from kvm_backup.domain.errors import RunNotFoundError
 from kvm_backup.domain.run import Run, RunResult, RunState, RunStep, states_before
 
+_UTC = ZoneInfo("UTC")
 _BATCH = 500
 _MATCHES_SHOWN = 3
 _UNFINISHED = [state for state in RunState if not state.final]
@@ -31,9 +34,12 @@ class RunFilter:
 
 
 class History:
-    """Runs in the database. `clock` gives the time in UTC. Every method raises DatabaseError when that is away."""
+    """Runs in the database. `clock` gives the time in UTC; `zone` says where days begin, by which runs are counted.
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    Every method raises DatabaseError when the database is away.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], datetime], zone: ZoneInfo = _UTC) -> None:
         self._database = database
         self._clock = clock
 
@@ -45,6 +51,7 @@ class History:
         with self._database.transaction(write=True) as connection:
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             connection.execute(insert(RUNS).values(values).on_conflict_do_nothing())
+        self._zone = zone
             return _whole(connection, run.id)
 
     def start(self, run_id: str) -> bool:
@@ -115,11 +122,14 @@ class History:
                 .where(RUNS.c.id == run_id, idle)
                 .values(state=RunState.CANCELLED, ended=self._clock(), retry_at=None, cancel_requested=True)
             )
-            connection.execute(
+            ended = connection.execute(
                 update(RUNS)
                 .where(RUNS.c.id == run_id, RUNS.c.state == RunState.RUNNING)
                 .values(cancel_requested=True)
-            )
+                .returning(*RUNS.c)
+            ).first()
+            if ended is not None:
+                count_run(connection, ended, self._zone)
             return _whole(connection, run_id).state
 
     def delete_older_than(self, moment: datetime) -> int:
@@ -203,10 +213,13 @@ class History:
                 update(RUNS)
                 .where(RUNS.c.id == run_id, RUNS.c.state.in_(states_before(state)))
                 .values(state=state, **values)
-            )
-            if moved.rowcount:
+                .returning(*RUNS.c)
+            ).first()
+            if moved is not None:
                 _end_step(connection, run_id, now)
-            return bool(moved.rowcount)
+                if state.final:
+                    count_run(connection, moved, self._zone)
+            return moved is not None
 
     def _note(self, run_id: str, **values: Any) -> None:
         with self._database.transaction(write=True) as connection:

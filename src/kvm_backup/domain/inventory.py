@@ -59,10 +59,8 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class VmRecord:
-    """One VM of this host. `state` is None for one that is known from its points only.
-
-    `gone_since` is when libvirt was first found without it; what is known of it is then as it was before.
-    """
+    """One VM of this host. `gone_since` is when libvirt was first found without it; what is known of it is then as it
+    was before, and `state` is None where libvirt never had it: its points are here."""
 
     uuid: str
     name: str
@@ -82,7 +80,7 @@ class VmRecord:
 
     @property
     def gone(self) -> bool:
-        return self.gone_since is not None or self.state is None
+        return self.gone_since is not None
 
     @property
     def schedule_ids(self) -> tuple[str, ...]:
