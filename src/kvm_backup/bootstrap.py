@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from kvm_backup.database.audit import AuditLog
+    from kvm_backup.database.engine import Database
     from kvm_backup.database.history import History
     from kvm_backup.domain.errors import KvmBackupError
     from kvm_backup.domain.point import Mode
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from kvm_backup.repository.local import LocalRepository
     from kvm_backup.runtime.daemon import Daemon
     from kvm_backup.runtime.hand_over import HandOver
+    from kvm_backup.services.access import AccessServices
+    from kvm_backup.services.accounts import AccountService
+    from kvm_backup.services.api_tokens import ApiTokenService
     from kvm_backup.services.backup import BackupService
     from kvm_backup.services.events import Finished, Listener
     from kvm_backup.services.folders import Folders
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
     from kvm_backup.services.runs import RunService
     from kvm_backup.services.schedules.commands import ScheduleService
     from kvm_backup.services.schedules.file import ScheduleFile
+    from kvm_backup.services.sign_in import SignInService
 
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
@@ -132,12 +138,41 @@ class Application:
         return parse_url(url.get_secret_value()) if url else sqlite_url(self._state_dir() / "kvm-backup.db")
 
     @cached_property
-    def history(self) -> History:
+    def database(self) -> Database:
         """Raises DatabaseError, NewerDatabaseError."""
         from kvm_backup.database.engine import Database
+
+        return Database.open(self.database_url)
+
+    @cached_property
+    def history(self) -> History:
+        """Raises DatabaseError, NewerDatabaseError."""
         from kvm_backup.database.history import History
 
-        return History(Database.open(self.database_url), clock=lambda: datetime.now(UTC))
+        return History(self.database, clock=lambda: datetime.now(UTC))
+
+    @cached_property
+    def access(self) -> AccessServices:
+        """Raises DatabaseError, NewerDatabaseError."""
+        from kvm_backup.services.access import make_access
+
+        return make_access(self.database, clock=lambda: datetime.now(UTC))
+
+    @property
+    def accounts(self) -> AccountService:
+        return self.access.accounts
+
+    @property
+    def sign_in(self) -> SignInService:
+        return self.access.sign_in
+
+    @property
+    def api_tokens(self) -> ApiTokenService:
+        return self.access.api_tokens
+
+    @property
+    def audit(self) -> AuditLog:
+        return self.access.audit
 
     def swept_history(self) -> History:
         """The history, in which the runs of commands that were killed are marked so. Raises DatabaseError."""
@@ -326,7 +361,9 @@ class Application:
         def housekeeping(queue: DurableQueue, now: datetime) -> None:
             mark_lost_runs(self.history, self.own_runs, queue.live_runs, host=self.host, now=now, say=say)
             queue.forget_ended(oldest_remembered(now))
-            self.history.delete_older_than(now - timedelta(days=self.settings.database.keep_days))
+            oldest = now - timedelta(days=self.settings.database.keep_days)
+            self.history.delete_older_than(oldest)
+            self.access.forget_old(oldest)
 
         return Daemon(
             state_dir=state_dir,
