@@ -57,11 +57,11 @@ def _write_help(command: TyperCommand | TyperGroup, context: Any, formatter: Any
     formatter.write_paragraph()
     with formatter.indentation():
         formatter.write_text(told_paragraphs(command.help))
-    _write_rows(formatter, _("Arguments"), [(each.display_name_raw, _help_of(each)) for each in arguments])
-    _write_rows(formatter, _("Options"), [(_options(each, context), _help_of(each)) for each in options])
+    _write_rows(formatter, _("Arguments:"), [(each.display_name_raw, _help_of(each)) for each in arguments])
+    _write_rows(formatter, _("Options:"), [(_options(each, context), _help_of(each)) for each in options])
     if isinstance(command, TyperGroup):
         rows = [(name, _told(paragraphs(inner.help)[0])) for name, inner in command.commands.items()]
-        _write_rows(formatter, _("Commands"), rows)
+        _write_rows(formatter, _("Commands:"), rows)
     if command.epilog:
         formatter.write_paragraph()
         with formatter.indentation():
@@ -70,7 +70,9 @@ def _write_help(command: TyperCommand | TyperGroup, context: Any, formatter: Any
 
 def _write_rows(formatter: Any, title: str, rows: list[tuple[str, str]]) -> None:
     if rows:
-        with formatter.section(title):
+        formatter.write_paragraph()
+        formatter.write(f"{title}\n")
+        with formatter.indentation():
             formatter.write_dl(rows)
 
 
