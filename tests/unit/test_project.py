@@ -18,10 +18,17 @@ READMES = [ROOT / "README.md", ROOT / "README.fr.md"]
 _FENCED = re.compile(r"^```[a-z]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def _code_lines(document: Path) -> list[str]:
-    """Lines of the fenced blocks, without the comments after them, which are in the document's language."""
-    text = "".join(_FENCED.findall(document.read_text()))
-    return [re.sub(r"\s+#.*", "", line) for line in text.splitlines() if not line.startswith("#")]
+def _commands(document: Path) -> list[str]:
+    """What the fenced blocks tell to type, without names in quotes and comments, which are in the document's language.
+
+    In a block that shows output, commands are the lines behind a `$`.
+    """
+    found = []
+    for block in _FENCED.findall(document.read_text()):
+        lines = block.splitlines()
+        typed = [line for line in lines if line.startswith("$ ")] or lines
+        found += [re.sub(r"\s+#.*|\"[^\"]*\"", "", line) for line in typed if not line.startswith("#")]
+    return found
 
 
 def _headings(document: Path) -> list[int]:
@@ -44,7 +51,7 @@ def _locked(lock: str) -> dict[str, str]:
 
 
 def test_both_readmes_show_the_same_commands() -> None:
-    english, french = map(_code_lines, READMES)
+    english, french = map(_commands, READMES)
     assert french == english
     assert "make demo" in english
 
