@@ -19,7 +19,7 @@ _FENCED = re.compile(r"^```[a-z]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def _commands(document: Path) -> list[str]:
-    """What the fenced blocks tell to type, without names in quotes and comments, which are in the document's language.
+    """What the fenced blocks tell to type, without comments and names in quotes: they are in the document's language.
 
     In a block that shows output, commands are the lines behind a `$`.
     """
