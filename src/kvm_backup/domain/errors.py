@@ -75,6 +75,13 @@ class RunNotFoundError(KvmBackupError):
     exit_code = EXIT_NOT_FOUND
 
 
+class AlertNotFoundError(KvmBackupError):
+    """There is no alert of that id."""
+
+    code = "alert-not-found"
+    exit_code = EXIT_NOT_FOUND
+
+
 class DatabaseError(KvmBackupError):
     """The database of runs cannot be reached or written."""
 
