@@ -9,10 +9,19 @@ import stat
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
@@ -106,6 +115,30 @@ class SchedulerSettings(_Table):
     on_stop: Literal["cancel", "finish"] = "cancel"
 
 
+class WebSettings(_Table):
+    """[web]: the dashboard."""
+
+    host: Annotated[str, Field(min_length=1, max_length=253)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$")], ...] = ()
+    behind_proxy: bool = False
+
+    @field_validator("tls_certificate", "tls_key")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError("must be an absolute path")
+        return path
+
+    @model_validator(mode="after")
+    def _key_has_its_certificate(self) -> Self:
+        if self.tls_key is not None and self.tls_certificate is None:
+            raise ValueError("tls_key is of no use without tls_certificate")
+        return self
+
+
 class HookSettings(_Table):
     """[hooks]: the scripts that schedules name."""
 
@@ -147,6 +180,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     hooks: HookSettings = HookSettings()
+    web: WebSettings = WebSettings()
     vm: dict[str, VmSettings] = {}
 
     @field_validator("state_dir", "scratch_dir", "runtime_dir")

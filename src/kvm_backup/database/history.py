@@ -33,6 +33,15 @@ class RunFilter:
     since: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What goes on. `mark` differs from that of an earlier look once a run was added, moved or went to another step;
+    progress alone leaves it as it is. `running` are without their steps."""
+
+    mark: tuple[object, ...]
+    running: tuple[Run, ...]
+
+
 class History:
     """Runs in the database. `clock` gives the time in UTC; `zone` says where days begin, by which runs are counted.
 
@@ -42,6 +51,7 @@ class History:
     def __init__(self, database: Database, clock: Callable[[], datetime], zone: ZoneInfo = _UTC) -> None:
         self._database = database
         self._clock = clock
+        self._zone = zone
 
     # Writing
 
@@ -51,7 +61,6 @@ class History:
         with self._database.transaction(write=True) as connection:
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             connection.execute(insert(RUNS).values(values).on_conflict_do_nothing())
-        self._zone = zone
             return _whole(connection, run.id)
 
     def start(self, run_id: str) -> bool:
@@ -117,19 +126,19 @@ class History:
         """
         idle = RUNS.c.state.in_([RunState.QUEUED, RunState.WAITING])
         with self._database.transaction(write=True) as connection:
-            connection.execute(
+            ended = connection.execute(
                 update(RUNS)
                 .where(RUNS.c.id == run_id, idle)
                 .values(state=RunState.CANCELLED, ended=self._clock(), retry_at=None, cancel_requested=True)
-            )
-            ended = connection.execute(
-                update(RUNS)
-                .where(RUNS.c.id == run_id, RUNS.c.state == RunState.RUNNING)
-                .values(cancel_requested=True)
                 .returning(*RUNS.c)
             ).first()
             if ended is not None:
                 count_run(connection, ended, self._zone)
+            connection.execute(
+                update(RUNS)
+                .where(RUNS.c.id == run_id, RUNS.c.state == RunState.RUNNING)
+                .values(cancel_requested=True)
+            )
             return _whole(connection, run_id).state
 
     def delete_older_than(self, moment: datetime) -> int:
@@ -174,6 +183,26 @@ class History:
         query = _filtered(which).order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(limit)
         with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(query)]
+
+    def pulse(self) -> Pulse:
+        """What goes on now; cheap enough to be asked each second, however long the history is."""
+        states = (RunState.QUEUED, RunState.WAITING)
+        counted = [
+            select(func.count()).select_from(RUNS).where(RUNS.c.state == state).scalar_subquery() for state in states
+        ]
+        newest = select(RUNS.c.id).order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(1)
+        going = _select().where(RUNS.c.state == RunState.RUNNING).order_by(RUNS.c.created, RUNS.c.id)
+        with self._database.transaction() as connection:
+            idle = connection.execute(select(newest.scalar_subquery(), *counted)).one()
+            running = tuple(_run(row) for row in connection.execute(going))
+        moves = tuple((run.id, run.attempt, run.step, run.mode, run.cancel_requested) for run in running)
+        return Pulse((*idle, moves), running)
+
+    def ended_since(self, host: str, moment: datetime, *, limit: int = 1000) -> list[Run]:
+        """Runs of a host that ended at that moment or later, in the order of their ends."""
+        query = _select().where(RUNS.c.host == storable(host), RUNS.c.ended >= moment)
+        with self._database.transaction() as connection:
+            return [_run(row) for row in connection.execute(query.order_by(RUNS.c.ended, RUNS.c.id).limit(limit))]
 
     def unfinished_of(self, host: str) -> list[Run]:
         """Runs of a host that have not ended, oldest first: what a service that starts has to look after."""

@@ -1,0 +1,93 @@
+"""The dashboard as one ASGI application: its routers, and what every request passes through."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from kvm_backup import __version__
+from kvm_backup.bootstrap import Application
+from kvm_backup.domain.run import Run
+from kvm_backup.services.run_log import make_log
+from kvm_backup.web import assets, health, preferences
+from kvm_backup.web.assets import Assets
+from kvm_backup.web.context import make_environment
+from kvm_backup.web.errors import IncidentMiddleware, add_error_pages
+from kvm_backup.web.language import LanguageMiddleware
+from kvm_backup.web.live import events
+from kvm_backup.web.live.hub import Hub, Sources
+from kvm_backup.web.live.progress import Progress
+from kvm_backup.web.security.headers import SecurityHeadersMiddleware
+from kvm_backup.web.security.hosts import HostMiddleware, own_names
+
+ROUTERS: tuple[APIRouter, ...] = (
+    assets.router,
+    preferences.router,
+    health.router,
+    events.router,
+)
+
+
+def make_app(application: Application) -> FastAPI:
+    """Everything that is served. Raises SettingsError, DatabaseError, StorageError."""
+    app = FastAPI(
+        title="KVM Backup", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan
+    )
+    state = app.state
+    state.application = application
+    state.log = make_log(application.log_file, host=application.host)
+    state.assets = Assets.load()
+    state.templates = make_environment(state.assets, application.zone)
+    state.count_alerts = _alert_count(application)
+    state.hub = Hub(
+        Sources(
+            pulse=application.history.pulse,
+            marks=_marks(application),
+            alerts=state.count_alerts,
+            show_run=_show_run(state.templates),
+            show_badge=lambda count: str(state.templates.get_template("macros/badge.html").module.alert_count(count)),
+        )
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    add_error_pages(app)
+    # The last one added is the first that a request meets.
+    app.add_middleware(IncidentMiddleware)
+    app.add_middleware(LanguageMiddleware)
+    app.add_middleware(
+        HostMiddleware, names=own_names([application.settings.web.host, *application.settings.web.allowed_hosts])
+    )
+    app.add_middleware(SecurityHeadersMiddleware)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    looking = asyncio.create_task(app.state.hub.run())
+    yield
+    app.state.hub.close()
+    await looking
+
+
+def _marks(application: Application) -> dict[str, Callable[[], Hashable]]:
+    """For each signal but `runs`, what differs once something changed. It is looked at each second, so it is cheap."""
+
+    def schedules() -> Hashable:
+        status = application.schedule_file.path.stat()
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    return {"schedules": schedules}
+
+
+def _alert_count(application: Application) -> Callable[[], int]:
+    alerts = getattr(application, "alerts", None)
+    return alerts.open_count if alerts is not None else lambda: 0
+
+
+def _show_run(templates: Any) -> Callable[[Run, Progress], str]:
+    def show(run: Run, progress: Progress) -> str:
+        return str(templates.get_template("macros/progress.html").module.run_progress(run, progress))
+
+    return show

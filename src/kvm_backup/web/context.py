@@ -1,0 +1,191 @@
+"""What every page gets, and how it is rendered."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from zoneinfo import ZoneInfo
+
+from fastapi import Request
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from kvm_backup import __version__
+from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.web import formats
+from kvm_backup.web.assets import Assets
+from kvm_backup.web.language import _, current_language, in_words, ngettext
+from kvm_backup.web.live.wire import run_event
+
+THEMES = ("auto", "light", "dark")
+THEME_COOKIE = "theme"
+MESSAGE_COOKIE = "message"
+_LONGEST_TEXT = 400
+"""A cookie holds 4096 bytes."""
+
+Kind = Literal["good", "info", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a page tells once, above its content."""
+
+    text: str
+    kind: Kind = "good"
+    hint: str = ""
+
+
+def make_environment(assets: Assets, zone: ZoneInfo) -> Environment:
+    """Templates with our filters; texts and formats follow the language of the request."""
+    environment = Environment(
+        loader=PackageLoader("kvm_backup.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # A constant that a filter is applied to would be rendered once, in one language, for all.
+        optimized=False,
+        auto_reload=False,
+    )
+
+    def now() -> datetime:
+        return datetime.now(UTC)
+
+    environment.filters |= {
+        "size": formats.size,
+        "rate": formats.rate,
+        "number": formats.number,
+        "duration": formats.duration,
+        "percent": formats.percent,
+        "distance": lambda moment: formats.distance(moment, now()),
+        "clock_time": lambda moment: formats.clock_time(moment, zone),
+        "clock_title": lambda moment: formats.clock_title(moment, zone),
+        "machine_time": formats.machine_time,
+        "on_day": lambda moment: formats.on_day(moment, zone),
+        "in_words": in_words,
+        "segment": lambda text: quote(str(text), safe=""),
+        "with_query": with_query,
+        "run_event": run_event,
+    }
+    environment.globals |= {
+        "_": _,
+        "ngettext": ngettext,
+        "static": assets.url,
+        "current_language": current_language,
+        "now": now,
+        "zone_name": zone.key,
+        "version": __version__,
+    }
+    return environment
+
+
+def with_query(url: str, **changes: object) -> str:
+    """The same address with other parameters; one that is None is left out."""
+    parts = urlsplit(url)
+    held = dict(parse_qsl(parts.query)) | changes
+    query = urlencode({name: value for name, value in held.items() if value is not None})
+    return f"{parts.path}?{query}" if query else parts.path
+
+
+def wants_fragment(request: Request) -> bool:
+    """Whether htmx asks for a part of the page instead of a whole one."""
+    return request.headers.get("hx-request") == "true" and request.headers.get("hx-history-restore-request") != "true"
+
+
+def render(
+    request: Request,
+    template: str,
+    *,
+    status: int = 200,
+    message: Message | None = None,
+    headers: dict[str, str] | None = None,
+    **facts: Any,
+) -> HTMLResponse:
+    """A page or fragment. `message` is told above it; one that a redirect left (`redirect`) is told by whole pages.
+
+    Templates get what `page_facts` lists, and `facts`.
+    """
+    fragment = wants_fragment(request)
+    messages = [message] if message else []
+    left = None if fragment else _left_message(request)
+    if left:
+        messages.append(left)
+    environment: Environment = request.app.state.templates
+    content = environment.get_template(template).render(**page_facts(request), messages=messages, **facts)
+    if fragment and message:
+        content += environment.get_template("message.html").render(messages=messages, out_of_band=True)
+    response = HTMLResponse(content, status_code=status, headers=headers)
+    if MESSAGE_COOKIE in request.cookies and not fragment:
+        response.delete_cookie(MESSAGE_COOKIE, httponly=True, samesite="lax")
+    return response
+
+
+def page_facts(request: Request) -> dict[str, Any]:
+    """What all templates know."""
+    state = request.app.state
+    user = getattr(request.state, "user", None)
+    query = f"?{request.url.query}" if request.url.query else ""
+    return {
+        "request": request,
+        "path": request.url.path,
+        "here": request.url.path + query,
+        "fragment": wants_fragment(request),
+        "language": current_language(),
+        "theme": chosen_theme(request),
+        "user": user,
+        "csrf_token": getattr(request.state, "csrf_token", None) or "",
+        "host": state.application.host,
+        "live_version": state.hub.version,
+        "live": state.hub,
+        "open_alerts": count_alerts(state.count_alerts) if user is not None else 0,
+    }
+
+
+def count_alerts(count: Callable[[], int]) -> int:
+    """How many alerts are open; a database that is away is told by the page itself, not by its frame."""
+    try:
+        return count()
+    except KvmBackupError:
+        return 0
+
+
+def chosen_theme(request: Request) -> str:
+    """`auto` follows the system."""
+    theme = request.cookies.get(THEME_COOKIE, "auto")
+    return theme if theme in THEMES else "auto"
+
+
+def redirect(request: Request, url: str, message: Message | None = None) -> Response:
+    """After a POST: on to another page of ours, which tells the message."""
+    if wants_fragment(request):
+        response = Response(status_code=204, headers={"HX-Redirect": url})
+    else:
+        response = RedirectResponse(url, status_code=303)
+    if message:
+        told = [message.text[:_LONGEST_TEXT], message.kind, message.hint[:_LONGEST_TEXT]]
+        packed = json.dumps(told, ensure_ascii=False).encode(errors="replace")
+        response.set_cookie(
+            MESSAGE_COOKIE,
+            base64.urlsafe_b64encode(packed).decode(),
+            max_age=60,
+            httponly=True,
+            samesite="lax",
+            secure=request.url.scheme == "https",
+        )
+    return response
+
+
+def _left_message(request: Request) -> Message | None:
+    packed = request.cookies.get(MESSAGE_COOKIE)
+    if not packed:
+        return None
+    try:
+        text, kind, hint = json.loads(base64.urlsafe_b64decode(packed))
+        if kind in ("good", "info", "warning", "problem"):
+            return Message(str(text), kind, str(hint))
+    except (ValueError, TypeError):
+        pass
+    return None

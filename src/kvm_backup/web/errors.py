@@ -1,0 +1,159 @@
+"""Failures as pages, as fragments for htmx, and as problem documents (RFC 9457) for the JSON API."""
+
+import traceback
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kvm_backup.domain import errors
+from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.web.context import render, wants_fragment
+from kvm_backup.web.language import _, in_words
+
+API = "/api/"
+_STATUS: tuple[tuple[type[KvmBackupError], int], ...] = (
+    (errors.BadArgumentError, 422),
+    (errors.DatabaseError, 503),
+    (errors.HypervisorUnavailableError, 503),
+    (errors.VmBusyError, 409),
+    (errors.VmRunningError, 409),
+    (errors.VmStateChangedError, 409),
+    (errors.TargetExistsError, 409),
+    (errors.NotConfirmedError, 422),
+    (errors.NoSpaceError, 507),
+)
+
+
+def status_of(error: KvmBackupError) -> int:
+    """The HTTP status that fits an error."""
+    if error.exit_code == errors.EXIT_NOT_FOUND:
+        return 404
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def add_error_pages(app: FastAPI) -> None:
+    """Let every failure be told in the look of the page."""
+    app.add_exception_handler(KvmBackupError, _on_our_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+
+
+def failure(
+    request: Request,
+    status: int,
+    message: str,
+    hint: str = "",
+    *,
+    code: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A failure as the one who asked reads it: JSON for the API, a message for htmx, else a page."""
+    if request.url.path.startswith(API):
+        problem = {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "code": code or HTTPStatus(status).phrase.lower().replace(" ", "-"),
+            "detail": message,
+            "hint": hint or None,
+        }
+        return JSONResponse(problem, status, headers, media_type="application/problem+json")
+    into_messages = {"HX-Retarget": "#messages", "HX-Reswap": "innerHTML show:top"} if wants_fragment(request) else {}
+    return render(
+        request,
+        "error.html",
+        status=status,
+        headers={**(headers or {}), **into_messages},
+        title=_titles().get(status) or _("That did not work"),
+        cause=message,
+        hint=hint,
+        error_status=status,
+    )
+
+
+def _titles() -> dict[int, str]:
+    return {
+        403: _("Not allowed"),
+        404: _("Not found"),
+        405: _("That did not work"),
+        409: _("Not now"),
+        422: _("That cannot be used"),
+        503: _("Not available right now"),
+    }
+
+
+def _on_our_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, KvmBackupError)
+    return failure(request, status_of(error), in_words(error.message), in_words(error.hint), code=error.code)
+
+
+def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code < 400:  # a dependency that sends the user elsewhere, such as to the login
+        return Response(status_code=error.status_code, headers=headers)
+    told = {
+        403: _("Your account may not do this."),
+        404: _("There is no such page. What it showed may have been removed."),
+        405: _("This address does not take such a request."),
+    }
+    given = error.detail if error.detail != HTTPStatus(error.status_code).phrase else None
+    message = given or told.get(error.status_code) or HTTPStatus(error.status_code).phrase
+    return failure(request, error.status_code, in_words(message), headers=headers)
+
+
+def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0] if error.errors() else {"loc": (), "msg": ""}
+    place = ".".join(str(part) for part in first["loc"][1:]) or "?"
+    return failure(request, 422, _("{field} cannot be used: {problem}", field=place, problem=first["msg"]))
+
+
+class IncidentMiddleware:
+    """An unexpected failure is logged with its traceback; the page tells only the number to look for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise
+            request = Request(scope)
+            incident = _logged(request, error)
+            told = failure(
+                request,
+                500,
+                _("Something went wrong that should not. This is a fault of KVM Backup."),
+                _("Its log has the details under incident {incident}.", incident=incident),
+            )
+            await told(scope, receive, send)
+
+
+def _logged(request: Request, error: Exception) -> str:
+    incident = uuid4().hex[:12]
+    log: Any = request.app.state.log
+    log.error(
+        "web-incident",
+        incident=incident,
+        method=request.method,
+        path=request.url.path,
+        error=f"{type(error).__name__}: {error}",
+        traceback="".join(traceback.format_exception(error))[-4000:],
+    )
+    return incident

@@ -1,0 +1,211 @@
+"""One poller for all pages that are open, and a queue of events for each of them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import TypeVar
+
+from anyio import to_thread
+
+from kvm_backup.database.history import Pulse
+from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.run import Run
+from kvm_backup.language import LANGUAGES
+from kvm_backup.web.language import in_language
+from kvm_backup.web.live import wire
+from kvm_backup.web.live.progress import Progress, Rates
+
+_T = TypeVar("_T")
+_POLL_SECONDS = 1.0
+_QUEUE_LENGTH = 32
+PER_USER = 64
+IN_ALL = 512
+
+OVERVIEW = "overview"
+RUNS = "runs"
+BADGE = "badge"
+
+
+class TooManyConnectionsError(Exception):
+    """This user, or all together, have as many pages open as this server wants to serve."""
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    """One open page. Its queue holds chunks of events; None ends it."""
+
+    user: str
+    language: str
+    queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE_LENGTH))
+
+    def put(self, chunk: bytes) -> bool:
+        """False when the page does not read: it must connect anew, and gets then what it missed."""
+        try:
+            self.queue.put_nowait(chunk)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Let the stream end as soon as it is asked for the next chunk."""
+        while self.queue.full():
+            self.queue.get_nowait()
+        self.queue.put_nowait(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where changes are seen.
+
+    `pulse` gives the runs that go on; `marks` gives for each signal a value that differs once something changed;
+    `alerts` counts what is open. `show_run` and `show_badge` render, in the current language. All are called in a
+    thread of their own, and may raise KvmBackupError.
+    """
+
+    pulse: Callable[[], Pulse]
+    marks: Mapping[str, Callable[[], Hashable]]
+    alerts: Callable[[], int]
+    show_run: Callable[[Run, Progress], str]
+    show_badge: Callable[[int], str]
+
+
+class Hub:
+    """Looks once a second while a page is open. `connect`, `leave` and `close` belong to the server's event loop."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._boot = token_hex(4)
+        self._number = 1
+        self._signals: dict[str, int] = {}
+        self._marks: dict[str, Hashable] = {}
+        self._shown: dict[str, dict[str, str]] = {}
+        self._rates = Rates()
+        self._connections: set[Connection] = set()
+        self._wanted: asyncio.Event | None = None
+        self._closed = False
+
+    @property
+    def version(self) -> str:
+        """How far the news are. A page that was rendered now and connects later gets what came in between."""
+        return f"{self._boot}-{self._number}"
+
+    @property
+    def pages(self) -> int:
+        """How many pages are connected."""
+        return len(self._connections)
+
+    def progress(self, run: Run) -> Progress:
+        """How a run comes on."""
+        return self._rates.progress(run, datetime.now(UTC))
+
+    def connect(self, user: str, language: str, since: str) -> Connection:
+        """A new page, which knows the news up to `since`. Raises TooManyConnectionsError."""
+        mine = sum(1 for other in self._connections if other.user == user)
+        if self._closed or mine >= PER_USER or len(self._connections) >= IN_ALL:
+            raise TooManyConnectionsError
+        connection = Connection(user, language)
+        connection.put(wire.RETRY + self._missed(since, language))
+        self._connections.add(connection)
+        if self._wanted is not None:
+            self._wanted.set()
+        return connection
+
+    def leave(self, connection: Connection) -> None:
+        """A page was closed."""
+        self._connections.discard(connection)
+
+    def close(self) -> None:
+        """End every stream now, and take no more."""
+        self._closed = True
+        for connection in self._connections:
+            connection.end()
+        if self._wanted is not None:
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """Look and tell, until `close`."""
+        self._wanted = asyncio.Event()
+        while not self._closed:
+            if not self._connections:
+                self._wanted.clear()
+                await self._wanted.wait()
+                continue
+            began = time.monotonic()
+            chunks = await to_thread.run_sync(self._look)
+            if chunks:
+                self._tell(chunks)
+            await asyncio.sleep(max(0.1, _POLL_SECONDS - (time.monotonic() - began)))
+
+    def _tell(self, chunks: Mapping[str, bytes]) -> None:
+        for connection in tuple(self._connections):
+            if not connection.put(chunks[connection.language]):
+                self._connections.discard(connection)
+                connection.end()
+
+    def _missed(self, since: str, language: str) -> bytes:
+        boot, _dash, number = since.partition("-")
+        known = int(number) if boot == self._boot and number.isascii() and number.isdigit() else 0
+        names = [name for name, changed in self._signals.items() if changed > known]
+        fragments = self._shown.get(language, {})
+        return b"".join(
+            [
+                *(wire.event(name, html, self.version) for name, html in fragments.items()),
+                *(wire.event(name, "", self.version) for name in names),
+            ]
+        )
+
+    def _look(self) -> dict[str, bytes]:
+        """The new events as one chunk for each language."""
+        pulse, changed = self._changes()
+        fragments = {code: self._render(code, pulse) for code in LANGUAGES}
+        news = {
+            code: [(name, html) for name, html in shown.items() if self._shown.get(code, {}).get(name) != html]
+            for code, shown in fragments.items()
+        }
+        self._shown = fragments
+        if not changed and not any(news.values()):
+            return {}
+        self._number += 1
+        self._signals |= dict.fromkeys(changed, self._number)
+        signals = b"".join(wire.event(name, "", self.version) for name in changed)
+        return {
+            code: b"".join(wire.event(name, html, self.version) for name, html in told) + signals
+            for code, told in news.items()
+        }
+
+    def _changes(self) -> tuple[Pulse | None, list[str]]:
+        changed = []
+        pulse = _quietly(self._sources.pulse)
+        marks: dict[str, Hashable] = {
+            name: mark for name, look in self._sources.marks.items() if (mark := _quietly(look)) is not None
+        }
+        if pulse is not None:
+            self._rates.note(pulse.running)
+            marks[RUNS] = pulse.mark
+        for name, mark in marks.items():
+            if self._marks.get(name) != mark:
+                self._marks[name] = mark
+                changed.append(name)
+        if changed:
+            changed.append(OVERVIEW)
+        return pulse, changed
+
+    def _render(self, code: str, pulse: Pulse | None) -> dict[str, str]:
+        before = self._shown.get(code, {})
+        with in_language(code):
+            count = _quietly(self._sources.alerts)
+            shown = {BADGE: before.get(BADGE, "") if count is None else self._sources.show_badge(count)}
+            for run in pulse.running if pulse is not None else ():
+                shown[wire.run_event(run.id)] = self._sources.show_run(run, self.progress(run))
+        return shown
+
+
+def _quietly(look: Callable[[], _T]) -> _T | None:
+    """What was seen; None while the database or a file is away, which other parts tell of."""
+    try:
+        return look()
+    except (KvmBackupError, OSError):
+        return None

@@ -1,0 +1,8 @@
+// What a page does beyond links and forms. Everything works without it.
+import { watchTimes } from "./times.js";
+import { watchDialogs } from "./dialogs.js";
+import { watchEvents } from "./events.js";
+
+watchEvents();
+watchTimes();
+watchDialogs();
