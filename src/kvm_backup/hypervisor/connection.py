@@ -104,6 +104,15 @@ class Hypervisor:
                 vms.append(_vm(domain))
         return sorted(vms, key=lambda vm: vm.name)
 
+    def states(self) -> dict[str, tuple[str, VmState]]:
+        """Name and state of all VMs by UUID, in one call however many there are; their disks are not looked at."""
+        with translated():
+            reports = self.handle().getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE)
+            return {
+                str(domain.UUIDString()): (str(domain.name()), _STATES.get(held["state.state"], VmState.STOPPED))
+                for domain, held in reports
+            }
+
     def vm(self, vm: str) -> Vm:
         """A fresh look at one VM, with the sizes of its disks. Raises VmNotFoundError."""
         domain = self.domain(vm)

@@ -4,21 +4,38 @@ It holds nothing that the files do not: `rescan` makes it anew, and a catalogue 
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Index, String, create_engine, delete, event, inspect, select, text
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Index,
+    Row,
+    String,
+    create_engine,
+    delete,
+    event,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from kvm_backup.domain.errors import StorageError
-from kvm_backup.domain.point import MANIFEST_FILE, Manifest, parse, serialize
+from kvm_backup.domain.point import MANIFEST_FILE, Manifest, Mode, parse, serialize
+from kvm_backup.domain.point_facts import PointSummary
 from kvm_backup.repository.durable import storage_error
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 _PATIENCE = 30
 """Seconds to wait for another process that writes."""
 _WRITES = "kvm_backup_writes"
@@ -29,16 +46,28 @@ class Base(DeclarativeBase):
 
 
 class PointRow(Base):
-    """One readable point. `manifest` is the manifest file's text; `modified` its time stamp in nanoseconds."""
+    """One readable point. `manifest` is the manifest file's text, `modified` its time stamp in nanoseconds.
+
+    The columns between them are what counting and chains need, so that it is not parsed for that.
+    """
 
     __tablename__ = "points"
-    __table_args__ = (Index("points_by_vm", "repository", "vm_name", "id"),)
+    __table_args__ = (
+        Index("points_by_vm", "repository", "vm_name", "id"),
+        Index("points_by_vm_uuid", "repository", "vm_uuid", "id"),
+    )
 
     repository: Mapped[str] = mapped_column(String(36), primary_key=True)
     id: Mapped[str] = mapped_column(String(200), primary_key=True)
     vm_name: Mapped[str]
     vm_uuid: Mapped[str] = mapped_column(String(36))
     modified: Mapped[int]
+    uuid: Mapped[str] = mapped_column(String(36))
+    created: Mapped[str] = mapped_column(String(40))
+    mode: Mapped[str] = mapped_column(String(20))
+    parent: Mapped[str | None] = mapped_column(String(200))
+    parent_uuid: Mapped[str | None] = mapped_column(String(36))
+    bytes_stored: Mapped[int]
     manifest: Mapped[str]
 
 
@@ -72,13 +101,28 @@ class Catalogue:
         Only manifests that are new or changed are read, all of them with `everything`. Nothing is locked while
         files are read, so that a slow repository stops nobody.
         """
+        known = self._known(PointRow.repository == repository.id)
+        return self._refresh(repository, repository.folders(), known, everything=everything)
+
+    def refresh_folder(self, repository: LocalRepository, folder: str) -> list[DamagedPoint]:
+        """The same for the points of one VM's folder, by its name; one that is gone is an empty one."""
+        inside = PointRow.id.between(f"{folder}/", f"{folder}/\U0010ffff")
+        known = self._known(PointRow.repository == repository.id, inside)
+        return self._refresh(repository, [repository.root / folder], known)
+
+    def _known(self, *which: ColumnElement[bool]) -> dict[str, int]:
         with self._session() as session:
-            query = select(PointRow.id, PointRow.modified).where(PointRow.repository == repository.id)
-            known = {row.id: row.modified for row in session.execute(query)}
+            return {
+                row.id: row.modified for row in session.execute(select(PointRow.id, PointRow.modified).where(*which))
+            }
+
+    def _refresh(
+        self, repository: LocalRepository, folders: Iterable[Path], known: dict[str, int], *, everything: bool = False
+    ) -> list[DamagedPoint]:
         damaged: list[DamagedPoint] = []
         changed: list[dict[str, object]] = []
         seen: set[str] = set()
-        for folder in repository.folders():
+        for folder in folders:
             for name in repository.stamps(folder):
                 point_id = f"{folder.name}/{name}"
                 modified = _modified(folder / name / MANIFEST_FILE)
@@ -109,6 +153,16 @@ class Catalogue:
         with self._session() as session:
             rows = session.execute(query.order_by(PointRow.vm_name, PointRow.id)).all()
         return [parse(manifest.encode(), point_id) for point_id, manifest in rows]
+
+    def summaries(self, repository: LocalRepository, vm_uuid: str | None = None) -> list[PointSummary]:
+        """What counting needs of the points of a repository, of one VM if given, by VM and time."""
+        columns = [PointRow.__table__.c[name] for name in _SUMMARY]
+        query = select(*columns).where(PointRow.repository == repository.id)
+        if vm_uuid is not None:
+            query = query.where(PointRow.vm_uuid == vm_uuid)
+        with self._session() as session:
+            rows = session.execute(query.order_by(PointRow.vm_uuid, PointRow.id)).all()
+        return [_summary(row) for row in rows]
 
     @contextmanager
     def _session(self, *, write: bool = False) -> Iterator[Session]:
@@ -165,5 +219,21 @@ def _row(repository: LocalRepository, point: Manifest, modified: int) -> dict[st
         "vm_name": point.vm_name,
         "vm_uuid": point.vm_uuid,
         "modified": modified,
+        "uuid": point.uuid,
+        "created": point.created.isoformat(),
+        "mode": point.mode.value,
+        "parent": point.parent,
+        "parent_uuid": point.parent_uuid,
+        "bytes_stored": point.bytes_stored,
         "manifest": serialize(point).decode(),
     }
+
+
+_SUMMARY = ("id", "vm_name", "vm_uuid", "uuid", "created", "mode", "parent", "parent_uuid", "bytes_stored")
+
+
+def _summary(row: Row[Any]) -> PointSummary:
+    created, mode = datetime.fromisoformat(row.created), Mode(row.mode)
+    return PointSummary(
+        row.id, row.vm_name, row.vm_uuid, row.uuid, created, mode, row.parent, row.parent_uuid, row.bytes_stored
+    )
