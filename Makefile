@@ -15,8 +15,8 @@ PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
 demo: needs-lab ## Back up a real VM, verify, restore, boot what was restored
 	@scripts/as-root env PYTHONPATH=. $(PY) -m lab.demo $(ARGS)
 
-run: ARGS ?= --help
-run: needs-host ## Run kvm-backup from this tree; ARGS says what (default: --help)
+run: ARGS ?= serve
+run: needs-host ## Run kvm-backup from this tree; ARGS says what (default: serve, the dashboard)
 	@scripts/as-root .venv/bin/kvm-backup $(ARGS)
 
 install: ## Install kvm-backup on this host, in /opt/kvm-backup

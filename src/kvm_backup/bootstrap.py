@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -27,6 +27,7 @@ from kvm_backup.repository.durable import storage_error
 if TYPE_CHECKING:
     # Imported where they are used: libvirt and SQLAlchemy cost a command that needs neither half a second.
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import URL
 
@@ -297,8 +298,13 @@ class Application:
             raise storage_error(error, path) from error
         return sqlite_url(path).render_as_string()
 
-    def daemon(self, say: Callable[[str], None]) -> Daemon:
-        """The service. `say` is told what a person should read, from several threads."""
+    def daemon(
+        self, say: Callable[[str], None], beside: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> Daemon:
+        """The service, and what goes on beside it (Daemon.beside).
+
+        `say` is told what a person should read, from several threads.
+        """
         from kvm_backup.runtime.daemon import Activity, Daemon, OnStop, oldest_remembered
         from kvm_backup.runtime.queue import DurableQueue
         from kvm_backup.runtime.recovery import mark_lost_runs
@@ -373,6 +379,7 @@ class Application:
             make_tick=make_tick,
             housekeeping=housekeeping,
             say=say,
+            beside=beside,
         )
 
     def _lasting_name(self, repository: str | None) -> str:

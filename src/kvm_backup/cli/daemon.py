@@ -3,6 +3,8 @@
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from kvm_backup.cli.context import application
@@ -18,12 +20,12 @@ def daemon() -> None:
     SIGTERM and Ctrl-C end it in order: copies that go on are cancelled and done again after the next start, or
     finished first, as the setting scheduler.on_stop says.
     """
-    serve()
+    run_service()
 
 
-def serve() -> None:
-    """The service, also for programs that start it by another name."""
-    made = application().daemon(say)
+def run_service(beside: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+    """The service, with what goes on beside it."""
+    made = application().daemon(say, beside)
 
     def end(_number: int, _frame: FrameType | None) -> None:
         made.activity.ending.set()

@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from kvm_backup import __version__
-from kvm_backup.cli import backup, daemon, doctor, point, prune, repository, restore, schedule, service, verify, vm
+from kvm_backup.cli import (
+    backup,
+    daemon,
+    doctor,
+    point,
+    prune,
+    repository,
+    restore,
+    schedule,
+    serve,
+    service,
+    verify,
+    vm,
+)
 from kvm_backup.cli import run as runs
 from kvm_backup.cli.entry import run
 from kvm_backup.cli.program import Program
@@ -24,6 +37,7 @@ app.command("prune")(prune.prune)
 app.add_typer(repository.app, name="repository")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(runs.app, name="run")
+app.command("serve")(serve.serve)
 app.command("daemon")(daemon.daemon)
 app.command("install-service")(service.install)
 app.command("doctor")(doctor.doctor)

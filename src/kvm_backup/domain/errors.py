@@ -115,6 +115,12 @@ class ServiceRunningError(KvmBackupError):
     code = "service-running"
 
 
+class ListenError(KvmBackupError):
+    """The dashboard cannot listen on the address and port of the settings."""
+
+    code = "cannot-listen"
+
+
 class ServiceManagerError(KvmBackupError):
     """systemd does not run here, or refused what it was asked."""
 

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -81,13 +81,19 @@ class Daemon:
     make_tick: Callable[[DurableQueue], Callable[[], object]]
     housekeeping: Callable[[DurableQueue, datetime], None]
     say: Callable[[str], None]
+    beside: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What goes on meanwhile: entered once this is the only service, and before anything begins; left at the end."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _problem: str | None = None
 
     def run(self) -> None:
-        """Serve until `activity.ending` is set. Raises ServiceRunningError, DatabaseError, StorageError."""
+        """Serve until `activity.ending` is set.
+
+        Raises ServiceRunningError, DatabaseError, StorageError, and what `beside` raises.
+        """
         with ExitStack() as open_things:
             open_things.enter_context(only_service(self.state_dir))
+            open_things.enter_context(self.beside())
             started = self.clock().isoformat()
             queue = self.make_queue()
             queue.start()

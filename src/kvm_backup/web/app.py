@@ -19,6 +19,8 @@ from kvm_backup.web.language import LanguageMiddleware
 from kvm_backup.web.live import events
 from kvm_backup.web.live.hub import Hub, Sources
 from kvm_backup.web.live.progress import Progress
+from kvm_backup.web.pages import account, administration, login
+from kvm_backup.web.security.access import AccessMiddleware
 from kvm_backup.web.security.headers import SecurityHeadersMiddleware
 from kvm_backup.web.security.hosts import HostMiddleware, own_names
 
@@ -27,16 +29,23 @@ ROUTERS: tuple[APIRouter, ...] = (
     preferences.router,
     health.router,
     events.router,
+    login.router,
+    account.router,
+    administration.router,
 )
 
 
-def make_app(application: Application) -> FastAPI:
-    """Everything that is served. Raises SettingsError, DatabaseError, StorageError."""
+def make_app(application: Application, on_ready: Callable[[], None] = lambda: None) -> FastAPI:
+    """Everything that is served; `on_ready` is called once requests are answered.
+
+    Raises SettingsError, DatabaseError, StorageError.
+    """
     app = FastAPI(
         title="KVM Backup", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan
     )
     state = app.state
     state.application = application
+    state.on_ready = on_ready
     state.log = make_log(application.log_file, host=application.host)
     state.assets = Assets.load()
     state.templates = make_environment(state.assets, application.zone)
@@ -54,6 +63,7 @@ def make_app(application: Application) -> FastAPI:
         app.include_router(router)
     add_error_pages(app)
     # The last one added is the first that a request meets.
+    app.add_middleware(AccessMiddleware, application=application)
     app.add_middleware(IncidentMiddleware)
     app.add_middleware(LanguageMiddleware)
     app.add_middleware(
@@ -66,13 +76,14 @@ def make_app(application: Application) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     looking = asyncio.create_task(app.state.hub.run())
+    app.state.on_ready()
     yield
     app.state.hub.close()
     await looking
 
 
 def _marks(application: Application) -> dict[str, Callable[[], Hashable]]:
-    """For each signal but `runs`, what differs once something changed. It is looked at each second, so it is cheap."""
+    """For each signal but `runs`, what differs once something changed; looked at each second."""
 
     def schedules() -> Hashable:
         status = application.schedule_file.path.stat()

@@ -18,6 +18,14 @@ from kvm_backup.web.language import _, in_words
 
 API = "/api/"
 _STATUS: tuple[tuple[type[KvmBackupError], int], ...] = (
+    (errors.NotSignedInError, 401),
+    (errors.SignInError, 401),
+    (errors.ForbiddenError, 403),
+    (errors.ForgedRequestError, 403),
+    (errors.InvitationError, 410),
+    (errors.TooManyAttemptsError, 429),
+    (errors.UserExistsError, 409),
+    (errors.LastAdministratorError, 409),
     (errors.BadArgumentError, 422),
     (errors.DatabaseError, 503),
     (errors.HypervisorUnavailableError, 503),

@@ -21,7 +21,7 @@ def test_below_a_root_it_is_written_once_and_left_alone_after(tmp_path: Path) ->
     first = install_service(PROGRAM, root=tmp_path)
     assert first.path == tmp_path / "etc/systemd/system" / UNIT
     assert (first.written, first.reloaded, first.enabled) == (True, False, False)
-    assert "ExecStart=/bin/true daemon\n" in first.path.read_text()
+    assert "ExecStart=/bin/true serve\n" in first.path.read_text()
     assert not install_service(PROGRAM, root=tmp_path).written
     assert install_service(Path("/usr/bin/true"), root=tmp_path).written
 
@@ -36,7 +36,7 @@ def test_a_unit_of_somebody_else_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_path_with_spaces_or_percents_is_quoted() -> None:
-    assert 'ExecStart="/opt/a b/100%%/$$x/kvm-backup" daemon' in unit_text(Path("/opt/a b/100%/$x/kvm-backup"))
+    assert 'ExecStart="/opt/a b/100%%/$$x/kvm-backup" serve' in unit_text(Path("/opt/a b/100%/$x/kvm-backup"))
     with pytest.raises(ServiceManagerError):
         unit_text(Path("/opt/a\nb/kvm-backup"))
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -84,6 +85,7 @@ class Hub:
         self._shown: dict[str, dict[str, str]] = {}
         self._rates = Rates()
         self._connections: set[Connection] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._wanted: asyncio.Event | None = None
         self._closed = False
 
@@ -125,8 +127,15 @@ class Hub:
         if self._wanted is not None:
             self._wanted.set()
 
+    def close_soon(self) -> None:
+        """`close`, from another thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended, and all streams with it
+                self._loop.call_soon_threadsafe(self.close)
+
     async def run(self) -> None:
         """Look and tell, until `close`."""
+        self._loop = asyncio.get_running_loop()
         self._wanted = asyncio.Event()
         while not self._closed:
             if not self._connections:
