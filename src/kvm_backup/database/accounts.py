@@ -59,6 +59,11 @@ class Accounts:
         with self._database.transaction() as connection:
             return [account_of(row) for row in connection.execute(select(*USER_FIELDS).order_by(USERS.c.name))]
 
+    def any(self) -> bool:
+        """Whether there is a user."""
+        with self._database.transaction() as connection:
+            return _any_user(connection)
+
     def with_hash(self, name: str) -> tuple[Account, str | None] | None:
         """A user and the hash of the password; None when there is no such user."""
         with self._database.transaction() as connection:

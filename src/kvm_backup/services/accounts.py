@@ -22,6 +22,10 @@ class AccountService:
         """Every user, by name."""
         return self._accounts.all()
 
+    def any(self) -> bool:
+        """Whether there is a user."""
+        return self._accounts.any()
+
     def find(self, name: str) -> Account:
         """Raises UserNotFoundError."""
         return self._accounts.find(name.strip().lower())

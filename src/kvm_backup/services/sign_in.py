@@ -91,6 +91,12 @@ class SignInService:
         """Sign one of a user's own browsers out; False when there is no such session."""
         return self._sessions.end(user.id, session_id)
 
+    def sign_out(self, secret: str) -> None:
+        """End the session that a cookie holds, if there is one."""
+        found = self.who(secret)
+        if found is not None:
+            self._sessions.end(found[0].id, found[1].id)
+
     def end_others(self, user: Account, kept: str | None) -> int:
         """Sign all browsers of a user out but one; returns how many."""
         return self._sessions.end_others(user.id, kept)

@@ -30,7 +30,7 @@ from kvm_backup.web.errors import API, failure, status_of
 from kvm_backup.web.language import in_words
 from kvm_backup.web.preferences import local_path
 from kvm_backup.web.security import csrf
-from kvm_backup.web.security.audit import Auditor, address_of, stranger
+from kvm_backup.web.security.audit import Auditor, address_of, stranger, told_path
 from kvm_backup.web.security.sessions import drop_session, form_secret, keep_form, session_secret
 
 LOGIN = "/login"
@@ -57,6 +57,12 @@ def administrator(request: Request) -> Account:
 Viewer = Annotated[Account, Depends(viewer)]
 Operator = Annotated[Account, Depends(operator)]
 Administrator = Annotated[Account, Depends(administrator)]
+
+
+def application_of(request: Request) -> Application:
+    """What the pages work with."""
+    application: Application = request.app.state.application
+    return application
 
 
 def session_of(request: Request) -> Session | None:
@@ -139,6 +145,10 @@ class AccessMiddleware:
             if not caller.token:
                 csrf.check(request.headers, body, _form_owner(request, caller))
         if not open_to_all:
+            if caller.token and _for_people(request):
+                raise ForbiddenError(
+                    phrase("a token cannot do this"), hint=phrase("Sign in with a browser, or use the command line.")
+                )
             _at_least(request, _least_role(request))
         return receive
 
@@ -181,7 +191,7 @@ class AccessMiddleware:
         except DatabaseError as error:
             # What was done cannot be undone for want of a line: the service's log tells instead.
             request.app.state.log.error(
-                "audit-not-written", method=request.method, path=request.url.path, error=error.message
+                "audit-not-written", method=request.method, path=told_path(request), error=error.message
             )
 
 
@@ -235,6 +245,12 @@ def _needs_nobody(request: Request) -> bool:
     """Pages whose forms are sent by somebody who is not signed in, or is about to be somebody else."""
     path = request.url.path
     return path.startswith(SETUP) or path == LOGIN
+
+
+def _for_people(request: Request) -> bool:
+    """Where accounts and tokens are managed: who has a token must not get from it more than it was made for."""
+    path = request.url.path
+    return path.startswith(("/account", "/administration")) or path == "/logout"
 
 
 def _form_owner(request: Request, caller: _Caller) -> str | None:

@@ -63,7 +63,8 @@ class Auditor:
             outcome = Outcome.REFUSED
         elif status >= 400:
             outcome = Outcome.FAILED
-        self._log.add(actor, action, subject, outcome, detail or refused or (str(status) if status >= 400 else ""))
+        why = refused or (str(status) if status >= 400 else "")
+        self._log.add(actor, action, subject, outcome, ", ".join(text for text in (detail, why) if text))
 
     def _within_budget(self) -> bool:
         with self._lock:
@@ -79,12 +80,22 @@ def stranger(request: Request) -> Actor:
     return Actor(NOBODY, Via.WEB, address_of(request))
 
 
+_SECRET_PATHS = ("/setup/",)
+"""Whose addresses hold a secret, which no log may."""
+
+
+def told_path(request: Request) -> str:
+    """The address of a request as a log may hold it."""
+    path = request.url.path
+    return next((f"{start}…" for start in _SECRET_PATHS if path.startswith(start)), path)
+
+
 def _action(request: Request) -> str:
     """`POST /schedules/{id}/enable` is `schedule.enable`, `POST /schedules` is `schedule.create`."""
     route: Any = request.scope.get("route")
     path = getattr(route, "path", None)
     if path is None:
-        return f"{request.method.lower()} {request.url.path}"
+        return f"{request.method.lower()} {told_path(request)}"
     parts = [part for part in _FILLED.sub("", path).removeprefix("/api/v1").split("/") if part]
     named = _FILLED.search(path.rsplit("/", 1)[-1]) is None and len(parts) > 1
     if parts:
@@ -95,6 +106,7 @@ def _action(request: Request) -> str:
 
 
 def _subject(request: Request) -> str:
-    return "/".join(str(value) for value in request.path_params.values()) or (
-        "" if request.scope.get("route") else request.url.path
-    )
+    path = told_path(request)
+    if request.scope.get("route") is None or path != request.url.path:
+        return path
+    return "/".join(str(value) for value in request.path_params.values())
