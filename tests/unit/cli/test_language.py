@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
+from jinja2 import Environment
+from jinja2.nodes import Call, Name
 
 from kvm_backup.cli.language import language
 from kvm_backup.domain.phrase import phrase
@@ -51,6 +53,18 @@ def messages_in_the_source() -> set[str | tuple[str, str]]:
     return found
 
 
+def messages_in_the_templates() -> set[str | tuple[str, ...]]:
+    """The same in the pages."""
+    found: set[str | tuple[str, ...]] = set()
+    for path in SOURCE.rglob("*.html"):
+        tree = Environment().parse(path.read_text())
+        for call in tree.find_all(Call):
+            if isinstance(call.node, Name) and call.node.name in ARGUMENTS:
+                texts = tuple(argument.as_const() for argument in call.args[: ARGUMENTS[call.node.name]])
+                found.add(texts[0] if len(texts) == 1 else texts)
+    return found
+
+
 def texts_of_the_help() -> set[str]:
     """The paragraphs of every command's help, which are docstrings and options rather than calls of `_`."""
     environment = os.environ | {"KVM_BACKUP_LANG": "en"}
@@ -68,7 +82,7 @@ def french() -> Catalog:
 def test_every_text_has_its_french_one_and_no_other_is_kept() -> None:
     catalogue = {message.id for message in french() if message.id}
     assert len(catalogue) > 50
-    assert catalogue == messages_in_the_source() | texts_of_the_help()
+    assert catalogue == messages_in_the_source() | messages_in_the_templates() | texts_of_the_help()
 
 
 def test_no_french_text_is_empty_or_uncertain_or_lacks_a_placeholder() -> None:
