@@ -36,6 +36,12 @@ class Alerts:
         with self._database.transaction() as connection:
             return [_alert(row) for row in connection.execute(query.offset(offset).limit(limit))]
 
+    def of_kind(self, kind: AlertKind) -> list[Alert]:
+        """What is not over, of one kind."""
+        query = self._unresolved(select(ALERTS), None).where(ALERTS.c.kind == kind).order_by(ALERTS.c.id)
+        with self._database.transaction() as connection:
+            return [_alert(row) for row in connection.execute(query)]
+
     def count_open(self, *, acknowledged: bool | None = None) -> int:
         """How many are not over."""
         query = self._unresolved(select(func.count()).select_from(ALERTS), acknowledged)

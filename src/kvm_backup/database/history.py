@@ -210,6 +210,14 @@ class History:
         with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(query.order_by(RUNS.c.created, RUNS.c.id))]
 
+    def unfinished_among(self, host: str, vms: Iterable[str]) -> list[Run]:
+        """Those that have not ended of some VMs of a host, by names or UUIDs, oldest first."""
+        wanted = sorted({storable(vm) for vm in vms})
+        among = RUNS.c.vm_name.in_(wanted) | RUNS.c.vm_uuid.in_(wanted)
+        query = _select().where(RUNS.c.state.in_(_UNFINISHED), RUNS.c.host == storable(host), among)
+        with self._database.transaction() as connection:
+            return [_run(row) for row in connection.execute(query.order_by(RUNS.c.created, RUNS.c.id))]
+
     def last_of_schedules(self, schedule_ids: Iterable[str]) -> dict[str, Run]:
         """The newest run of each schedule that has one."""
         return self._last(RUNS.c.schedule_id, schedule_ids)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -247,3 +247,25 @@ def _rounded(size: int) -> int:
 
 def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
+
+
+_TICKS_LATE = timedelta(minutes=3)
+"""The service ticks each minute; a tick may take a while where there are thousands of schedules."""
+
+
+def not_ticking(
+    host: str, *, running: bool, started: datetime | None, ticked: datetime | None, now: datetime
+) -> Condition | None:
+    """Whether the service does not do its work: it does not run, or its last tick was more than three minutes ago."""
+    last = max((moment for moment in (started, ticked) if moment is not None), default=None)
+    if running and last is not None and now - last <= _TICKS_LATE:
+        return None
+    facts = {"running": running, "ticked": _iso(ticked)}
+    return Condition(AlertKind.DAEMON_NOT_TICKING, Subject(SubjectKind.HOST, host), Severity.CRITICAL, facts)
+
+
+def damage_of(alert: Alert) -> Damage | None:
+    """The damage that an alert tells of."""
+    if alert.kind is not AlertKind.DAMAGED_POINT:
+        return None
+    return Damage(alert.subject.name, alert.facts["repository"], alert.facts["message"], alert.facts["found_by"])

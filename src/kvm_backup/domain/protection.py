@@ -6,7 +6,7 @@ an hour at least; then the VM is late, and after twice that time, an hour at lea
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -151,17 +151,16 @@ def usual_time(before: timedelta, took: timedelta) -> timedelta:
 
 
 def promises_of(
-    names: Iterable[str],
-    by_name: Mapping[str, Iterable[Promise]],
-    before: Iterable[Promise],
+    names: Iterable[str], by_name: Mapping[str, Iterable[Promise]], before: Iterable[Promise], now: datetime
 ) -> tuple[Promise, ...]:
     """What a VM is promised under any of its names (its name, its UUID), each by one schedule once.
 
-    A promise that it had `before` is as old as it was; one whose time, mode or repository changed is a new one.
+    A promise that it had `before` is as old as it was; one that is new, or whose time, mode or repository changed,
+    counts from `now` on.
     """
     known = {_without_age(promise): promise for promise in before}
     made = {promise.schedule_id: promise for name in names for promise in by_name.get(name, ())}
-    return tuple(known.get(_without_age(made[id_]), made[id_]) for id_ in sorted(made))
+    return tuple(known.get(_without_age(made[id_])) or replace(made[id_], since=now) for id_ in sorted(made))
 
 
 def _promised(promise: Promise, due: DueTimes) -> datetime | None:

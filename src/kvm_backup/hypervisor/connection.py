@@ -109,7 +109,7 @@ class Hypervisor:
         with translated():
             reports = self.handle().getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE)
             return {
-                str(domain.UUIDString()): (str(domain.name()), _STATES.get(held["state.state"], VmState.STOPPED))
+                str(domain.UUIDString()): (str(domain.name()), _STATES.get(held.get("state.state"), VmState.STOPPED))
                 for domain, held in reports
             }
 

@@ -4,7 +4,7 @@ It holds nothing that the files do not: `rescan` makes it anew, and a catalogue 
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    func,
     inspect,
     select,
     text,
@@ -154,15 +155,25 @@ class Catalogue:
             rows = session.execute(query.order_by(PointRow.vm_name, PointRow.id)).all()
         return [parse(manifest.encode(), point_id) for point_id, manifest in rows]
 
-    def summaries(self, repository: LocalRepository, vm_uuid: str | None = None) -> list[PointSummary]:
-        """What counting needs of the points of a repository, of one VM if given, by VM and time."""
+    def vms(self, repository_id: str) -> set[str]:
+        """The UUIDs of the VMs that have points in a repository, as it was when it was last looked through."""
+        query = select(PointRow.vm_uuid).where(PointRow.repository == repository_id).distinct()
+        with self._session() as session:
+            return set(session.scalars(query))
+
+    def summaries(self, repository_id: str, vm_uuids: Collection[str]) -> list[PointSummary]:
+        """What counting needs of the points of some VMs, by VM and time."""
         columns = [PointRow.__table__.c[name] for name in _SUMMARY]
-        query = select(*columns).where(PointRow.repository == repository.id)
-        if vm_uuid is not None:
-            query = query.where(PointRow.vm_uuid == vm_uuid)
+        query = select(*columns).where(PointRow.repository == repository_id, PointRow.vm_uuid.in_(vm_uuids))
         with self._session() as session:
             rows = session.execute(query.order_by(PointRow.vm_uuid, PointRow.id)).all()
         return [_summary(row) for row in rows]
+
+    def bytes_stored(self, repository_id: str) -> int:
+        """What the points of a repository take, by their manifests."""
+        query = select(func.coalesce(func.sum(PointRow.bytes_stored), 0)).where(PointRow.repository == repository_id)
+        with self._session() as session:
+            return int(session.execute(query).scalar_one())
 
     @contextmanager
     def _session(self, *, write: bool = False) -> Iterator[Session]:

@@ -1,0 +1,160 @@
+"""The survey: one look after the other at libvirt, schedules, runs and repositories, written into the inventory."""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from kvm_backup.database.history import History
+from kvm_backup.database.inventory import Inventory
+from kvm_backup.database.statistics import Statistics
+from kvm_backup.domain.alert import Away, Damage, Place, Situation, Subject, SubjectKind
+from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.inventory import HostFacts, RunFacts
+from kvm_backup.domain.run import Run, RunKind, RunState
+from kvm_backup.domain.schedule import Schedule
+from kvm_backup.services.survey.ledger import Ledger
+from kvm_backup.services.survey.points import PointWatch, Repositories
+from kvm_backup.services.survey.promises import PromiseWatch
+from kvm_backup.services.survey.runs import RunWatch, after
+from kvm_backup.services.survey.vms import VmWatch, is_time
+
+_REPOSITORIES_EVERY = timedelta(hours=1)
+_DAMAGE = frozenset({"damaged-point", "damaged-manifest", "damaged-image", "broken-chain"})
+"""Codes of errors that say that a point is damaged."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """Looks at everything that has changed or whose turn it is. Used by one thread of the service.
+
+    `repositories` gives what opens each repository that settings or schedules name; `folders` are places of this
+    program that must not fill up, by what they are for; `reserve` is in bytes.
+    """
+
+    host: str
+    inventory: Inventory
+    statistics: Statistics
+    history: History
+    ledger: Ledger
+    vms: VmWatch
+    points: PointWatch
+    runs: RunWatch
+    promises: PromiseWatch
+    repositories: Callable[[Iterable[Schedule]], Repositories]
+    folders: Mapping[str, Path]
+    reserve: int
+    keep: timedelta
+    _examined_at: datetime | None = None
+    _written: HostFacts = field(default_factory=HostFacts)
+    _strangers: dict[str, RunFacts] = field(default_factory=dict)
+    _asked_for: set[str] = field(default_factory=set)
+
+    def begin(self, now: datetime, damages: Iterable[Damage] = ()) -> None:
+        """Take up what the database holds; `damages` are those that were known before. Raises DatabaseError."""
+        self.statistics.backfill(now)
+        self.points.damages.update({(damage.repository, damage.point): damage for damage in damages})
+        self.ledger.load()
+        self._written = self.vms.facts = self.inventory.host_facts()
+
+    def look(self, now: datetime) -> bool:
+        """One look; whether anything that pages show has changed. Raises KvmBackupError; the next look goes on."""
+        self.vms.look(now)
+        self.promises.look(now)
+        self._take_runs(now)
+        if is_time(self._examined_at, _REPOSITORIES_EVERY, now):
+            self._examined_at = now
+            self._look_through(now)
+        changed = self.ledger.save(now)
+        if self.vms.facts != self._written:
+            self.inventory.note_host(self.vms.facts)
+            self._written = self.vms.facts
+        return changed
+
+    def situation(self) -> Situation:
+        """What alerts are made of, as of the last look."""
+        libvirt = None
+        if self.vms.away is not None:
+            libvirt = _away(Subject(SubjectKind.HOST, self.host), self.vms.away)
+        problem = self.promises.problem
+        file = self.promises.file.path
+        return Situation(
+            vms=self.ledger,
+            strangers=self._strangers,
+            places=list(self._places()),
+            damages=list(self.points.damages.values()),
+            libvirt=libvirt,
+            repositories_away=[
+                _away(Subject(SubjectKind.REPOSITORY, name), error) for name, error in self.points.away.items()
+            ],
+            schedules_file=None if problem is None else _away(Subject(SubjectKind.HOST, self.host), problem, file),
+            unusable_schedules=[
+                _away(Subject(SubjectKind.SCHEDULE, schedule.name, schedule.id), error)
+                for schedule, error in self.promises.unusable.values()
+            ],
+        )
+
+    def _look_through(self, now: datetime) -> None:
+        self.points.look_through(self.repositories(self.promises.schedules), now)
+        self.statistics.sample_space(self.points.samples)
+        self.statistics.forget(now, self.keep)
+        self.vms.facts = replace(self.vms.facts, examined=now)
+
+    def _take_runs(self, now: datetime) -> None:
+        changes: list[tuple[str, str, str]] = []
+        seen = False
+        for run in self.runs.ended(now):
+            seen = True
+            self._take_verification(run)
+            changes += self._take_run(run)
+        if changes:
+            self.points.look_at(self.repositories(self.promises.schedules), dict.fromkeys(changes), now)
+        unknown = {name for name in self.promises.named() if self.ledger.find(None, name) is None}
+        if seen or unknown != self._asked_for:
+            self._asked_for = unknown
+            self._strangers = self._runs_of_strangers(unknown)
+
+    def _take_run(self, run: Run) -> Iterator[tuple[str, str, str]]:
+        """Note a run; where points of its VM may have changed."""
+        if run.vm_uuid is not None and run.kind is RunKind.BACKUP:
+            self.vms.look_at(run.vm_uuid)
+        record = self.ledger.find(run.vm_uuid, run.vm_name)
+        if record is None:
+            return
+        if run.kind is RunKind.BACKUP:
+            self.ledger.put(replace(record, runs=after(record.runs, run)))
+        folder = (run.point or record.points.last_point or "").partition("/")[0]
+        if folder and run.kind in (RunKind.BACKUP, RunKind.PRUNE):
+            yield run.repository, folder, record.uuid
+
+    def _take_verification(self, run: Run) -> None:
+        if run.kind is not RunKind.VERIFY or run.point is None:
+            return
+        if run.state is RunState.SUCCEEDED:
+            self.points.found_by_verify(run.repository, run.point, None)
+        elif run.error_code in _DAMAGE:
+            self.points.found_by_verify(run.repository, run.point, run.error or run.error_code)
+
+    def _runs_of_strangers(self, names: set[str]) -> dict[str, RunFacts]:
+        """Of VMs that schedules name and that nobody knows, those whose last run failed."""
+        last = self.history.last_of_vms(names)
+        return {name: facts for name, run in last.items() if (facts := after(RunFacts(), run)).failed_run is not None}
+
+    def _places(self) -> Iterator[Place]:
+        for name, root in self.points.roots.items():
+            yield from _place(Subject(SubjectKind.REPOSITORY, name), root, self.reserve)
+        for purpose, folder in self.folders.items():
+            yield from _place(Subject(SubjectKind.FOLDER, purpose), folder, self.reserve)
+
+
+def _place(subject: Subject, path: Path, reserve: int) -> Iterator[Place]:
+    try:
+        usage = shutil.disk_usage(path)
+    except OSError:
+        return  # not made yet, or away, which another alert tells
+    yield Place(subject, str(path), usage.free, usage.total, reserve)
+
+
+def _away(subject: Subject, error: KvmBackupError, path: Path | None = None) -> Away:
+    return Away(subject, error.message, error.hint, None if path is None else str(path))
