@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -26,7 +26,7 @@ from kvm_backup.repository.durable import storage_error
 
 if TYPE_CHECKING:
     # Imported where they are used: libvirt and SQLAlchemy cost a command that needs neither half a second.
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from kvm_backup.database.engine import Database
     from kvm_backup.database.history import History
     from kvm_backup.domain.errors import KvmBackupError
+    from kvm_backup.database.inventory import Inventory
+    from kvm_backup.database.statistics import Statistics
+    from kvm_backup.domain.alert import Condition
     from kvm_backup.domain.point import Mode
     from kvm_backup.domain.request import RunRequest
     from kvm_backup.domain.retention import RetentionRule
@@ -49,12 +52,16 @@ if TYPE_CHECKING:
     from kvm_backup.services.access import AccessServices
     from kvm_backup.services.accounts import AccountService
     from kvm_backup.services.api_tokens import ApiTokenService
+    from kvm_backup.services.alerts import AlertService
     from kvm_backup.services.backup import BackupService
     from kvm_backup.services.events import Finished, Listener
+    from kvm_backup.services.calendar import CalendarService
     from kvm_backup.services.folders import Folders
+    from kvm_backup.services.facts import Facts
     from kvm_backup.services.log_reader import LogReader
     from kvm_backup.services.options import BackupOptions
     from kvm_backup.services.own_runs import OwnRuns
+    from kvm_backup.services.overview import OverviewService
     from kvm_backup.services.prune import PruneService
     from kvm_backup.services.run_log import LogFile
     from kvm_backup.services.runs import RunService
@@ -62,6 +69,7 @@ if TYPE_CHECKING:
     from kvm_backup.services.schedules.file import ScheduleFile
     from kvm_backup.services.sign_in import SignInService
 
+    from kvm_backup.services.survey.survey import Survey
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
 
@@ -150,7 +158,64 @@ class Application:
         """Raises DatabaseError, NewerDatabaseError."""
         from kvm_backup.database.history import History
 
-        return History(self.database, clock=lambda: datetime.now(UTC))
+        return History(self.database, clock=lambda: datetime.now(UTC), zone=self.zone)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What pages show. Raises DatabaseError, NewerDatabaseError."""
+        from kvm_backup.services.facts import make_facts
+
+        return make_facts(
+            self.database,
+            self.history,
+            self.schedule_file,
+            host=self.host,
+            zone=self.zone,
+            clock=lambda: datetime.now(UTC),
+            daemon=self._not_ticking,
+        )
+
+    @property
+    def inventory(self) -> Inventory:
+        return self.facts.inventory
+
+    @property
+    def statistics(self) -> Statistics:
+        return self.facts.statistics
+
+    @property
+    def alerts(self) -> AlertService:
+        return self.facts.alerts
+
+    @property
+    def calendar(self) -> CalendarService:
+        return self.facts.calendar
+
+    @property
+    def overview(self) -> OverviewService:
+        return self.facts.overview
+
+    @cached_property
+    def survey(self) -> Survey:
+        """What finds the facts out, in the service. Raises DatabaseError, NewerDatabaseError."""
+        from kvm_backup.services.survey.survey import make_survey
+
+        return make_survey(
+            host=self.host,
+            zone=self.zone,
+            inventory=self.inventory,
+            statistics=self.statistics,
+            history=self.history,
+            schedule_file=self.schedule_file,
+            hypervisor=lambda: self.hypervisor,
+            excluded_disks=self.excluded_disks,
+            catalogue=lambda: self.catalogue,
+            repositories=self._repositories_in_use,
+            lasting_name=self._lasting_name,
+            folders={"scratch": self.folders.scratch, "state": self._state_dir()},
+            reserve=self.settings.backup.space_reserve,
+            keep=timedelta(days=self.settings.database.keep_days),
+        )
 
     @cached_property
     def access(self) -> AccessServices:
@@ -307,6 +372,7 @@ class Application:
         """
         from kvm_backup.runtime.daemon import Activity, Daemon, OnStop, oldest_remembered
         from kvm_backup.runtime.queue import DurableQueue
+        from kvm_backup.runtime.observer import Observer
         from kvm_backup.runtime.recovery import mark_lost_runs
         from kvm_backup.runtime.status import settle_schedule
         from kvm_backup.runtime.tick import Scheduler
@@ -371,6 +437,12 @@ class Application:
             self.history.delete_older_than(oldest)
             self.access.forget_old(oldest)
 
+            self.alerts.forget_old(oldest)
+
+        @contextmanager
+        def observed() -> Iterator[None]:
+            with Observer(self.survey, self.alerts, say).watching(), beside():
+                yield
         return Daemon(
             state_dir=state_dir,
             host=self.host,
@@ -379,7 +451,7 @@ class Application:
             make_tick=make_tick,
             housekeeping=housekeeping,
             say=say,
-            beside=beside,
+            beside=observed,
         )
 
     def _lasting_name(self, repository: str | None) -> str:
@@ -398,6 +470,33 @@ class Application:
 
     def _root_of(self, repository: str) -> Path:
         """The folder of a repository by its name or path, whether there is one or not."""
+    def _repositories_in_use(self, schedules: Iterable[Schedule]) -> dict[str, Callable[[], LocalRepository]]:
+        """What opens each repository that settings or schedules name, by its lasting name."""
+        from kvm_backup.repository.local import LocalRepository
+
+        configured, in_state = self.settings.repositories(), self.settings.state_dir / "repository"
+        names = [*configured, *(self._lasting_name(schedule.repository) for schedule in schedules)]
+        return {
+            name: partial(self.repository, name)
+            for name in names
+            # The one in the state folder is made by the first run that uses it.
+            if configured.get(name) != in_state or not LocalRepository.may_be_made(in_state)
+        }
+
+    def _not_ticking(self) -> Condition | None:
+        """What is wrong with the service, as its lock and its last word tell."""
+        from kvm_backup.domain.alert import not_ticking
+        from kvm_backup.runtime.heartbeat import moment_of, read_heartbeat
+
+        beat = read_heartbeat(self.settings.state_dir)
+        return not_ticking(
+            self.host,
+            running=self.service_runs(),
+            started=moment_of(beat.started) if beat else None,
+            ticked=moment_of(beat.ticked) if beat else None,
+            now=datetime.now(UTC),
+        )
+
         return self.settings.repositories().get(repository, Path(repository)).resolve()
 
     def repository(self, name: str | None = None) -> LocalRepository:

@@ -1,6 +1,6 @@
 """The history: every run and its steps. Each call is one short transaction, and moves a run only as allowed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -62,6 +62,18 @@ class History:
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             connection.execute(insert(RUNS).values(values).on_conflict_do_nothing())
             return _whole(connection, run.id)
+
+    def create_all(self, runs: Sequence[Run]) -> dict[str, RunState]:
+        """Add runs as `create` does, some in each transaction; the states that the history holds, by id."""
+        states: dict[str, RunState] = {}
+        for at in range(0, len(runs), _BATCH):
+            rows = [{name: getattr(run, name) for name in _SUMMARY_FIELDS} for run in runs[at : at + _BATCH]]
+            with self._database.transaction(write=True) as connection:
+                insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+                connection.execute(insert(RUNS).on_conflict_do_nothing(), rows)
+                held = select(RUNS.c.id, RUNS.c.state).where(RUNS.c.id.in_([row["id"] for row in rows]))
+                states |= {row.id: row.state for row in connection.execute(held)}
+        return states
 
     def start(self, run_id: str) -> bool:
         """A run that was queued or waiting runs from now on; the next attempt begins where it was waiting.
@@ -209,6 +221,24 @@ class History:
         query = _select().where(RUNS.c.state.in_(_UNFINISHED), RUNS.c.host == host)
         with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(query.order_by(RUNS.c.created, RUNS.c.id))]
+
+    def going(self, host: str, *, limit: int) -> list[Run]:
+        """Some runs of a host that have not ended: those that run first, then by state, the oldest first."""
+        found: list[Run] = []
+        with self._database.transaction() as connection:
+            for state in (RunState.RUNNING, RunState.QUEUED, RunState.WAITING):
+                query = _select().where(RUNS.c.state == state, RUNS.c.host == storable(host))
+                query = query.order_by(RUNS.c.created, RUNS.c.id).limit(limit - len(found))
+                found += [_run(row) for row in connection.execute(query)]
+        return found
+
+    def counts_unfinished(self, host: str) -> dict[RunState, int]:
+        """How many runs of a host are in each state that is not final."""
+        query = select(RUNS.c.state, func.count()).where(RUNS.c.state.in_(_UNFINISHED), RUNS.c.host == storable(host))
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.group_by(RUNS.c.state))
+            counted = {state: int(number) for state, number in rows}
+        return {state: counted.get(state, 0) for state in _UNFINISHED}
 
     def unfinished_among(self, host: str, vms: Iterable[str]) -> list[Run]:
         """Those that have not ended of some VMs of a host, by names or UUIDs, oldest first."""

@@ -83,6 +83,15 @@ def write_heartbeat(folder: Path, state: Heartbeat) -> None:
     beside.replace(folder / _FILE)
 
 
+def moment_of(text: str | None) -> datetime | None:
+    """A time of a heartbeat; None when there is none, or it is none."""
+    try:
+        moment = None if text is None else datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        return None
+    return moment if moment is not None and moment.tzinfo is not None else None
+
+
 def seconds_since(moment: str | None, now: datetime) -> float | None:
     """How long ago a time of a heartbeat was; None when there is none."""
     try:

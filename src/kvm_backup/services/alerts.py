@@ -25,7 +25,7 @@ NOT_TICKING = "daemon-not-ticking"
 """The id of that alert as long as nobody could write it down."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AlertService:
     """`daemon` gives what is wrong with the service, None while it ticks. Every method raises DatabaseError."""
 
@@ -33,6 +33,8 @@ class AlertService:
     daemon: Callable[[], Condition | None]
     host: str
     clock: Callable[[], datetime]
+    revision: int = 0
+    """Another one once this process changed an alert."""
 
     def open(self, *, acknowledged: bool | None = None, offset: int = 0, limit: int = 50) -> list[Alert]:
         """What is not over: the unacknowledged first, then the most severe, then the newest."""
@@ -76,7 +78,9 @@ class AlertService:
         if condition is not None:
             self.store.apply(Changes([condition], [], []), now)
             alert_id = self.store.of_kind(AlertKind.DAEMON_NOT_TICKING)[0].id
-        return self.store.acknowledge(alert_id, who, now)
+        acknowledged = self.store.acknowledge(alert_id, who, now)
+        self.revision += 1
+        return acknowledged
 
     def history(self, *, offset: int = 0, limit: int = 50) -> list[Alert]:
         """All alerts, over or not, the newest first."""
@@ -90,7 +94,13 @@ class AlertService:
         found = [*conditions(situation, known), *filter(None, [self.daemon()])]
         changes = compare(known, found)
         self.store.apply(changes, self.clock())
-        return bool(changes.new or changes.changed or changes.over)
+        changed = bool(changes.new or changes.changed or changes.over)
+        self.revision += changed
+        return changed
+
+    def forget_old(self, before: datetime) -> None:
+        """Drop alerts that were over before then."""
+        self.store.forget(before)
 
     def known_damages(self) -> list[Damage]:
         """The damaged points that open alerts tell of."""

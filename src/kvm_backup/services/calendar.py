@@ -47,7 +47,7 @@ class CalendarService:
         return cells
 
     def _was_due(self, vm: VmRecord, first: date, today: date, now: datetime) -> set[date]:
-        """Days on which a schedule was due since it promises points to this VM; today only when a point is missing."""
+        """Days on which a schedule was due since it promises points to the VM; today only when one is missing."""
         due: set[date] = set()
         for promise in vm.promises:
             since = promise.since.astimezone(self.zone).date()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from kvm_backup.database.history import History
 from kvm_backup.database.inventory import Inventory
@@ -14,6 +15,10 @@ from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.inventory import HostFacts, RunFacts
 from kvm_backup.domain.run import Run, RunKind, RunState
 from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.vm import Vm
+from kvm_backup.hypervisor.connection import Hypervisor
+from kvm_backup.repository.catalogue import Catalogue
+from kvm_backup.services.schedules.file import ScheduleFile
 from kvm_backup.services.survey.ledger import Ledger
 from kvm_backup.services.survey.points import PointWatch, Repositories
 from kvm_backup.services.survey.promises import PromiseWatch
@@ -46,6 +51,8 @@ class Survey:
     folders: Mapping[str, Path]
     reserve: int
     keep: timedelta
+    revision: int = 0
+    """Another one once a VM's row was written."""
     _examined_at: datetime | None = None
     _written: HostFacts = field(default_factory=HostFacts)
     _strangers: dict[str, RunFacts] = field(default_factory=dict)
@@ -67,6 +74,7 @@ class Survey:
             self._examined_at = now
             self._look_through(now)
         changed = self.ledger.save(now)
+        self.revision += changed
         if self.vms.facts != self._written:
             self.inventory.note_host(self.vms.facts)
             self._written = self.vms.facts
@@ -146,6 +154,42 @@ class Survey:
             yield from _place(Subject(SubjectKind.REPOSITORY, name), root, self.reserve)
         for purpose, folder in self.folders.items():
             yield from _place(Subject(SubjectKind.FOLDER, purpose), folder, self.reserve)
+
+
+def make_survey(
+    *,
+    host: str,
+    zone: ZoneInfo,
+    inventory: Inventory,
+    statistics: Statistics,
+    history: History,
+    schedule_file: ScheduleFile,
+    hypervisor: Callable[[], Hypervisor],
+    excluded_disks: Callable[[Vm], frozenset[str]],
+    catalogue: Callable[[], Catalogue],
+    repositories: Callable[[Iterable[Schedule]], Repositories],
+    lasting_name: Callable[[str | None], str],
+    folders: Mapping[str, Path],
+    reserve: int,
+    keep: timedelta,
+) -> Survey:
+    """Put a survey together from its watches, which share one ledger."""
+    ledger = Ledger(inventory, zone)
+    return Survey(
+        host=host,
+        inventory=inventory,
+        statistics=statistics,
+        history=history,
+        ledger=ledger,
+        vms=VmWatch(ledger, hypervisor, excluded_disks),
+        points=PointWatch(ledger, catalogue),
+        runs=RunWatch(ledger, history, host),
+        promises=PromiseWatch(ledger, schedule_file, lasting_name),
+        repositories=repositories,
+        folders=folders,
+        reserve=reserve,
+        keep=keep,
+    )
 
 
 def _place(subject: Subject, path: Path, reserve: int) -> Iterator[Place]:
