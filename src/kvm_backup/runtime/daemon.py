@@ -93,8 +93,10 @@ class Daemon:
         """
         with ExitStack() as open_things:
             open_things.enter_context(only_service(self.state_dir))
-            open_things.enter_context(self.beside())
             started = self.clock().isoformat()
+            # Else the last word of the service before this one would count as ours.
+            self._beat(started, None)
+            open_things.enter_context(self.beside())
             queue = self.make_queue()
             queue.start()
             open_things.callback(queue.stop)
@@ -120,11 +122,14 @@ class Daemon:
             if time.monotonic() >= next_housekeeping:
                 next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
                 self._guarded("housekeeping", lambda: self.housekeeping(queue, self.clock()))
-            beat = Heartbeat(os.getpid(), self.host, started, self.clock().isoformat(), ticked)
-            self._guarded("heartbeat", lambda beat=beat: write_heartbeat(self.state_dir, beat))  # type: ignore[misc]
+            self._beat(started, ticked)
             notify("WATCHDOG=1")
             to_the_minute = 60 - self.clock().timestamp() % 60
             self.activity.ending.wait(min(_BEAT_SECONDS, to_the_minute + 0.01))
+
+    def _beat(self, started: str, ticked: str | None) -> None:
+        beat = Heartbeat(os.getpid(), self.host, started, self.clock().isoformat(), ticked)
+        self._guarded("heartbeat", lambda: write_heartbeat(self.state_dir, beat))
 
     def _end(self) -> None:
         """Wait until the runs that go on have left or, as chosen, finished."""
