@@ -49,7 +49,7 @@ def make_app(application: Application, on_ready: Callable[[], None] = lambda: No
     state.log = make_log(application.log_file, host=application.host)
     state.assets = Assets.load()
     state.templates = make_environment(state.assets, application.zone)
-    state.count_alerts = _alert_count(application)
+    state.count_alerts = application.alerts.count_open_unacknowledged
     state.hub = Hub(
         Sources(
             pulse=application.history.pulse,
@@ -89,12 +89,13 @@ def _marks(application: Application) -> dict[str, Callable[[], Hashable]]:
         status = application.schedule_file.path.stat()
         return status.st_ino, status.st_mtime_ns, status.st_size
 
-    return {"schedules": schedules}
+    def vms() -> Hashable:
+        return application.survey.revision
 
+    def alerts() -> Hashable:
+        return application.alerts.revision
 
-def _alert_count(application: Application) -> Callable[[], int]:
-    alerts = getattr(application, "alerts", None)
-    return alerts.open_count if alerts is not None else lambda: 0
+    return {"schedules": schedules, "vms": vms, "alerts": alerts}
 
 
 def _show_run(templates: Any) -> Callable[[Run, Progress], str]:
