@@ -22,6 +22,7 @@ from kvm_backup.domain.errors import (
     RepositoryNotFoundError,
     TargetExistsError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.durable import storage_error
 
 if TYPE_CHECKING:
@@ -465,7 +466,8 @@ class Application:
         """Raises InvalidScheduleError."""
         if wanted not in self.settings.repositories() and "/" not in wanted:
             configured = ", ".join(sorted(self.settings.repositories()))
-            raise InvalidScheduleError("repository", wanted, f"one of {configured}, or a path with a / in it")
+            expected = phrase("one of {choices}, or a path with a / in it", choices=configured)
+            raise InvalidScheduleError("repository", wanted, expected)
         return self._lasting_name(wanted)
 
     def _root_of(self, repository: str) -> Path:

@@ -172,7 +172,7 @@ def next_times(
     if not found.enabled:
         out.print(f"[yellow]{_('It is disabled; it would run at these times:')}[/yellow]")
     for time in times:
-        weekday = view.weekdays()[time.astimezone(service.zone).weekday()]
+        weekday = view.weekday(time.astimezone(service.zone).weekday())
         out.print(f"{cell(view.moment(time, service.zone, service.clock()))}, {weekday}")
 
 

@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from kvm_backup.cli.language import _, ngettext
+from kvm_backup.cli.language import _, ngettext, told
 from kvm_backup.cli.output import cell, console, print_json, printable, table
 from kvm_backup.domain.errors import InvalidScheduleError
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule
-from kvm_backup.domain.timing import ScheduleType
+from kvm_backup.services.schedules import words
 from kvm_backup.services.schedules.commands import SHORT_ID, short_ids
 from kvm_backup.services.schedules.format import KEYS, entry_of, options_of
 
@@ -102,34 +102,19 @@ def show_done(sentence: str, schedule: Schedule, zone: ZoneInfo, now: datetime) 
 
 def when_in_words(schedule: Schedule) -> str:
     """Such as `every day at 02:00`."""
-    try:
-        timing = schedule.timing
-    except InvalidScheduleError:
-        return f"{schedule.schedule_type} {schedule.schedule_time}: {_('cannot be used')}"
-    clock = f"{timing.hour:02}:{timing.minute:02}"
-    match timing.type:
-        case ScheduleType.HOURLY:
-            return _("every hour at minute {minute}").format(minute=f"{timing.minute:02}")
-        case ScheduleType.DAILY:
-            return _("every day at {time}").format(time=clock)
-        case ScheduleType.WEEKLY:
-            return _("every {weekday} at {time}").format(weekday=weekdays()[timing.weekday], time=clock)
-        case ScheduleType.MONTHLY:
-            return _("every month on day {day} at {time}").format(day=timing.day, time=clock)
-        case ScheduleType.CRON:
-            return f"cron {timing.expression}"
+    return told(words.when_in_words(schedule))
 
 
 def kept_in_words(wish: RetentionWish) -> str:
     """Such as `the newest 24, 30 days`; empty when the repository's rule says all."""
-    words = [
+    kinds = [
         (wish.last, ngettext("the newest point", "the newest {count} points", wish.last or 0)),
         (wish.daily, ngettext("{count} day", "{count} days", wish.daily or 0)),
         (wish.weekly, ngettext("{count} week", "{count} weeks", wish.weekly or 0)),
         (wish.monthly, ngettext("{count} month", "{count} months", wish.monthly or 0)),
         (wish.yearly, ngettext("{count} year", "{count} years", wish.yearly or 0)),
     ]
-    return ", ".join(text.format(count=count) for count, text in words if count is not None)
+    return ", ".join(text.format(count=count) for count, text in kinds if count is not None)
 
 
 def state_in_words(schedule: Schedule) -> str:
@@ -146,9 +131,9 @@ def state_in_words(schedule: Schedule) -> str:
     }[schedule.status.value]
 
 
-def weekdays() -> list[str]:
-    """From Monday on."""
-    return [_("Monday"), _("Tuesday"), _("Wednesday"), _("Thursday"), _("Friday"), _("Saturday"), _("Sunday")]
+def weekday(number: int) -> str:
+    """0 for Monday."""
+    return told(words.WEEKDAYS[number])
 
 
 def moment(time: datetime | None, zone: ZoneInfo, now: datetime) -> str:

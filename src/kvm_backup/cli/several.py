@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kvm_backup.domain.errors import InvalidScheduleError
+from kvm_backup.domain.phrase import phrase
 
 FLAG = "--vms"
 _COMMANDS = ("add", "edit")
@@ -28,7 +29,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
             continue
         values, rest = _values(rest)
         if not values:
-            raise InvalidScheduleError("vm_names", "", "one VM or more after --vms, such as --vms web db")
+            raise InvalidScheduleError("vm_names", "", phrase("one VM or more after --vms, such as --vms web db"))
         expanded += [f"{FLAG}={value}" for value in values]
     return expanded
 

@@ -49,10 +49,25 @@ class InvalidScheduleError(BadArgumentError):
     code = "invalid-schedule"
 
     def __init__(self, field: str, came: object, expected: str) -> None:
-        super().__init__(f"{field}: {came!r} cannot be used", hint=f"Expected: {expected}. Nothing was changed.")
+        super().__init__(
+            phrase("{field}: {came!r} cannot be used", field=field, came=came),
+            hint=phrase("Expected: {expected}. Nothing was changed.", expected=expected),
+        )
         self.field = field
         self.came = came
         self.expected = expected
+
+
+class ScheduleChangedError(KvmBackupError):
+    """Somebody else changed the schedule since the user saw it."""
+
+    code = "schedule-changed"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            phrase("{name} was changed by somebody else meanwhile", name=name),
+            hint=phrase("Look at what it is now, then save again. Nothing was changed."),
+        )
 
 
 class ScheduleNotFoundError(KvmBackupError):

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from kvm_backup.domain.errors import InvalidScheduleError
+from kvm_backup.domain.phrase import phrase
 
 
 class ScheduleType(StrEnum):
@@ -32,11 +33,11 @@ class ScheduleType(StrEnum):
 
 
 EXPECTED = {
-    ScheduleType.HOURLY: "MM, the minute of each hour, such as 15",
-    ScheduleType.DAILY: "HH:MM, such as 02:00",
-    ScheduleType.WEEKLY: "DAY:HH:MM with an English or French day, such as sunday:03:00 or dimanche:03:00",
-    ScheduleType.MONTHLY: "D:HH:MM with a day from 1 to 31, such as 1:04:00",
-    ScheduleType.CRON: "five fields (minute hour day month weekday), such as '30 2 * * 1-5'",
+    ScheduleType.HOURLY: phrase("MM, the minute of each hour, such as 15"),
+    ScheduleType.DAILY: phrase("HH:MM, such as 02:00"),
+    ScheduleType.WEEKLY: phrase("DAY:HH:MM with an English or French day, such as sunday:03:00 or dimanche:03:00"),
+    ScheduleType.MONTHLY: phrase("D:HH:MM with a day from 1 to 31, such as 1:04:00"),
+    ScheduleType.CRON: phrase("five fields (minute hour day month weekday), such as '30 2 * * 1-5'"),
 }
 """What the time of each type looks like, for error messages."""
 
@@ -80,11 +81,12 @@ def parse_timing(schedule_type: str, schedule_time: str) -> Timing:
         kind = ScheduleType(schedule_type.strip().lower())
     except ValueError:
         raise InvalidScheduleError(
-            "schedule_type", schedule_type, f"one of {', '.join(member.value for member in ScheduleType)}"
+            "schedule_type", schedule_type, phrase("one of {choices}", choices=", ".join(ScheduleType))
         ) from None
     timing = _PARSERS[kind](schedule_time.strip())
     if timing is None:
-        raise InvalidScheduleError("schedule_time", schedule_time, f"{EXPECTED[kind]} for a {kind} schedule")
+        expected = phrase("{format} for a {type} schedule", format=EXPECTED[kind], type=kind.value)
+        raise InvalidScheduleError("schedule_time", schedule_time, expected)
     return timing
 
 

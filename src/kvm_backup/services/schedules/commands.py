@@ -1,5 +1,7 @@
 """What can be done with schedules. A command and a button that do the same call the same method here."""
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -7,16 +9,19 @@ from itertools import islice
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
-from kvm_backup.domain.errors import KvmBackupError, ScheduleNotFoundError
+from kvm_backup.domain.errors import KvmBackupError, ScheduleChangedError, ScheduleNotFoundError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
 from kvm_backup.domain.timing import due_times
 from kvm_backup.domain.vm import Vm
 from kvm_backup.services.schedules import fields
 from kvm_backup.services.schedules.file import ScheduleFile, Schedules
+from kvm_backup.services.schedules.format import entry_of, options_of
 
 SHORT_ID = 8
 """Characters of an id that lists show; new ids differ within them."""
+_EDITED = ("name", "vm_names", "schedule_type", "schedule_time", "backup_mode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +109,16 @@ class ScheduleService:
         self.file.update(change)
         return made
 
-    def edit(self, wanted: str, changes: Changes) -> Schedule:
+    def edit(self, wanted: str, changes: Changes, *, known: str | None = None) -> Schedule:
         """Change a schedule; it is planned anew when its type or time changes.
 
-        Raises ScheduleNotFoundError, InvalidScheduleError.
+        `known` is the `revision` of the schedule that the user saw. Raises ScheduleNotFoundError,
+        InvalidScheduleError, and ScheduleChangedError when it is another one by now.
         """
 
         def edited(schedule: Schedule, others: Schedules) -> Schedule:
+            if known is not None and known != revision(schedule):
+                raise ScheduleChangedError(schedule.name)
             new = replace(
                 schedule,
                 name=schedule.name if changes.name is None else fields.name(changes.name),
@@ -212,6 +220,13 @@ def _given(new: str | None, old: str) -> str:
     return old if new is None else new.strip()
 
 
+def revision(schedule: Schedule) -> str:
+    """What differs once somebody has edited the schedule; that it ran, or was disabled, makes no difference."""
+    entry = entry_of(schedule)
+    edited = {key: entry[key] for key in _EDITED} | options_of(schedule)
+    return hashlib.sha256(json.dumps(edited, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def find(schedules: Schedules, wanted: str) -> Schedule:
     """A schedule by its id, or by a beginning that only one id has. Raises ScheduleNotFoundError."""
     matches = [schedule for schedule in schedules if wanted and schedule.id.startswith(wanted)]
@@ -220,7 +235,8 @@ def find(schedules: Schedules, wanted: str) -> Schedule:
         return matches[0]
     if not matches:
         raise ScheduleNotFoundError(
-            f"no schedule has the id {wanted[:100]!r}", hint="'schedule list' shows the beginning of each id."
+            phrase("no schedule has the id {id!r}", id=wanted[:100]),
+            hint=phrase("'schedule list' shows the beginning of each id."),
         )
     raise ScheduleNotFoundError(
         f"{len(matches)} schedules have an id that begins with {wanted!r}",

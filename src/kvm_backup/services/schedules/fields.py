@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from kvm_backup.domain.errors import InvalidScheduleError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, is_plain
@@ -16,9 +17,11 @@ VM_NAME_MAX = 255
 VMS_MAX = 1000
 TEXT_MAX = 4096
 
-_NAME_EXPECTED = f"a name of 1 to {NAME_MAX} characters, without control characters"
-_SCRIPT_EXPECTED = f"a program and its arguments, such as '/usr/local/bin/before web', at most {TEXT_MAX} characters"
-_VM_EXPECTED = f"a VM's name of 1 to {VM_NAME_MAX} characters, without control characters"
+_NAME_EXPECTED = phrase("a name of 1 to {most} characters, without control characters", most=NAME_MAX)
+_SCRIPT_EXPECTED = phrase(
+    "a program and its arguments, such as '/usr/local/bin/before web', at most {most} characters", most=TEXT_MAX
+)
+_VM_EXPECTED = phrase("a VM's name of 1 to {most} characters, without control characters", most=VM_NAME_MAX)
 
 
 def name(text: str) -> str:
@@ -32,13 +35,17 @@ def name(text: str) -> str:
 def vm_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names of VMs, each once. Raises InvalidScheduleError."""
     if not names:
-        raise InvalidScheduleError("vm_names", "", "one VM or more")
+        raise InvalidScheduleError("vm_names", "", phrase("one VM or more"))
     for vm_name in names:
         if not vm_name.strip() or len(vm_name) > VM_NAME_MAX or not is_plain(vm_name):
             raise InvalidScheduleError("vm_names", _short(vm_name), _VM_EXPECTED)
     unique = tuple(dict.fromkeys(names))
     if len(unique) > VMS_MAX:
-        raise InvalidScheduleError("vm_names", f"{len(unique)} names", f"at most {VMS_MAX} VMs")
+        raise InvalidScheduleError(
+            "vm_names",
+            phrase("{count} names", count=len(unique)),
+            phrase("at most {most} VMs", most=VMS_MAX),
+        )
     return unique
 
 
@@ -47,13 +54,15 @@ def mode(text: str) -> Mode:
     try:
         return Mode(text.strip().lower())
     except ValueError:
-        raise InvalidScheduleError("backup_mode", _short(text), f"one of {', '.join(Mode)}") from None
+        raise InvalidScheduleError(
+            "backup_mode", _short(text), phrase("one of {choices}", choices=", ".join(Mode))
+        ) from None
 
 
 def repository(text: str) -> str:
     """A repository's name or path. Raises InvalidScheduleError."""
     if len(text) > TEXT_MAX or not is_plain(text):
-        raise InvalidScheduleError("repository", _short(text), "a name or path without control characters")
+        raise InvalidScheduleError("repository", _short(text), phrase("a name or path without control characters"))
     return text
 
 
@@ -84,7 +93,11 @@ def _kept(kind: str, text: str) -> int | None:
         return None
     least = 1 if kind == "last" else 0
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not least <= int(text) <= RETENTION_MAX:
-        raise InvalidScheduleError(f"keep_{kind}", _short(text), f"a number from {least} to {RETENTION_MAX}")
+        raise InvalidScheduleError(
+            f"keep_{kind}",
+            _short(text),
+            phrase("a number from {least} to {most}", least=least, most=RETENTION_MAX),
+        )
     return int(text)
 
 
@@ -92,7 +105,9 @@ def refuse_taken_name(wanted: str, others: Iterable[Schedule]) -> None:
     """Names that differ only in case are the same to a reader. Raises InvalidScheduleError."""
     for other in others:
         if other.name.casefold() == wanted.casefold():
-            raise InvalidScheduleError("name", wanted, f"a name that no other schedule has ({other.id[:8]} has it)")
+            raise InvalidScheduleError(
+                "name", wanted, phrase("a name that no other schedule has ({id} has it)", id=other.id[:8])
+            )
 
 
 def _short(text: str) -> str:

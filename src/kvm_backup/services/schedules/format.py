@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from kvm_backup.domain.errors import SchedulesFileError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus, is_plain
@@ -53,10 +54,10 @@ def parse(content: bytes, path: str, zone: ZoneInfo) -> tuple[Schedule, ...]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - content.rfind(b"\n", 0, error.start)
-        raise _damaged(path, f"line {line} column {column}: is not UTF-8") from error
+        raise _damaged(path, "is not UTF-8", (line, column)) from error
     entries = _load(text, path)
     if not isinstance(entries, list):
-        raise _damaged(path, f"line 1 column 1: holds {_kind(entries)} where a list of schedules is expected")
+        raise _damaged(path, f"holds {_kind(entries)} where a list of schedules is expected", (1, 1))
     schedules: list[Schedule] = []
     seen: set[str] = set()
     for number, entry in enumerate(entries):
@@ -65,8 +66,7 @@ def parse(content: bytes, path: str, zone: ZoneInfo) -> tuple[Schedule, ...]:
             if schedule.id in seen:
                 raise _BadEntryError(f"another schedule has the id {schedule.id!r} too")
         except _BadEntryError as error:
-            line, column = _place_of_entry(text, number)
-            raise _damaged(path, f"line {line} column {column}: schedule {number + 1}: {error}") from None
+            raise _damaged(path, f"schedule {number + 1}: {error}", _place_of_entry(text, number)) from None
         seen.add(schedule.id)
         schedules.append(schedule)
     return tuple(schedules)
@@ -135,20 +135,17 @@ def _iso(moment: datetime | None) -> str | None:
 
 def _load(text: str, path: str) -> Any:
     if not text.strip():
-        raise _damaged(path, "line 1 column 1: is empty")
+        raise _damaged(path, "is empty", (1, 1))
     try:
         return json.loads(
             text, parse_constant=_no_constant, parse_float=_finite_float, object_pairs_hook=_object_without_doubles
         )
     except json.JSONDecodeError as error:
-        raise _damaged(
-            path, f"line {error.lineno} column {error.colno}: is not JSON: {_first_lower(error.msg)}"
-        ) from error
+        raise _damaged(path, f"is not JSON: {_first_lower(error.msg)}", (error.lineno, error.colno)) from error
     except RecursionError as error:
         raise _damaged(path, "is nested too deeply") from error
     except ValueError as error:  # from the hooks below, or a number of thousands of digits
-        line, column = _place_of_offender(text, error)
-        raise _damaged(path, f"line {line} column {column}: {error}") from error
+        raise _damaged(path, str(error), _place_of_offender(text, error)) from error
 
 
 class _OffenceError(ValueError):
@@ -332,7 +329,13 @@ def _first_lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _damaged(path: str, problem: str) -> SchedulesFileError:
+def _damaged(path: str, problem: str, place: tuple[int, int] | None = None) -> SchedulesFileError:
+    message = f"{path}: {problem}"
+    if place is not None:
+        line, column = place
+        message = phrase(
+            "{path}: line {line} column {column}: {problem}", path=path, line=line, column=column, problem=problem
+        )
     return SchedulesFileError(
-        f"{path}: {problem}", hint="The file was left as it is. Correct it with an editor, or move it away."
+        message, hint=phrase("The file was left as it is. Correct it with an editor, or move it away.")
     )

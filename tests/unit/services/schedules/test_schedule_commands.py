@@ -9,11 +9,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kvm_backup.domain.errors import HypervisorUnavailableError, InvalidScheduleError, ScheduleNotFoundError
+from kvm_backup.domain.errors import (
+    HypervisorUnavailableError,
+    InvalidScheduleError,
+    ScheduleChangedError,
+    ScheduleNotFoundError,
+)
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
 from kvm_backup.domain.vm import Vm, VmState
-from kvm_backup.services.schedules.commands import Changes, ScheduleService, short_ids, warnings_about
+from kvm_backup.services.schedules.commands import Changes, ScheduleService, revision, short_ids, warnings_about
 from kvm_backup.services.schedules.file import ScheduleFile
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -215,6 +220,43 @@ def test_a_run_by_hand_is_noted_and_leaves_the_next_time(service: ScheduleServic
     service.remove(made.id)
     service.record_run(made.id, SUNDAY, succeeded=True)
     assert service.all() == ()
+
+
+def test_an_edit_of_what_somebody_changed_meanwhile_is_refused(service: ScheduleService) -> None:
+    seen = add(service)
+    service.edit(seen.id, Changes(schedule_time="03:00"))
+    with pytest.raises(ScheduleChangedError) as caught:
+        service.edit(seen.id, Changes(name="Mine"), known=revision(seen))
+    assert "Nom" in caught.value.message
+    now = service.find(seen.id)
+    assert (now.name, now.schedule_time) == ("Nom", "03:00")
+    assert service.edit(seen.id, Changes(name="Mine"), known=revision(now)).name == "Mine"
+
+
+def test_that_a_schedule_ran_or_was_disabled_meanwhile_keeps_nobody_from_editing_it(service: ScheduleService) -> None:
+    seen = add(service)
+    service.record_run(seen.id, SUNDAY, succeeded=False)
+    service.disable(seen.id)
+    edited = service.edit(seen.id, Changes(schedule_time="03:00"), known=revision(seen))
+    assert (edited.schedule_time, edited.enabled, edited.status) == ("03:00", False, ScheduleStatus.FAILED)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Changes(name="Other"),
+        Changes(vm_names=["vm2", "vm1"]),
+        Changes(schedule_type="weekly", schedule_time="sunday:02:00"),
+        Changes(backup_mode="full"),
+        Changes(repository="nas"),
+        Changes(pre_script="before"),
+        Changes(post_script="after"),
+        Changes(keep={"daily": "30"}),
+    ],
+)
+def test_whatever_can_be_edited_makes_another_revision(service: ScheduleService, change: Changes) -> None:
+    seen = add(service)
+    assert revision(service.edit(seen.id, change)) != revision(seen)
 
 
 def test_vms_that_the_host_does_not_know_are_told_and_all_while_libvirtd_is_away(

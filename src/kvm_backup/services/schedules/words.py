@@ -1,0 +1,41 @@
+"""When a schedule runs, as people say it: phrases, which pages and commands tell in their reader's language."""
+
+from kvm_backup.domain.errors import InvalidScheduleError
+from kvm_backup.domain.phrase import Phrase, phrase
+from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.timing import ScheduleType, Timing
+
+WEEKDAYS = (
+    phrase("Monday"),
+    phrase("Tuesday"),
+    phrase("Wednesday"),
+    phrase("Thursday"),
+    phrase("Friday"),
+    phrase("Saturday"),
+    phrase("Sunday"),
+)
+"""From Monday on."""
+
+
+def when_in_words(schedule: Schedule) -> Phrase:
+    """Such as `every day at 02:00`."""
+    try:
+        return timing_in_words(schedule.timing)
+    except InvalidScheduleError:
+        return phrase("{type} {time}: cannot be used", type=schedule.schedule_type, time=schedule.schedule_time)
+
+
+def timing_in_words(timing: Timing) -> Phrase:
+    """The same of a type and time that can be used."""
+    clock = phrase("{hour}:{minute}", hour=f"{timing.hour:02}", minute=f"{timing.minute:02}")
+    match timing.type:
+        case ScheduleType.HOURLY:
+            return phrase("every hour at minute {minute}", minute=f"{timing.minute:02}")
+        case ScheduleType.DAILY:
+            return phrase("every day at {time}", time=clock)
+        case ScheduleType.WEEKLY:
+            return phrase("every {weekday} at {time}", weekday=WEEKDAYS[timing.weekday], time=clock)
+        case ScheduleType.MONTHLY:
+            return phrase("every month on day {day} at {time}", day=timing.day, time=clock)
+        case ScheduleType.CRON:
+            return phrase("cron {expression}", expression=timing.expression)
