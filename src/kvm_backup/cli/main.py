@@ -7,6 +7,7 @@ import typer
 
 from kvm_backup import __version__
 from kvm_backup.cli import (
+    audit,
     backup,
     daemon,
     doctor,
@@ -17,6 +18,8 @@ from kvm_backup.cli import (
     schedule,
     serve,
     service,
+    token,
+    user,
     verify,
     vm,
 )
@@ -38,6 +41,9 @@ app.add_typer(repository.app, name="repository")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(runs.app, name="run")
 app.command("serve")(serve.serve)
+app.add_typer(user.app, name="user")
+app.add_typer(token.app, name="token")
+app.add_typer(audit.app, name="audit")
 app.command("daemon")(daemon.daemon)
 app.command("install-service")(service.install)
 app.command("doctor")(doctor.doctor)

@@ -1,7 +1,6 @@
 """kvm-backup restore"""
 
 import shlex
-import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from kvm_backup.cli.choice import choose_point
+from kvm_backup.cli.confirm import agrees
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
-from kvm_backup.cli.output import cell, console, print_json_line, printable, prose
+from kvm_backup.cli.output import cell, console, print_json_line
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import BadArgumentError
 from kvm_backup.domain.point import Mode
@@ -100,7 +100,7 @@ def restore(
                 hypervisor=parts.hypervisor,
                 disks_in=disks_in.absolute() if disks_in else None,
                 stop=stop,
-                confirm=(lambda _question: True) if yes else _ask,
+                confirm=(lambda _question: True) if yes else agrees,
                 listener=view,
                 stop_requested=stop_requested,
             )
@@ -108,18 +108,6 @@ def restore(
         print_json_line({"event": "restored"} | asdict(done))
     else:
         _show(done, in_place=in_place)
-
-
-def _ask(question: str) -> bool:
-    """Asks once on the terminal, and takes all but a yes for a no; without a terminal nobody can agree."""
-    if not sys.stdin.isatty():
-        return False
-    sys.stdout.write(prose(f"{printable(question)} [y/N]:") + " ")
-    sys.stdout.flush()
-    answer = sys.stdin.readline()
-    if not answer.endswith("\n"):
-        sys.stdout.write("\n")
-    return answer.strip().lower() in ("y", "yes")
 
 
 def _show(done: Restored, *, in_place: bool) -> None:

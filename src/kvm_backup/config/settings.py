@@ -132,6 +132,17 @@ class WebSettings(_Table):
             raise ValueError("must be an absolute path")
         return path
 
+    @property
+    def url(self) -> str:
+        """What to open in a browser on this host."""
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """The same, where the port is only known since it was taken."""
+        local = ("0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - compared, not bound
+        shown = "localhost" if self.host in local else f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls_certificate else 'http'}://{shown}:{port}"
+
     @model_validator(mode="after")
     def _key_has_its_certificate(self) -> Self:
         if self.tls_key is not None and self.tls_certificate is None:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kvm_backup.domain.errors import BadArgumentError
+from kvm_backup.domain.phrase import Phrase, phrase
 
 NAME_LENGTH = 64
 _NAME = re.compile(rf"[a-z0-9][a-z0-9._@-]{{0,{NAME_LENGTH - 1}}}")
@@ -29,6 +30,15 @@ class Role(StrEnum):
     def covers(self, wanted: "Role") -> bool:
         """Whether who has this role may do what needs the other one."""
         return self.rank >= wanted.rank
+
+
+def role_word(role: Role) -> Phrase:
+    """The role as people call it."""
+    return {
+        Role.VIEWER: phrase("viewer"),
+        Role.OPERATOR: phrase("operator"),
+        Role.ADMINISTRATOR: phrase("administrator"),
+    }[role]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +145,11 @@ def account_name(text: str) -> str:
     name = text.strip().lower()
     if not _NAME.fullmatch(name):
         raise BadArgumentError(
-            f"{text!r} cannot be a user's name",
-            hint=f"Use up to {NAME_LENGTH} letters without accents, digits, '.', '_', '-' and '@',"
-            " beginning with a letter or a digit.",
+            phrase("{name!r} cannot be a user's name", name=text),
+            hint=phrase(
+                "Use up to {count} letters without accents, digits, '.', '_', '-' and '@', beginning with a letter or"
+                " a digit.",
+                count=NAME_LENGTH,
+            ),
         )
     return name

@@ -46,11 +46,24 @@ def serving(application: Application, say: Say) -> Iterator[None]:
         for one in sockets:
             one.close()
         raise
-    say(phrase("dashboard: {address}", address=address_of(sockets[0], web.host, secure=tls is not None)))
+    address = web.url_at(sockets[0].getsockname()[1])
+    say(phrase("dashboard: {address}", address=address))
+    _invite_first(application, address, say)
     try:
         yield
     finally:
         server.stop()
+
+
+def _invite_first(application: Application, address: str, say: Say) -> None:
+    link = application.accounts.first_start_link(address)
+    if link is not None:
+        say(
+            phrase(
+                "there is no user yet: open this link within 24 hours to make the first administrator, {link}",
+                link=link,
+            )
+        )
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -84,14 +97,6 @@ def listen(host: str, port: int) -> list[socket.socket]:
     if not sockets:
         raise _cannot(host, port, problem or OSError(errno.EADDRNOTAVAIL, "no address")) from problem
     return sockets
-
-
-def address_of(listening: socket.socket, host: str, *, secure: bool) -> str:
-    """What to open in a browser on this host."""
-    shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host  # noqa: S104 - compared, not bound
-    if ":" in shown:
-        shown = f"[{shown}]"
-    return f"{'https' if secure else 'http'}://{shown}:{listening.getsockname()[1]}"
 
 
 def _cannot(host: str, port: int, error: OSError) -> ListenError:

@@ -1,18 +1,15 @@
 """What is said about accounts on several pages."""
 
+from kvm_backup.domain import account
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.web.language import _, in_words
+from kvm_backup.web.language import in_words
 
 
 def role_word(role: Role) -> str:
     """The role in the language of the page."""
-    return {
-        Role.VIEWER: _("viewer"),
-        Role.OPERATOR: _("operator"),
-        Role.ADMINISTRATOR: _("administrator"),
-    }[role]
+    return in_words(account.role_word(role))
 
 
 def role_choices(highest: Role) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvm_backup.bootstrap import Application
-from kvm_backup.domain.account import Account, Actor, Role, Session, Via
+from kvm_backup.domain.account import Account, Actor, Role, Session, Via, role_word
 from kvm_backup.domain.errors import DatabaseError, ForbiddenError, KvmBackupError, NotSignedInError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.services.secrets import new_secret
@@ -225,7 +225,7 @@ def _at_least(request: Request, role: Role) -> Account:
         raise _not_signed_in(phrase("you are not signed in"))
     if not user.role.covers(role):
         raise ForbiddenError(
-            phrase("this needs the role {role}, and yours is {own}", role=role.value, own=user.role.value),
+            phrase("this needs the role {role}, and yours is {own}", role=role_word(role), own=role_word(user.role)),
             hint=phrase("Ask an administrator."),
         )
     return user

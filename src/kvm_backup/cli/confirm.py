@@ -1,0 +1,21 @@
+"""Asking before something is destroyed."""
+
+import sys
+
+from kvm_backup.cli.language import language
+from kvm_backup.cli.output import printable, prose
+
+_YES = {"en": ("y", "yes"), "fr": ("o", "oui", "y", "yes")}
+
+
+def agrees(question: str) -> bool:
+    """Asks once on the terminal, and takes all but a yes for a no; without a terminal nobody can agree."""
+    if not sys.stdin.isatty():
+        return False
+    answers = _YES[language()]
+    sys.stdout.write(prose(f"{printable(question)} [{answers[0]}/N]:") + " ")
+    sys.stdout.flush()
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        sys.stdout.write("\n")
+    return answer.strip().lower() in answers
