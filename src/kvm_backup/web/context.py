@@ -17,7 +17,7 @@ from kvm_backup import __version__
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.web import formats
 from kvm_backup.web.assets import Assets
-from kvm_backup.web.language import _, current_language, in_words, ngettext
+from kvm_backup.web.language import _, current_language, grouped, in_words, ngettext
 from kvm_backup.web.live.wire import run_event
 
 THEMES = ("auto", "light", "dark")
@@ -57,7 +57,7 @@ def make_environment(assets: Assets, zone: ZoneInfo) -> Environment:
     environment.filters |= {
         "size": formats.size,
         "rate": formats.rate,
-        "number": formats.number,
+        "number": grouped,
         "duration": formats.duration,
         "percent": formats.percent,
         "distance": lambda moment: formats.distance(moment, now()),

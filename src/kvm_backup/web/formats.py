@@ -3,20 +3,11 @@
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from kvm_backup.web.language import _, current_language, ngettext
+from kvm_backup.web.language import NARROW_SPACE, _, current_language, grouped, ngettext
 
-NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 NOTHING = "–"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
-
-
-def number(value: float, digits: int = 0) -> str:
-    """12345.6 as "12,346", in French "12 346"."""
-    text = f"{value:,.{digits}f}"
-    if current_language() == "fr":
-        return text.replace(",", NARROW_SPACE).replace(".", ",")
-    return text
 
 
 def size(value: float | None) -> str:
@@ -28,9 +19,9 @@ def size(value: float | None) -> str:
         if abs(amount) < 1024 or unit == "TiB":
             break
         amount /= 1024
-    whole = unit == "B" or abs(amount) >= 100
+    whole = unit == "B" or abs(amount) >= 100 or amount == int(amount)
     shown = unit.replace("B", "o") if current_language() == "fr" else unit
-    return f"{number(amount, 0 if whole else 1)}{NO_BREAK}{shown}"
+    return f"{grouped(amount, 0 if whole else 1)}{NO_BREAK}{shown}"
 
 
 def rate(value: float | None) -> str:
@@ -56,7 +47,7 @@ def duration(seconds: float | None) -> str:
     if whole < _DAY:
         return f"{whole // _HOUR}{NO_BREAK}h{NO_BREAK}{whole % _HOUR // _MINUTE:02}{NO_BREAK}min"
     day = "j" if current_language() == "fr" else "d"
-    return f"{number(whole // _DAY)}{NO_BREAK}{day}{NO_BREAK}{whole % _DAY // _HOUR}{NO_BREAK}h"
+    return f"{grouped(whole // _DAY)}{NO_BREAK}{day}{NO_BREAK}{whole % _DAY // _HOUR}{NO_BREAK}h"
 
 
 def distance(moment: datetime | None, now: datetime) -> str:
@@ -72,8 +63,7 @@ def distance(moment: datetime | None, now: datetime) -> str:
     elif away < 2 * _DAY:
         amount = f"{int(away // _HOUR)}{NO_BREAK}h"
     else:
-        days = int(away // _DAY)
-        amount = ngettext("{count} day", "{count} days", days).replace(str(days), number(days), 1)
+        amount = ngettext("{count} day", "{count} days", int(away // _DAY))
     return _("in {amount}", amount=amount) if seconds > 0 else _("{amount} ago", amount=amount)
 
 

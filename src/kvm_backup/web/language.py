@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kvm_backup.language import LANGUAGES, told, translations
 
+NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 COOKIE = "lang"
 DEFAULT = "en"
 
@@ -39,7 +40,15 @@ def _(message: str, /, **values: object) -> str:
 def ngettext(singular: str, plural: str, number: int, /, **values: object) -> str:
     """A text that depends on a number, which fills in `{count}`."""
     text = translations(_current.get()).ngettext(singular, plural, number)
-    return text.format(count=number, **values)
+    return text.format(count=grouped(number), **values)
+
+
+def grouped(value: float, digits: int = 0) -> str:
+    """12345.6 as "12,346", in French "12 346"."""
+    text = f"{value:,.{digits}f}"
+    if _current.get() == "fr":
+        return text.replace(",", NARROW_SPACE).replace(".", ",")
+    return text
 
 
 def in_words(text: str) -> str:

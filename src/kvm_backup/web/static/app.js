@@ -3,6 +3,8 @@ import { watchTimes } from "./times.js";
 import { watchDialogs } from "./dialogs.js";
 import { watchEvents } from "./events.js";
 
+// On a narrow screen the menu is wider than the page: bring into view where one is.
+document.querySelector("nav.main [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 watchEvents();
 watchTimes();
 watchDialogs();
