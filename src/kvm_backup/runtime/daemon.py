@@ -101,7 +101,7 @@ class Daemon:
             queue.start()
             open_things.callback(queue.stop)
             tick = self.make_tick(queue)
-            notify("READY=1", f"STATUS=Serving {self.host}")
+            notify("READY=1", f"STATUS={self._status()}")
             self.say(f"serving {self.host}, process {os.getpid()}; 'kvm-backup run list' shows what was done")
             self._serve(queue, tick, started)
             self._end()
@@ -123,7 +123,7 @@ class Daemon:
                 next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
                 self._guarded("housekeeping", lambda: self.housekeeping(queue, self.clock()))
             self._beat(started, ticked)
-            notify("WATCHDOG=1")
+            notify("WATCHDOG=1", f"STATUS={self._status()}")
             to_the_minute = 60 - self.clock().timestamp() % 60
             self.activity.ending.wait(min(_BEAT_SECONDS, to_the_minute + 0.01))
 
@@ -133,18 +133,23 @@ class Daemon:
 
     def _end(self) -> None:
         """Wait until the runs that go on have left or, as chosen, finished."""
-        how = "cancelled and run again after the next start" if self.activity.stopping() else "finished first"
+        how = "cancelled, and done again after the next start" if self.activity.stopping() else "finished first"
         if self.activity.runs:
-            self.say(f"ending; {self.activity.runs} runs are {how}")
+            self.say(f"ending; {_count(self.activity.runs)} {how}")
         notify("STOPPING=1")
+        status = f"STATUS=Ending; {_count(self.activity.runs)} {how}"
         next_word = 0.0
         while self.activity.runs:
             if time.monotonic() >= next_word:
                 next_word = time.monotonic() + _BEAT_SECONDS
                 # systemd would kill us after its time limit, unless it hears that we need longer.
-                notify("WATCHDOG=1", "EXTEND_TIMEOUT_USEC=30000000", f"STATUS={self.activity.runs} runs are {how}")
+                notify("WATCHDOG=1", "EXTEND_TIMEOUT_USEC=30000000", status)
             time.sleep(_STOP_POLL_SECONDS)
         self.say("ended")
+
+    def _status(self) -> str:
+        going_on = f"{_count(self.activity.runs)} going on" if self.activity.runs else "no run going on"
+        return f"Serving {self.host}; {going_on}"
 
     def _guarded(self, what: str, action: Callable[[], object]) -> bool:
         """Do something that may fail without ending the service; the same failure is said once."""
@@ -162,6 +167,10 @@ class Daemon:
             self._problem = problem
             self.say(problem)
         return False
+
+
+def _count(runs: int) -> str:
+    return f"{runs} run{'' if runs == 1 else 's'}"
 
 
 def oldest_remembered(now: datetime) -> datetime:
