@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,18 +19,17 @@ PASSWORD = "h3llo:w%rld@x"
 
 @dataclass(frozen=True)
 class Server:
-    """A server on a socket in a folder of its own, as the user postgres, for PostgreSQL refuses root."""
+    """A server on a port of this host, as the user postgres, for PostgreSQL refuses root."""
 
     folder: Path
     programs: Path
     user: str | None
+    port: int
 
     @property
     def url(self) -> URL:
         """Of the database that every server has."""
-        return URL.create(
-            "postgresql+psycopg", "keeper", PASSWORD, database="postgres", query={"host": str(self.folder)}
-        )
+        return URL.create("postgresql+psycopg", "keeper", PASSWORD, "127.0.0.1", self.port, "postgres")
 
     def new_database(self) -> URL:
         """An empty database."""
@@ -42,7 +42,7 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = f"-k {self.folder} -c listen_addresses= -c fsync=off"
+        options = f"-k {self.folder} -c listen_addresses=127.0.0.1 -c port={self.port} -c fsync=off"
         self._control("-w", "-t", "60", "-l", str(self.folder / "log"), "-o", options, "start")
 
     def stop(self) -> None:
@@ -76,13 +76,19 @@ class Server:
         assert done.returncode == 0, done.stderr + done.stdout
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
 @contextmanager
 def running_server() -> Iterator[Server]:
     """A server that runs, of the newest version that is installed; nothing of it stays."""
     versions = sorted(_SERVERS.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     assert versions, "PostgreSQL is not installed: apt-get install postgresql"
     folder = Path(tempfile.mkdtemp(prefix="kvm-backup-pg-", dir="/tmp"))
-    server = Server(folder, versions[-1].parent, "postgres" if os.geteuid() == 0 else None)
+    server = Server(folder, versions[-1].parent, "postgres" if os.geteuid() == 0 else None, _free_port())
     try:
         server.make()
         server.start()

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from kvm_backup.database.audit import AuditLog
     from kvm_backup.database.engine import Database
     from kvm_backup.database.history import History
-    from kvm_backup.domain.errors import KvmBackupError
     from kvm_backup.database.inventory import Inventory
     from kvm_backup.database.statistics import Statistics
     from kvm_backup.domain.alert import Condition
+    from kvm_backup.domain.errors import KvmBackupError
     from kvm_backup.domain.point import Mode
     from kvm_backup.domain.request import RunRequest
     from kvm_backup.domain.retention import RetentionRule
@@ -52,25 +52,25 @@ if TYPE_CHECKING:
     from kvm_backup.runtime.hand_over import HandOver
     from kvm_backup.services.access import AccessServices
     from kvm_backup.services.accounts import AccountService
-    from kvm_backup.services.api_tokens import ApiTokenService
     from kvm_backup.services.alerts import AlertService
+    from kvm_backup.services.api_tokens import ApiTokenService
     from kvm_backup.services.backup import BackupService
-    from kvm_backup.services.events import Finished, Listener
     from kvm_backup.services.calendar import CalendarService
-    from kvm_backup.services.folders import Folders
+    from kvm_backup.services.events import Finished, Listener
     from kvm_backup.services.facts import Facts
+    from kvm_backup.services.folders import Folders
     from kvm_backup.services.log_reader import LogReader
     from kvm_backup.services.options import BackupOptions
-    from kvm_backup.services.own_runs import OwnRuns
     from kvm_backup.services.overview import OverviewService
+    from kvm_backup.services.own_runs import OwnRuns
     from kvm_backup.services.prune import PruneService
     from kvm_backup.services.run_log import LogFile
     from kvm_backup.services.runs import RunService
     from kvm_backup.services.schedules.commands import ScheduleService
     from kvm_backup.services.schedules.file import ScheduleFile
     from kvm_backup.services.sign_in import SignInService
-
     from kvm_backup.services.survey.survey import Survey
+
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
 
@@ -372,8 +372,8 @@ class Application:
         `say` is told what a person should read, from several threads.
         """
         from kvm_backup.runtime.daemon import Activity, Daemon, OnStop, oldest_remembered
-        from kvm_backup.runtime.queue import DurableQueue
         from kvm_backup.runtime.observer import Observer
+        from kvm_backup.runtime.queue import DurableQueue
         from kvm_backup.runtime.recovery import mark_lost_runs
         from kvm_backup.runtime.status import settle_schedule
         from kvm_backup.runtime.tick import Scheduler
@@ -401,7 +401,7 @@ class Application:
                 prune=lambda request, listener: self.prune_after_backup(
                     request.vm, request.repository, listener, activity.stopping
                 ),
-                enqueue=lambda request, delay: queue.enqueue(request, delay=delay),
+                enqueue=lambda request, delay: queue.client.enqueue(request, delay=delay),
                 settled=lambda request: settle_schedule(self.schedule_file, self.history, request.schedule_id),
                 clock=lambda: datetime.now(UTC),
                 stopping=activity.stopping,
@@ -422,7 +422,7 @@ class Application:
             return Scheduler(
                 file=self.schedule_file,
                 history=self.history,
-                enqueue=queue.enqueue,
+                enqueue=queue.client.enqueue,
                 zone=self.zone,
                 clock=lambda: datetime.now(UTC),
                 say=say,
@@ -432,18 +432,18 @@ class Application:
             ).tick
 
         def housekeeping(queue: DurableQueue, now: datetime) -> None:
-            mark_lost_runs(self.history, self.own_runs, queue.live_runs, host=self.host, now=now, say=say)
-            queue.forget_ended(oldest_remembered(now))
+            mark_lost_runs(self.history, self.own_runs, queue.client.live_runs, host=self.host, now=now, say=say)
+            queue.client.forget_ended(oldest_remembered(now))
             oldest = now - timedelta(days=self.settings.database.keep_days)
             self.history.delete_older_than(oldest)
             self.access.forget_old(oldest)
-
             self.alerts.forget_old(oldest)
 
         @contextmanager
         def observed() -> Iterator[None]:
             with Observer(self.survey, self.alerts, say).watching(), beside():
                 yield
+
         return Daemon(
             state_dir=state_dir,
             host=self.host,
@@ -470,8 +470,6 @@ class Application:
             raise InvalidScheduleError("repository", wanted, expected)
         return self._lasting_name(wanted)
 
-    def _root_of(self, repository: str) -> Path:
-        """The folder of a repository by its name or path, whether there is one or not."""
     def _repositories_in_use(self, schedules: Iterable[Schedule]) -> dict[str, Callable[[], LocalRepository]]:
         """What opens each repository that settings or schedules name, by its lasting name."""
         from kvm_backup.repository.local import LocalRepository
@@ -499,6 +497,8 @@ class Application:
             now=datetime.now(UTC),
         )
 
+    def _root_of(self, repository: str) -> Path:
+        """The folder of a repository by its name or path, whether there is one or not."""
         return self.settings.repositories().get(repository, Path(repository)).resolve()
 
     def repository(self, name: str | None = None) -> LocalRepository:

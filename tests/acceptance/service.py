@@ -42,8 +42,8 @@ class Service:
 
         def ticked() -> bool:
             assert running.process.poll() is None, running.finish()
-            beat = self._heartbeat()
-            return bool(beat and beat["pid"] == running.pid and (beat["ticked"] or "") >= before)
+            beat = self.heartbeat()
+            return beat.get("pid") == running.pid and (beat["ticked"] or "") >= before
 
         until(ticked, "tick")
         return running
@@ -90,11 +90,12 @@ class Service:
         until(lambda: [run["state"] for run in self.runs()] == [state], f"have one run that {state}", pause=0.3)
         return self.runs()[0]
 
-    def _heartbeat(self) -> Json | None:
+    def heartbeat(self) -> Json:
+        """What the service last said of itself; empty when it said nothing."""
         try:
             held: Json = json.loads((self.product.state / "daemon.json").read_text())
         except FileNotFoundError:
-            return None
+            return {}
         return held
 
 

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from lab import Lab, LabVm
 from tests.acceptance.service import SLOW, Service, busy_vm, freeze, until
-from tests.integration.product import Json, Product
+from tests.integration.product import Json, Product, Running
 from tests.postgresql import Server, running_server
 
 pytestmark = pytest.mark.vm
@@ -54,12 +54,19 @@ def ended(service: Service, vm: LabVm) -> Json:
     return runs_of(service, vm)[0]
 
 
+def said_by(running: Running) -> str:
+    """What a process has written to standard error so far."""
+    return Path(f"/proc/{running.pid}/fd/2").read_text()
+
+
 def logged_vms(service: Service) -> set[str]:
     log = service.product.state / "logs" / "kvm-backup.jsonl"
     return {json.loads(line)["vm"] for line in log.read_text().splitlines()}
 
 
-def test_a_due_schedule_that_is_killed_in_the_copy_is_finished_after_the_restart(host: Hosts, vms: list[LabVm]) -> None:
+def test_a_due_schedule_that_is_killed_in_the_copy_is_finished_after_the_restart(
+    host: Hosts, vms: list[LabVm]
+) -> None:
     service, vm = host("alpha"), vms[0]
     due = service.schedule("night", vm.name)
     with service.start() as running:
@@ -106,8 +113,8 @@ def test_what_a_host_was_killed_in_waits_for_it_and_is_not_taken_up_by_another(h
     assert len(beta.points(vms[1])) == 1
 
 
-def test_a_server_that_is_away_for_a_while_loses_nothing(
-    host: Hosts, server: Server, vms: list[LabVm], tmp_path: Path
+def test_a_server_that_is_away_for_a_while_loses_nothing_and_stops_no_heart(
+    host: Hosts, server: Server, vms: list[LabVm]
 ) -> None:
     service, (vm, other) = host("alpha"), vms
     due = service.schedule("night", vm.name)
@@ -119,6 +126,9 @@ def test_a_server_that_is_away_for_a_while_loses_nothing(
         held = json.loads(file.read_text())
         file.write_text(json.dumps([*held, held[0] | late | {"next_run": due.isoformat()}]))
         until(lambda: len(service.points(vm)) == 1, "make the point without the server")
+        until(lambda: "tick: the database" in said_by(running), "miss the server at a tick")
+        missed = datetime.now(UTC).isoformat()
+        until(lambda: service.heartbeat()["beat"] > missed, "go on without the server")
         server.start()
         runs = [ended(service, one) for one in (vm, other)]
         until(

@@ -41,7 +41,7 @@ class RunRequest:
     def workflow_id(self) -> str:
         """What makes a run be started once, however many ask for it."""
         if self.schedule_id is not None and self.due is not None and self.trigger is Trigger.SCHEDULE:
-            name = scheduled_id(self.schedule_id, self.due, self.vm)
+            name = scheduled_id(self.host, self.schedule_id, self.due, self.vm)
         else:
             name = f"run:{self.run_id}"
         return f"{name}:again:{self.retry}" if self.retry else name
@@ -95,15 +95,18 @@ class RunRequest:
         )
 
 
-def scheduled_id(schedule_id: str, due: datetime, vm: str) -> str:
-    """The workflow id of a due time of a schedule for one VM."""
-    return f"schedule:{schedule_id}:{due.astimezone(UTC).isoformat()}:{vm}"
+def scheduled_id(host: str, schedule_id: str, due: datetime, vm: str) -> str:
+    """The workflow id of a due time of a schedule for one VM.
+
+    The host is in it because hosts that share a database may have copies of one file of schedules.
+    """
+    return f"schedule:{host}:{schedule_id}:{due.astimezone(UTC).isoformat()}:{vm}"
 
 
-def scheduled_run_id(schedule_id: str, due: datetime, vm: str) -> str:
+def scheduled_run_id(host: str, schedule_id: str, due: datetime, vm: str) -> str:
     """The run's id for a due time: the same whoever computes it, so that the history holds it once too.
 
     It begins with the due time, so that ids sort as runs do.
     """
     stamp = due.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{stamp}-{hashlib.sha256(scheduled_id(schedule_id, due, vm).encode()).hexdigest()[:12]}"
+    return f"{stamp}-{hashlib.sha256(scheduled_id(host, schedule_id, due, vm).encode()).hexdigest()[:12]}"

@@ -5,15 +5,21 @@ This is the only module that knows DBOS. It runs without its network services: n
 
 import json
 import logging
+import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from dbos import DBOS, DBOSClient, DBOSConfig
 from dbos import EnqueueOptions as Options
 from dbos import Serializer as DbosSerializer
+from dbos import error as dbos_error
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
+from kvm_backup.domain.errors import DatabaseError
 from kvm_backup.domain.request import RunRequest
 
 APPLICATION = "kvm-backup"
@@ -23,6 +29,11 @@ long as the order of the steps stays."""
 
 _WORKFLOW = "back_up_vm"
 _POLL_SECONDS = 0.5
+_BATCH = 500
+_PATIENCE = 30
+"""Seconds to wait for another process that writes."""
+_CONNECT_PATIENCE = 10
+"""Seconds to wait for a PostgreSQL server to answer."""
 _FAILURES_MAX = 100
 """How often a run may fail to write its progress, one try about each two minutes, before it is given up."""
 _LIVE = ["PENDING", "ENQUEUED", "DELAYED"]
@@ -78,6 +89,7 @@ class DurableQueue:
         self._say = say
         self._active: set[str] = set()
         self._suspects: set[str] = set()
+        self._client: QueueClient | None = None
         self._failures: Counter[str] = Counter()
 
     def start(self) -> None:
@@ -111,37 +123,33 @@ class DurableQueue:
             polling_interval_sec=_POLL_SECONDS,
             on_conflict="always_update",
         )
+        self._client = QueueClient(database_url=self._url)
 
     def stop(self) -> None:
         """Take nothing more from the queue and close the database. Runs must have ended or been suspended."""
         DBOS.destroy(destroy_registry=True)
+        if self._client is not None:
+            self._client.close()
 
-    def enqueue(self, request: RunRequest, *, delay: float = 0.0) -> None:
-        """Put a run into the queue, to begin in `delay` seconds at the earliest. Doing so twice changes nothing."""
-        DBOS.enqueue_workflow_with_options(_options(request, delay), request.as_json())
-
-    def cancel(self, workflow_id: str) -> None:
-        """Take a run out of the queue."""
-        DBOS.cancel_workflow(workflow_id)
+    @property
+    def client(self) -> "QueueClient":
+        """What asks and fills the queue, after `start`. DBOS's own functions would wait for a database that is away,
+        and the service must go on meanwhile.
+        """
+        if self._client is None:
+            raise RuntimeError("the queue was not started")
+        return self._client
 
     def take_up_orphans(self) -> None:
         """Queue again what was begun here and is not going on: its progress could not be written, because the disk
         was full or the database away. Call it once a minute; a run must be seen so twice, since one that just began
-        or ends looks the same.
+        or ends looks the same. Raises DatabaseError.
         """
-        held = DBOS.list_workflows(
-            status="PENDING", name=_WORKFLOW, executor_id=[self._host], load_input=False, load_output=False
-        )
-        orphans = {one.workflow_id for one in held} - self._active
+        orphans = self.client.begun_on(self._host) - self._active
         for workflow_id in sorted(orphans & self._suspects):
-            DBOS.resume_workflow(workflow_id, queue_name=queue_name(self._host))
+            self.client.take_up(workflow_id, self._host)
             self._say(f"{workflow_id} is taken up again")
         self._suspects = orphans - self._suspects
-
-    def live_runs(self) -> set[str]:
-        """The ids of runs that are in the queue or going on."""
-        held = DBOS.list_workflows(status=_LIVE, name=_WORKFLOW, load_output=False)
-        return {_run_id(one.input) for one in held}
 
     def _work(self, request: RunRequest) -> None:
         name = request.workflow_id
@@ -157,39 +165,97 @@ class DurableQueue:
         finally:
             self._active.discard(name)
 
-    def forget_ended(self, before: datetime) -> int:
-        """Remove what DBOS still knows of runs that were created before that and have ended; how many."""
-        held = DBOS.list_workflows(
-            status=_ENDED, end_time=before.isoformat(), load_input=False, load_output=False, limit=10_000
-        )
-        if held:
-            DBOS.delete_workflows([one.workflow_id for one in held])
-        return len(held)
-
 
 class QueueClient:
-    """The side of other processes: puts runs into a host's queue without doing any."""
+    """Fills queues and tells what is in them, without doing any run. Safe to use from several threads.
+
+    Every method raises DatabaseError while the database cannot be used.
+    """
 
     def __init__(self, *, database_url: str) -> None:
-        _log_to(lambda _message: None)
-        self._client = DBOSClient(
-            system_database_url=database_url,
-            serializer=JsonSerializer(),
-            application_name=APPLICATION,
-            retry_connection_errors=False,
-        )
+        if not logging.getLogger("dbos").handlers:
+            _log_to(lambda _message: None)
+        self._engine = _engine(database_url)
+        with self._in_our_words():
+            self._client = DBOSClient(
+                system_database_engine=self._engine,
+                serializer=JsonSerializer(),
+                application_name=APPLICATION,
+                retry_connection_errors=False,
+            )
 
-    def enqueue(self, request: RunRequest) -> None:
-        """Put a run into its host's queue."""
-        self._client.enqueue(_options(request, 0.0), request.as_json())
+    def enqueue(self, *requests: RunRequest, delay: float = 0.0) -> None:
+        """Put runs into their hosts' queues, some in each transaction, to begin in `delay` seconds at the earliest.
+
+        One that is there already, or was, changes nothing.
+        """
+        for at in range(0, len(requests), _BATCH):
+            with self._in_our_words(), self._engine.begin() as connection:
+                for request in requests[at : at + _BATCH]:
+                    self._client.enqueue_in_transaction(connection, _options(request, delay), request.as_json())
+
+    def begun_on(self, host: str) -> set[str]:
+        """The workflow ids of what a host began and did not end."""
+        with self._in_our_words():
+            held = self._client.list_workflows(
+                status="PENDING", name=_WORKFLOW, executor_id=[host], load_input=False, load_output=False
+            )
+        return {one.workflow_id for one in held}
+
+    def take_up(self, workflow_id: str, host: str) -> None:
+        """Put what was begun into a host's queue again."""
+        with self._in_our_words():
+            self._client.resume_workflow(workflow_id, queue_name=queue_name(host))
 
     def live_runs(self) -> set[str]:
         """The ids of runs that are in a queue or going on."""
-        held = self._client.list_workflows(status=_LIVE, name=_WORKFLOW, load_output=False)
+        with self._in_our_words():
+            held = self._client.list_workflows(status=_LIVE, name=_WORKFLOW, load_output=False)
         return {_run_id(one.input) for one in held}
+
+    def forget_ended(self, before: datetime) -> int:
+        """Remove what DBOS still knows of runs that were created before that and have ended; how many."""
+        with self._in_our_words():
+            held = self._client.list_workflows(
+                status=_ENDED, end_time=before.isoformat(), load_input=False, load_output=False, limit=10_000
+            )
+            if held:
+                self._client.delete_workflows([one.workflow_id for one in held])
+        return len(held)
 
     def close(self) -> None:
         self._client.destroy()
+        self._engine.dispose()
+
+    @contextmanager
+    def _in_our_words(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error, dbos_error.DBOSException) as error:
+            cause = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+            if self._engine.url.password:
+                cause = cause.replace(str(self._engine.url.password), "***")
+            raise DatabaseError(
+                f"the queue of runs cannot be used: {cause}",
+                hint="Check that its disk is not full, or that the PostgreSQL server of database.url runs.",
+            ) from error
+
+
+def _engine(database_url: str) -> Engine:
+    """As DBOS makes its own: writers of SQLite take turns, and wait for each other."""
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        return create_engine(
+            url, connect_args={"connect_timeout": _CONNECT_PATIENCE}, pool_pre_ping=True, hide_parameters=True
+        )
+    engine = create_engine(url, connect_args={"timeout": _PATIENCE}, hide_parameters=True)
+
+    def prepare(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = "IMMEDIATE"
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    event.listen(engine, "connect", prepare)
+    return engine
 
 
 def _options(request: RunRequest, delay: float) -> Options:

@@ -32,12 +32,13 @@ class Tick:
 class Scheduler:
     """Ticks. `clock` gives the time in UTC; `say` is told what a person should know, once for each cause.
 
-    `repository` is that of schedules which name none.
+    `enqueue` is given any number of requests; that one is queued already changes nothing. `repository` is that of
+    schedules which name none.
     """
 
     file: ScheduleFile
     history: History
-    enqueue: Callable[[RunRequest], None]
+    enqueue: Callable[..., None]
     zone: ZoneInfo
     clock: Callable[[], datetime]
     say: Callable[[str], None]
@@ -66,29 +67,34 @@ class Scheduler:
         done = Tick()
         due = [schedule for schedule in schedules if schedule.is_due(now) and self._can_be_planned(schedule)]
         going = self._going() if due else {}
+        wanted = {schedule.id: list(self._requests(schedule, now, going, done)) for schedule in due}
+        states = self.history.create_all([one.as_run() for requests in wanted.values() for one in requests])
         for schedule in due:
-            after[schedule.id] = (schedule, self._start(schedule, now, going, done))
+            # What has ended was done before: the clock was set back, or the file could not be written then.
+            wanted[schedule.id] = [one for one in wanted[schedule.id] if not states[one.run_id].final]
+            done.queued += [one.run_id for one in wanted[schedule.id]]
+            after[schedule.id] = (schedule, self._moved_on(schedule, now, bool(wanted[schedule.id])))
+        self.enqueue(*(one for requests in wanted.values() for one in requests))
         if after or self._moved:
             self._move_on(after)
         return done
 
-    def _start(self, schedule: Schedule, now: datetime, going: dict[tuple[str, str], str], done: Tick) -> Schedule:
-        """Queue the runs of a schedule that is due; how it goes on after that."""
+    def _requests(
+        self, schedule: Schedule, now: datetime, going: dict[tuple[str, str], str], done: Tick
+    ) -> Iterator[RunRequest]:
+        """The runs of a schedule that is due."""
         assert schedule.next_run is not None
-        due = schedule.next_run
-        moved = schedule.planned_after(now, self.zone)
-        late = now - due >= LATE_AFTER
+        due, late = schedule.next_run, _is_late(schedule, now)
         if late and not self.catch_up:
             self._skip(done, f"{schedule.name!r} missed its time {due.isoformat()}, and scheduler.catch_up is off")
-            return moved
-        queued = False
+            return
         for vm in dict.fromkeys(schedule.vm_names):
-            run_id = scheduled_run_id(schedule.id, due, vm)
+            run_id = scheduled_run_id(self.host, schedule.id, due, vm)
             earlier = going.get((schedule.id, vm))
             if earlier is not None and earlier != run_id:
                 self._skip(done, f"{schedule.name!r} is due for {vm}, whose run {earlier} has not ended; left out")
                 continue
-            request = RunRequest(
+            yield RunRequest(
                 run_id=run_id,
                 host=self.host,
                 vm=vm,
@@ -103,16 +109,16 @@ class Scheduler:
                 pre_script=schedule.pre_script,
                 post_script=schedule.post_script,
             )
-            if self.history.create(request.as_run()).state.final:
-                continue  # done before: the clock was set back, or the file could not be written then
-            self.enqueue(request)
-            done.queued.append(run_id)
-            queued = True
+
+    def _moved_on(self, schedule: Schedule, now: datetime, queued: bool) -> Schedule:
+        """A schedule that was due, as it goes on; `queued` tells whether that began runs."""
+        moved = schedule.planned_after(now, self.zone)
         if not queued:
             return moved
         if schedule.status is ScheduleStatus.FAILED:
             return replace(moved, last_run=now)  # it stays failed until a run succeeds
-        return replace(moved, last_run=now, status=ScheduleStatus.LATE if late else ScheduleStatus.RUNNING)
+        status = ScheduleStatus.LATE if _is_late(schedule, now) else ScheduleStatus.RUNNING
+        return replace(moved, last_run=now, status=status)
 
     def _going(self) -> dict[tuple[str, str], str]:
         return {
@@ -177,3 +183,7 @@ class Scheduler:
         elif what not in self._told:
             self._told.add(what)
             self.say(f"{prefix}{problem.message}. {problem.hint}")
+
+
+def _is_late(schedule: Schedule, now: datetime) -> bool:
+    return schedule.next_run is not None and now - schedule.next_run >= LATE_AFTER

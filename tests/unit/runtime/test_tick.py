@@ -40,7 +40,7 @@ class Bench:
         return Scheduler(
             file=ScheduleFile(self.file.path.parent, ZONE),
             history=self.history,
-            enqueue=self.queued.append,
+            enqueue=lambda *requests: self.queued.extend(requests),
             zone=ZONE,
             clock=self.clock,
             say=self.said.append,
@@ -102,7 +102,7 @@ def test_a_tick_that_died_before_it_moved_the_schedule_on_is_repeated_without_a_
     bench.scheduler.tick()
     bench.hold(nightly())
     bench.restarted().tick()
-    assert {one.workflow_id for one in bench.queued} == {f"schedule:abcdef0123456789:{DUE.isoformat()}:web"}
+    assert {one.workflow_id for one in bench.queued} == {f"schedule:host:abcdef0123456789:{DUE.isoformat()}:web"}
     assert len(bench.history.newest()) == 1
 
 
@@ -178,8 +178,8 @@ def test_a_schedule_that_failed_shows_it_until_a_run_has_succeeded(bench: Bench)
 def test_what_somebody_changed_during_the_tick_stays(bench: Bench) -> None:
     bench.hold(nightly())
 
-    def change_and_queue(request: RunRequest) -> None:
-        bench.queued.append(request)
+    def change_and_queue(*requests: RunRequest) -> None:
+        bench.queued.extend(requests)
         bench.hold(nightly(enabled=False, next_run=None))
 
     bench.scheduler.enqueue = change_and_queue
@@ -247,7 +247,7 @@ def test_a_history_that_cannot_be_written_loses_no_due_time(bench: Bench, monkey
         raise DatabaseError("the disk is full", hint="Free space.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(History, "create", refuse)
+        patch.setattr(History, "create_all", refuse)
         with pytest.raises(DatabaseError):
             bench.scheduler.tick()
     assert bench.held().next_run == DUE

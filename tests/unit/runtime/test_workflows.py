@@ -20,7 +20,7 @@ from kvm_backup.services import events
 from tests.unit.runtime.conftest import Clock
 
 DUE = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
-RUN = scheduled_run_id("s1", DUE, "web")
+RUN = scheduled_run_id("host", "s1", DUE, "web")
 POINT = "web--1a2b3c4d/20261122T020000Z"
 DONE = events.Finished("web", "incremental", point=POINT, mode="full", bytes_read=5, seconds=2.0)
 
