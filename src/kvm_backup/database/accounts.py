@@ -178,7 +178,7 @@ class Accounts:
         row = {"id": user.id, "name": name, "role": role, "enabled": True, "created": user.created}
         insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
         statement = insertion(USERS).values(row | {"password_hash": password_hash}).on_conflict_do_nothing()
-        if not connection.execute(statement).rowcount:
+        if connection.execute(statement.returning(USERS.c.id)).first() is None:
             raise UserExistsError(
                 phrase("there is a user {name!r} already", name=name), hint=phrase("Choose another name.")
             )
