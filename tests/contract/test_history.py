@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import URL, text
 
 from kvm_backup.database.engine import Database
-from kvm_backup.database.history import History, RunFilter
+from kvm_backup.database.history import Batch, History, RunFilter
 from kvm_backup.domain.errors import DatabaseError, RunNotFoundError
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, RunStep, Trigger
@@ -303,6 +303,26 @@ def test_the_newest_run_of_each_schedule_and_vm_is_known(history: History) -> No
         "vm0": "r1198",
         "vm1": "r1199",
     }
+
+
+def test_the_last_batch_of_a_schedule_counts_its_runs_by_state_and_no_earlier_ones(history: History) -> None:
+    for number in range(6):
+        created = MOMENT + timedelta(days=number // 3)
+        history.create(a_run(f"r{number}", schedule_id="nightly", created=created, vm_name=f"vm{number % 3}"))
+    history.create(a_run("other", schedule_id="hourly", created=MOMENT))
+    for number in (0, 3, 4):
+        history.start(f"r{number}")
+    history.finish("r0", RunState.FAILED, RESULT)
+    history.finish("r3", RunState.SUCCEEDED, RESULT)
+    history.finish("r4", RunState.SUCCEEDED, RESULT)
+    last = history.last_batches(["nightly", "hourly", "never"])
+    assert set(last) == {"nightly", "hourly"}
+    assert last["nightly"] == Batch(
+        MOMENT + timedelta(days=1),
+        {RunState.SUCCEEDED: 2, RunState.QUEUED: 1},
+        {RunState.SUCCEEDED: "r3", RunState.QUEUED: "r5"},
+    )
+    assert last["hourly"].counts == {RunState.QUEUED: 1}
 
 
 def test_old_runs_that_have_ended_are_forgotten_with_their_steps(history: History, database: Database) -> None:

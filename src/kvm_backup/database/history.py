@@ -1,6 +1,6 @@
 """The history: every run and its steps. Each call is one short transaction, and moves a run only as allowed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -40,6 +40,15 @@ class Pulse:
 
     mark: tuple[object, ...]
     running: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The runs of a schedule that were asked for together, at `created`: how many are in a state, and one of each."""
+
+    created: datetime
+    counts: Mapping[RunState, int]
+    examples: Mapping[RunState, str]
 
 
 class History:
@@ -252,6 +261,23 @@ class History:
         """The newest run of each schedule that has one."""
         return self._last(RUNS.c.schedule_id, schedule_ids)
 
+    def last_batches(self, schedule_ids: Iterable[str]) -> dict[str, Batch]:
+        """What the last time of each schedule came to that has runs."""
+        found: dict[str, Batch] = {}
+        wanted = sorted({storable(key) for key in schedule_ids})
+        for at in range(0, len(wanted), _BATCH):
+            newest = _newest(RUNS.c.schedule_id, wanted[at : at + _BATCH])
+            query = (
+                select(newest.c.key, newest.c.created, RUNS.c.state, func.count(), func.min(RUNS.c.id))
+                .join_from(newest, RUNS, (RUNS.c.schedule_id == newest.c.key) & (RUNS.c.created == newest.c.created))
+                .group_by(newest.c.key, newest.c.created, RUNS.c.state)
+            )
+            with self._database.transaction() as connection:
+                for key, created, state, count, example in connection.execute(query):
+                    batch = found.get(key, Batch(created, {}, {}))
+                    found[key] = Batch(created, {**batch.counts, state: count}, {**batch.examples, state: example})
+        return found
+
     def last_of_vms(self, names: Iterable[str]) -> dict[str, Run]:
         """The newest run of each VM that has one, by the VM's name."""
         return self._last(RUNS.c.vm_name, names)
@@ -260,12 +286,7 @@ class History:
         found: dict[str, Run] = {}
         wanted = sorted({storable(key) for key in keys})
         for at in range(0, len(wanted), _BATCH):
-            newest = (
-                select(column.label("key"), func.max(RUNS.c.created).label("created"))
-                .where(column.in_(wanted[at : at + _BATCH]))
-                .group_by(column)
-                .subquery()
-            )
+            newest = _newest(column, wanted[at : at + _BATCH])
             query = _select().join(newest, (column == newest.c.key) & (RUNS.c.created == newest.c.created))
             with self._database.transaction() as connection:
                 runs = [_run(row) for row in connection.execute(query.order_by(RUNS.c.id))]
@@ -297,6 +318,16 @@ class History:
 
 def _select() -> Any:
     return select(*(RUNS.c[name] for name in _SUMMARY_FIELDS))
+
+
+def _newest(column: Any, keys: Sequence[str]) -> Any:
+    """When the newest run was asked for, for each of these values of a column."""
+    return (
+        select(column.label("key"), func.max(RUNS.c.created).label("created"))
+        .where(column.in_(keys))
+        .group_by(column)
+        .subquery()
+    )
 
 
 def _filtered(which: RunFilter) -> Any:

@@ -129,6 +129,19 @@ class Inventory:
                 found += map(record_of, connection.execute(select(VMS).where(VMS.c.host == self._host, some)))
         return {record.uuid: record for record in found}
 
+    def named(self, names: Iterable[str]) -> dict[str, VmRecord]:
+        """VMs that libvirt has, by what schedules call them: their names or UUIDs."""
+        wanted = sorted({storable(name) for name in names})
+        found: dict[str, VmRecord] = {}
+        with self._database.transaction() as connection:
+            for at in range(0, len(wanted), _BATCH):
+                some = wanted[at : at + _BATCH]
+                called = VMS.c.name.in_(some) | VMS.c.uuid.in_(some)
+                query = select(VMS).where(VMS.c.host == self._host, VMS.c.gone_since.is_(None), called)
+                for record in map(record_of, connection.execute(query)):
+                    found[record.uuid] = found[record.name] = record
+        return {name: found[name] for name in wanted if name in found}
+
     def counts(self) -> ProtectionCounts:
         """How many VMs are how well protected."""
         gone = VMS.c.gone_since.is_not(None)

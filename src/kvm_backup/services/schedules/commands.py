@@ -5,15 +5,21 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
-from kvm_backup.domain.errors import KvmBackupError, ScheduleChangedError, ScheduleNotFoundError
+from kvm_backup.domain.errors import (
+    InvalidScheduleError,
+    KvmBackupError,
+    ScheduleChangedError,
+    ScheduleNotFoundError,
+)
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
-from kvm_backup.domain.timing import due_times
+from kvm_backup.domain.timing import due_times, parse_timing
 from kvm_backup.domain.vm import Vm
 from kvm_backup.services.schedules import fields
 from kvm_backup.services.schedules.file import ScheduleFile, Schedules
@@ -108,6 +114,44 @@ class ScheduleService:
 
         self.file.update(change)
         return made
+
+    def problems(
+        self,
+        name: str,
+        vm_names: Sequence[str],
+        schedule_type: str,
+        schedule_time: str,
+        backup_mode: str,
+        *,
+        repository: str = "",
+        pre_script: str = "",
+        post_script: str = "",
+        keep: Mapping[str, str] | None = None,
+        own_id: str = "",
+    ) -> list[InvalidScheduleError]:
+        """All that `add`, or `edit` of the schedule `own_id`, would refuse: they tell only the first of it."""
+
+        def check_name() -> None:
+            others = [schedule for schedule in self.file.read() if schedule.id != own_id]
+            fields.refuse_taken_name(fields.name(name), others)
+
+        checks: list[Callable[[], object]] = [
+            check_name,
+            lambda: fields.vm_names(vm_names),
+            lambda: parse_timing(schedule_type, schedule_time),
+            lambda: fields.mode(backup_mode),
+            lambda: self._repository(repository),
+            lambda: fields.script("pre_script", pre_script),
+            lambda: fields.script("post_script", post_script),
+            *(partial(fields.retention, RetentionWish(), {kind: text}) for kind, text in (keep or {}).items()),
+        ]
+        found = []
+        for check in checks:
+            try:
+                check()
+            except InvalidScheduleError as problem:
+                found.append(problem)
+        return found
 
     def edit(self, wanted: str, changes: Changes, *, known: str | None = None) -> Schedule:
         """Change a schedule; it is planned anew when its type or time changes.

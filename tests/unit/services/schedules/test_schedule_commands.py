@@ -241,6 +241,18 @@ def test_that_a_schedule_ran_or_was_disabled_meanwhile_keeps_nobody_from_editing
     assert (edited.schedule_time, edited.enabled, edited.status) == ("03:00", False, ScheduleStatus.FAILED)
 
 
+def test_all_that_is_wrong_is_told_at_once_and_nothing_of_the_schedule_that_is_edited(
+    service: ScheduleService,
+) -> None:
+    made = add(service)
+    bad = service.problems(
+        "nom", [], "weekly", "02:00", "x", repository="usb", pre_script="'", keep={"last": "0", "daily": "3"}
+    )
+    fields = ["name", "vm_names", "schedule_time", "backup_mode", "repository", "pre_script", "keep_last"]
+    assert [problem.field for problem in bad] == fields
+    assert service.problems("NOM", ["web"], "daily", "02:00", "full", repository="nas", own_id=made.id) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
