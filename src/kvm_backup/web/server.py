@@ -46,10 +46,10 @@ def serving(application: Application, say: Say) -> Iterator[None]:
         for one in sockets:
             one.close()
         raise
-    address = web.url_at(sockets[0].getsockname()[1])
-    say(phrase("dashboard: {address}", address=address))
-    _invite_first(application, address, say)
     try:
+        address = web.url_at(sockets[0].getsockname()[1])
+        say(phrase("dashboard: {address}", address=address))
+        _invite_first(application, address, say)
         yield
     finally:
         server.stop()
