@@ -33,7 +33,9 @@ class ScheduleFile:
     """
 
     def __init__(self, folder: Path, zone: ZoneInfo, lock_wait: float = 30.0) -> None:
-        self.path = (folder / FILE_NAME).resolve()  # a file that was moved and linked to stays where it is
+        self.path = Path(
+            os.path.realpath(folder / FILE_NAME)
+        )  # a file that was moved and linked to stays where it is
         self._zone = zone
         self._lock_wait = lock_wait
         self._known: tuple[tuple[int, int, int], Schedules] | None = None

@@ -33,6 +33,10 @@ KEYS = (
 OPTIONAL_KEYS = ("repository", "pre_script", "post_script", "retention")
 """Written only where a schedule says something there, so that a file of the first version stays as it is."""
 RETENTION_MAX = 10_000
+_NESTING_MAX = 50
+"""Python's own limit depends on who calls: what one part reads another could not write."""
+_FIRST_YEAR, _LAST_YEAR = 1900, 9000
+"""Times at the ends of Python's calendar have no local time in some zones."""
 _RETENTION_KINDS = tuple(kind.name for kind in fields(RetentionWish))
 _NEEDED = ("id", "name", "vm_names", "schedule_type", "schedule_time")
 _MODES = ", ".join(Mode)
@@ -137,7 +141,7 @@ def _load(text: str, path: str) -> Any:
     if not text.strip():
         raise _damaged(path, "is empty", (1, 1))
     try:
-        return json.loads(
+        loaded = json.loads(
             text, parse_constant=_no_constant, parse_float=_finite_float, object_pairs_hook=_object_without_doubles
         )
     except json.JSONDecodeError as error:
@@ -146,6 +150,17 @@ def _load(text: str, path: str) -> Any:
         raise _damaged(path, "is nested too deeply") from error
     except ValueError as error:  # from the hooks below, or a number of thousands of digits
         raise _damaged(path, str(error), _place_of_offender(text, error)) from error
+    if _is_deep(loaded):
+        raise _damaged(path, "is nested too deeply")
+    return loaded
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_NESTING_MAX):
+        inner = (held.values() if isinstance(held, dict) else held for held in level)
+        level = [one for ones in inner for one in ones if isinstance(one, dict | list)]
+    return bool(level)
 
 
 class _OffenceError(ValueError):
@@ -307,7 +322,10 @@ def _moment(entry: dict[str, Any], key: str, zone: ZoneInfo) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-        return instant(moment, zone) if moment.tzinfo is None else moment.astimezone(UTC)
+        found = instant(moment, zone) if moment.tzinfo is None else moment.astimezone(UTC)
+        if _FIRST_YEAR <= found.year <= _LAST_YEAR:
+            return found
+        raise ValueError(value)
     except (ValueError, TypeError, OverflowError, OSError):
         raise _BadEntryError(
             f"{key}: {str(value)[:100]!r} where a time such as 2026-11-22T02:00:00+00:00 is expected"

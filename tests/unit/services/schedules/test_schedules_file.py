@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kvm_backup.domain.errors import SchedulesFileError
+from kvm_backup.domain.errors import SchedulesFileError, StorageError
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
@@ -166,6 +166,8 @@ def test_what_a_schedule_says_of_repository_scripts_and_retention_is_written_onl
         (b'[\n{"x": ' + b"9" * 5000 + b"}]", "line 2 column 7", "digits"),
         (b'[{"id": "a", "id": "b"}]', "line 1 column", "stands twice"),
         (b"[" * 100_000, "", "nested too deeply"),
+        # Deep enough to be read by one caller and, with more on its stack, not to be written by another.
+        (b'[\n{"x": ' + b"[" * 100 + b"]" * 100 + b"}]", "", "nested too deeply"),
         (b'[\n{"x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}]", "", "nested too deeply"),
         (b"[" + b" " * BYTES_MAX + b"]", "", "is larger than"),
         (b"[" + b'{"a": 1},' * 1_200_000, "", "is larger than"),
@@ -212,6 +214,8 @@ def test_a_damaged_file_is_reported_with_its_place_and_left_alone(
         (entry(next_run="tomorrow"), "next_run: 'tomorrow' where a time"),
         (entry(next_run=1790000000), "next_run"),
         (entry(last_run="9999-12-31T23:59:59-14:00"), "last_run"),
+        (entry(next_run="9999-12-31T23:59:59+00:00"), "next_run"),
+        (entry(created_at="0001-01-01T00:00:00+00:00"), "created_at"),
         (entry(repository=5), "repository: the number 5 where a text"),
         (entry(repository=""), "repository: an empty text"),
         (entry(repository="a\nb"), "repository: 'a\\nb' holds control characters"),
@@ -245,6 +249,12 @@ def test_a_wrong_object_is_named_with_its_line_and_the_file_left_alone(
 def test_a_time_that_cannot_be_used_does_not_hide_the_other_schedules(file: ScheduleFile) -> None:
     write(file, [entry(schedule_time="25:00"), entry(id="2", schedule_type="yearly")])
     assert [schedule.schedule_time for schedule in file.read()] == ["25:00", "02:00"]
+
+
+def test_a_link_that_leads_to_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "scheduled_backups.json").symlink_to("scheduled_backups.json")
+    with pytest.raises(StorageError):
+        ScheduleFile(tmp_path, PARIS).read()
 
 
 def test_the_last_good_state_outlives_damage(file: ScheduleFile) -> None:
