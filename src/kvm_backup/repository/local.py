@@ -78,6 +78,7 @@ class LocalRepository:
 
         Raises TargetExistsError when something is there already, StorageError when it cannot be made.
         """
+        made = not os.path.lexists(root)
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for unfinished in root.glob(f"{UNFINISHED_FILE}*"):
@@ -101,7 +102,14 @@ class LocalRepository:
             "id": repository_id,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        durable.replace_content(root / REPOSITORY_FILE, (json.dumps(fields, indent=2) + "\n").encode())
+        try:
+            durable.replace_content(root / REPOSITORY_FILE, (json.dumps(fields, indent=2) + "\n").encode())
+        except KvmBackupError:
+            # An empty folder that stays would look like one where a disk should be mounted.
+            if made:
+                with suppress(OSError):
+                    root.rmdir()
+            raise
         durable.sync_folder(root.parent)
         return cls(name, root, repository_id)
 

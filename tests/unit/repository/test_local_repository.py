@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -66,6 +67,20 @@ def test_a_repository_cannot_be_made_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="Not a directory"):
         LocalRepository.create("mine", tmp_path / "file" / "below")
+
+
+def test_a_repository_that_could_not_be_written_leaves_no_folder_that_looks_like_an_unmounted_disk(
+    tmp_path: Path,
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(StorageError):
+            LocalRepository.create("mine", tmp_path / "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert LocalRepository.may_be_made(tmp_path / "new")
+    LocalRepository.create("mine", tmp_path / "new")
 
 
 def test_a_folder_without_its_file_is_no_repository(tmp_path: Path) -> None:
