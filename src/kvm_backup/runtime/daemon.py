@@ -84,7 +84,9 @@ class Daemon:
     beside: Callable[[], AbstractContextManager[None]] = nullcontext
     """What goes on meanwhile: entered once this is the only service, and before anything begins; left at the end."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    _problem: str | None = None
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds that pass whatever is done to the clock."""
+    _problems: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
         """Serve until `activity.ending` is set.
@@ -108,24 +110,24 @@ class Daemon:
 
     def _serve(self, queue: DurableQueue, tick: Callable[[], object], started: str) -> None:
         minute: int | None = None
-        next_tick = next_housekeeping = time.monotonic()
+        next_tick = next_housekeeping = self.monotonic()
         ticked: str | None = None
         while not self.activity.ending.is_set():
             now = self.clock()
             this_minute = int(now.timestamp() // 60)
             # On the minute by the clock, and each 60 seconds whatever the clock does.
-            if this_minute != minute or time.monotonic() >= next_tick:
-                minute, next_tick = this_minute, time.monotonic() + 60
+            if this_minute != minute or self.monotonic() >= next_tick:
+                minute, next_tick = this_minute, self.monotonic() + 60
                 if self._guarded("tick", lambda: tick()):
                     ticked = self.clock().isoformat()
                 self._guarded("queue", queue.take_up_orphans)
-            if time.monotonic() >= next_housekeeping:
-                next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
+            if self.monotonic() >= next_housekeeping:
+                next_housekeeping = self.monotonic() + _HOUSEKEEPING_SECONDS
                 self._guarded("housekeeping", lambda: self.housekeeping(queue, self.clock()))
             self._beat(started, ticked)
             notify("WATCHDOG=1", f"STATUS={self._status()}")
             to_the_minute = 60 - self.clock().timestamp() % 60
-            self.activity.ending.wait(min(_BEAT_SECONDS, to_the_minute + 0.01))
+            self.activity.pause(min(_BEAT_SECONDS, to_the_minute + 0.01))
 
     def _beat(self, started: str, ticked: str | None) -> None:
         beat = Heartbeat(os.getpid(), self.host, started, self.clock().isoformat(), ticked)
@@ -160,11 +162,10 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - a service that dies at 3 in the morning protects nobody
             problem = f"{what}: unexpected {type(error).__name__}: {error}"
         else:
-            if self._problem is not None and self._problem.startswith(f"{what}:"):
-                self._problem = None
+            self._problems.pop(what, None)
             return True
-        if problem != self._problem:
-            self._problem = problem
+        if problem != self._problems.get(what):
+            self._problems[what] = problem
             self.say(problem)
         return False
 
