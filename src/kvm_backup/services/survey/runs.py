@@ -25,27 +25,31 @@ class RunWatch:
     history: History
     host: str
     _from: datetime | None = None
-    _seen: set[str] = field(default_factory=set)
+    _seen: dict[str, datetime] = field(default_factory=dict)
 
     def ended(self, now: datetime) -> Iterator[Run]:
         """Each run once, in the order of their ends. Raises DatabaseError."""
         if self._from is None:
-            newest = max((record.runs.last_run_at for record in self.ledger if record.runs.last_run_at), default=None)
-            self._from = now - _FIRST_REACH if newest is None else newest
-            self._seen = {record.runs.last_run for record in self.ledger if record.runs.last_run}
-        since = self._from - _OVERLAP
-        again: set[str] = set()
-        while True:
+            self._begin(now)
+            assert self._from is not None
+        since, last = self._from - _OVERLAP, None
+        while since != last:
             found = self.history.ended_since(self.host, since, limit=_AT_ONCE)
-            new = [run for run in found if run.id not in self._seen | again]
-            again |= {run.id for run in found}
-            yield from new
-            if found and found[-1].ended is not None:
-                self._from = max(self._from, found[-1].ended)
+            for run in found:
+                assert run.ended is not None
+                self._from = max(self._from, run.ended)
+                if run.id not in self._seen:
+                    self._seen[run.id] = run.ended
+                    yield run
+            last = since
+            if len(found) == _AT_ONCE and found[-1].ended is not None:
                 since = found[-1].ended
-            if len(found) < _AT_ONCE or not new:
-                self._seen = again
-                return
+        self._seen = {id_: ended for id_, ended in self._seen.items() if ended >= self._from - _OVERLAP}
+
+    def _begin(self, now: datetime) -> None:
+        known = {record.runs.last_run: record.runs.last_run_at for record in self.ledger}
+        self._seen = {id_: ended for id_, ended in known.items() if id_ is not None and ended is not None}
+        self._from = max(self._seen.values(), default=now - _FIRST_REACH)
 
 
 def after(before: RunFacts, run: Run) -> RunFacts:

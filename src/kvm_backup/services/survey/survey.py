@@ -69,10 +69,12 @@ class Survey:
         """One look; whether anything that pages show has changed. Raises KvmBackupError; the next look goes on."""
         self.vms.look(now)
         self.promises.look(now)
-        self._take_runs(now)
+        ended = self._take_runs(now)
         if is_time(self._examined_at, _REPOSITORIES_EVERY, now):
             self._examined_at = now
             self._look_through(now)
+        elif ended:
+            self._look_at_vms_of(ended, now)
         changed = self.ledger.save(now)
         self.revision += changed
         if self.vms.facts != self._written:
@@ -109,32 +111,34 @@ class Survey:
         self.statistics.forget(now, self.keep)
         self.vms.facts = replace(self.vms.facts, examined=now)
 
-    def _take_runs(self, now: datetime) -> None:
-        changes: list[tuple[str, str, str]] = []
-        seen = False
-        for run in self.runs.ended(now):
-            seen = True
+    def _take_runs(self, now: datetime) -> list[Run]:
+        """Note what has ended; those runs."""
+        ended = list(self.runs.ended(now))
+        for run in ended:
             self._take_verification(run)
-            changes += self._take_run(run)
-        if changes:
-            self.points.look_at(self.repositories(self.promises.schedules), dict.fromkeys(changes), now)
+            record = self.ledger.find(run.vm_uuid, run.vm_name)
+            if record is not None and run.kind is RunKind.BACKUP:
+                self.ledger.put(replace(record, runs=after(record.runs, run)))
         unknown = {name for name in self.promises.named() if self.ledger.find(None, name) is None}
-        if seen or unknown != self._asked_for:
+        if ended or unknown != self._asked_for:
             self._asked_for = unknown
             self._strangers = self._runs_of_strangers(unknown)
+        return ended
 
-    def _take_run(self, run: Run) -> Iterator[tuple[str, str, str]]:
-        """Note a run; where points of its VM may have changed."""
-        if run.vm_uuid is not None and run.kind is RunKind.BACKUP:
-            self.vms.look_at(run.vm_uuid)
-        record = self.ledger.find(run.vm_uuid, run.vm_name)
-        if record is None:
-            return
-        if run.kind is RunKind.BACKUP:
-            self.ledger.put(replace(record, runs=after(record.runs, run)))
-        folder = (run.point or record.points.last_point or "").partition("/")[0]
-        if folder and run.kind in (RunKind.BACKUP, RunKind.PRUNE):
-            yield run.repository, folder, record.uuid
+    def _look_at_vms_of(self, ended: Iterable[Run], now: datetime) -> None:
+        """Look at the VMs of runs, and at the folders where points of theirs may have come or gone."""
+        folders: dict[tuple[str, str, str], None] = {}
+        for run in ended:
+            record = self.ledger.find(run.vm_uuid, run.vm_name)
+            if record is None or run.kind not in (RunKind.BACKUP, RunKind.PRUNE):
+                continue
+            folder = (run.point or record.points.last_point or "").partition("/")[0]
+            if folder:
+                folders[run.repository, folder, record.uuid] = None
+        for uuid in {uuid for _, _, uuid in folders}:
+            self.vms.look_at(uuid)
+        if folders:
+            self.points.look_at(self.repositories(self.promises.schedules), folders, now)
 
     def _take_verification(self, run: Run) -> None:
         if run.kind is not RunKind.VERIFY or run.point is None:
