@@ -31,9 +31,11 @@ class AccessServices:
         self.audit.delete_older_than(before)
 
 
-def make_access(database: Database, clock: Callable[[], datetime]) -> AccessServices:
+def make_access(
+    database: Database, clock: Callable[[], datetime], passwords: Passwords | None = None
+) -> AccessServices:
     """All of them for one database. `clock` gives the time in UTC."""
-    accounts, passwords = Accounts(database, clock), Passwords()
+    accounts, passwords = Accounts(database, clock), passwords or Passwords()
     return AccessServices(
         accounts=AccountService(accounts, passwords, clock),
         sign_in=SignInService(accounts, Sessions(database, clock), LoginFailures(database, clock), passwords, clock),

@@ -78,7 +78,7 @@ class _Caller:
     user: Account | None = None
     session: Session | None = None
     secret: str = ""
-    token: str = ""
+    token: str | None = None
 
 
 class AccessMiddleware:
@@ -123,12 +123,12 @@ class AccessMiddleware:
 
     def _caller(self, request: Request) -> _Caller:
         """Raises NotSignedInError for a token that is not valid, DatabaseError."""
-        scheme, _space, text = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":  # other schemes are for a proxy in front of us
-            holder = self._application.api_tokens.who(text.strip())
+        token = _bearer(request)
+        if token is not None:
+            holder = self._application.api_tokens.who(token)
             if holder is None:
                 raise _not_signed_in(phrase("the token is unknown, revoked or expired"))
-            return _Caller(user=holder[0], token=text.strip())
+            return _Caller(user=holder[0], token=token)
         secret = session_secret(request)
         if secret is None or _needs_nobody(request):
             return _Caller()
@@ -142,10 +142,10 @@ class AccessMiddleware:
             raise _not_signed_in(phrase("you are not signed in"))
         if request.method not in csrf.SAFE_METHODS:
             body, receive = await csrf.read_body(request.headers, receive)
-            if not caller.token:
+            if caller.token is None:
                 csrf.check(request.headers, body, _form_owner(request, caller))
         if not open_to_all:
-            if caller.token and _for_people(request):
+            if caller.token is not None and _for_people(request):
                 raise ForbiddenError(
                     phrase("a token cannot do this"), hint=phrase("Sign in with a browser, or use the command line.")
                 )
@@ -179,7 +179,7 @@ class AccessMiddleware:
 
     def _still_valid(self, caller: _Caller) -> bool:
         try:
-            if caller.token:
+            if caller.token is not None:
                 return self._application.api_tokens.who(caller.token) is not None
             return not caller.secret or self._application.sign_in.who(caller.secret) is not None
         except DatabaseError:
@@ -210,9 +210,9 @@ def _introduce(request: Request, caller: _Caller) -> None:
     state = request.state
     state.user, state.session = caller.user, caller.session
     if caller.user is not None:
-        via = Via.TOKEN if caller.token else Via.WEB
+        via = Via.TOKEN if caller.token is not None else Via.WEB
         state.actor = Actor(caller.user.name, via, address_of(request))
-    if not caller.token:
+    if caller.token is None:
         owner = _form_owner(request, caller)
         if owner is None and _needs_nobody(request):
             owner = state.new_form = new_secret()
@@ -253,6 +253,12 @@ def _for_people(request: Request) -> bool:
     return path.startswith(("/account", "/administration")) or path == "/logout"
 
 
+def _bearer(request: Request) -> str | None:
+    """The token that a program shows; other schemes are for a proxy in front of us."""
+    scheme, _space, text = request.headers.get("authorization", "").partition(" ")
+    return text.strip() if scheme.lower() == "bearer" else None
+
+
 def _form_owner(request: Request, caller: _Caller) -> str | None:
     """The secret that the token of the request's form is made of."""
     return form_secret(request) if _needs_nobody(request) else caller.secret or None
@@ -283,7 +289,7 @@ def _refusal(request: Request, error: KvmBackupError) -> Response:
         headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, NotSignedInError) else {}
         message, hint = in_words(error.message), in_words(error.hint)
         answer = failure(request, status_of(error), message, hint, code=error.code, headers=headers)
-    if isinstance(error, NotSignedInError) and session_secret(request):
+    if isinstance(error, NotSignedInError) and _bearer(request) is None and session_secret(request):
         drop_session(request, answer)
     return answer
 
