@@ -62,6 +62,12 @@ class Alerts:
         with self._database.transaction() as connection:
             return [_alert(row) for row in connection.execute(query)]
 
+    def count_history(self) -> int:
+        """How many `history` would list in all."""
+        query = select(func.count()).select_from(ALERTS).where(ALERTS.c.host == self._host)
+        with self._database.transaction() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def get(self, alert_id: str) -> Alert:
         """Raises AlertNotFoundError."""
         query = select(ALERTS).where(ALERTS.c.host == self._host, ALERTS.c.id == storable(alert_id))

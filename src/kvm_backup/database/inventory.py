@@ -93,14 +93,6 @@ class Inventory:
         with self._database.transaction() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def worst(self, limit: int = 20) -> list[VmRecord]:
-        """The VMs that are not protected, the worst first, those with a schedule before those without."""
-        unprotected = VMS.c.rank < Protection.PROTECTED.rank
-        query = select(VMS).where(VMS.c.host == self._host, VMS.c.gone_since.is_(None), unprotected)
-        query = query.order_by(VMS.c.rank, VMS.c.missed.asc().nulls_first(), VMS.c.name, VMS.c.uuid)
-        with self._database.transaction() as connection:
-            return [record_of(row) for row in connection.execute(query.limit(limit))]
-
     def get(self, uuid: str) -> VmRecord:
         """A VM by its UUID. Raises VmNotFoundError."""
         found = self.some([uuid])

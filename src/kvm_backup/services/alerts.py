@@ -86,6 +86,10 @@ class AlertService:
         """All alerts, over or not, the newest first."""
         return self.store.history(offset=offset, limit=limit)
 
+    def count_history(self) -> int:
+        """How many `history` would list in all."""
+        return self.store.count_history()
+
     # The service's side
 
     def evaluate(self, situation: Situation) -> bool:

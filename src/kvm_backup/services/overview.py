@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kvm_backup.database.history import History
-from kvm_backup.database.inventory import Inventory
+from kvm_backup.database.inventory import Inventory, VmFilter, VmSort
 from kvm_backup.database.statistics import DaySums, Statistics
 from kvm_backup.domain.alert import Alert
 from kvm_backup.domain.calendar import Cell
@@ -19,10 +19,10 @@ from kvm_backup.services.alerts import AlertService
 from kvm_backup.services.calendar import WEEKS, CalendarService
 from kvm_backup.services.schedules.file import ScheduleFile
 
-_WORST = 12
+_VMS = 15
 _ALERTS = 10
-_GOING = 10
-_COMING = 10
+_GOING = 6
+_COMING = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class Overview:
     now: datetime
     host: HostFacts
     protection: ProtectionCounts
-    worst: Sequence[VmRecord]
-    """The VMs that are not protected, the worst first, some of them."""
+    vms: Sequence[VmRecord]
+    """Those that libvirt has, the worst protected first, some of them."""
     calendar: Mapping[str, Sequence[Cell]]
-    """Of the worst ones, by UUID."""
+    """Of these VMs, by UUID."""
     alerts: Sequence[Alert]
     """What nobody has acknowledged, the most severe first, some of it."""
     unacknowledged: int
@@ -84,15 +84,15 @@ class OverviewService:
         """Raises DatabaseError."""
         now = self.clock()
         today = self.statistics.today(now)
-        worst = self.inventory.worst(_WORST)
+        vms = self.inventory.page(VmFilter(gone=False), sort=VmSort.PROTECTION, limit=_VMS)
         schedules, problem = self.schedule_file.read_or_last_good()
         counted = self.history.counts_unfinished(self.host)
         return Overview(
             now=now,
             host=self.inventory.host_facts(),
             protection=self.inventory.counts(),
-            worst=worst,
-            calendar=self.calendar.of(worst, weeks),
+            vms=vms,
+            calendar=self.calendar.of(vms, weeks),
             alerts=self.alerts.open(acknowledged=False, limit=_ALERTS),
             unacknowledged=self.alerts.count_open_unacknowledged(),
             going=self.history.going(self.host, limit=_GOING),

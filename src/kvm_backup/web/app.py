@@ -19,7 +19,7 @@ from kvm_backup.web.language import LanguageMiddleware
 from kvm_backup.web.live import events
 from kvm_backup.web.live.hub import Hub, Sources
 from kvm_backup.web.live.progress import Progress
-from kvm_backup.web.pages import account, administration, login
+from kvm_backup.web.pages import account, administration, alerts, login, overview
 from kvm_backup.web.security.access import AccessMiddleware
 from kvm_backup.web.security.headers import SecurityHeadersMiddleware
 from kvm_backup.web.security.hosts import HostMiddleware, own_names
@@ -32,6 +32,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     login.router,
     account.router,
     administration.router,
+    overview.router,
+    alerts.router,
 )
 
 
@@ -41,7 +43,13 @@ def make_app(application: Application, on_ready: Callable[[], None] = lambda: No
     Raises SettingsError, DatabaseError, StorageError.
     """
     app = FastAPI(
-        title="KVM Backup", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan
+        title="KVM Backup",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
     )
     state = app.state
     state.application = application

@@ -14,6 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from kvm_backup import __version__
+from kvm_backup.domain import alert_text
+from kvm_backup.domain.account import Role
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.web import formats
 from kvm_backup.web.assets import Assets
@@ -66,6 +68,10 @@ def make_environment(assets: Assets, zone: ZoneInfo) -> Environment:
         "machine_time": formats.machine_time,
         "on_day": lambda moment: formats.on_day(moment, zone),
         "in_words": in_words,
+        "sentence": formats.sentence,
+        "alert_title": lambda alert: alert_text.title(alert, formats.size),
+        "alert_cause": lambda alert: alert_text.cause(alert, formats.size),
+        "alert_advice": alert_text.advice,
         "segment": lambda text: quote(str(text), safe=""),
         "with_query": with_query,
         "run_event": run_event,
@@ -136,6 +142,8 @@ def page_facts(request: Request) -> dict[str, Any]:
         "language": current_language(),
         "theme": chosen_theme(request),
         "user": user,
+        "is_operator": user is not None and user.role.covers(Role.OPERATOR),
+        "is_administrator": user is not None and user.role.covers(Role.ADMINISTRATOR),
         "csrf_token": getattr(request.state, "csrf_token", None) or "",
         "host": state.application.host,
         "live_version": state.hub.version,

@@ -1,9 +1,9 @@
 """Sizes, durations, rates and times as people of the page's language write them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
-from kvm_backup.web.language import NARROW_SPACE, _, current_language, grouped, ngettext
+from kvm_backup.web.language import NARROW_SPACE, _, current_language, grouped, in_words, ngettext
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 NOTHING = "–"
@@ -88,5 +88,15 @@ def machine_time(moment: datetime) -> str:
 
 def on_day(moment: datetime, zone: ZoneInfo) -> str:
     """The day alone: "22 Nov", in French "22/11"."""
-    local = moment.astimezone(zone)
-    return local.strftime("%d/%m" if current_language() == "fr" else "%d %b")
+    return short_day(moment.astimezone(zone).date())
+
+
+def short_day(day: date) -> str:
+    """A day of the calendar: "22 Nov", in French "22/11"."""
+    return day.strftime("%d/%m" if current_language() == "fr" else "%d %b")
+
+
+def sentence(text: str) -> str:
+    """A message of an error or alert, which begins small and has no full stop, as a sentence of its own."""
+    told = in_words(text)
+    return f"{told[:1].upper()}{told[1:]}" + ("" if told.endswith((".", "!", "?", "…")) or not told else ".")
