@@ -446,3 +446,45 @@ def test_steps_are_in_their_order_though_the_clock_went_back(history: History, c
     assert names == ["prepare", "begin", "copy", "publish", "advance"]
     starts = [step.started for step in history.get(run.id).steps]
     assert all(earlier > later for earlier, later in pairwise(starts))
+
+
+# The pulse
+
+
+def test_the_pulse_tells_what_goes_on_and_changes_with_every_move(history: History, clock: Clock) -> None:
+    def moved() -> bool:
+        nonlocal mark
+        before, mark = mark, history.pulse().mark
+        return mark != before
+
+    mark = history.pulse().mark
+    history.create(a_run("first"))
+    assert moved()
+    history.create(a_run("second", created=clock.after(1)))
+    assert moved()
+    history.start("first")
+    assert moved()
+    assert [run.id for run in history.pulse().running] == ["first"]
+    history.step_started("first", "copy")
+    assert moved()
+    history.decided("first", RunResult(mode=Mode.FULL))
+    assert moved()
+    history.request_cancel("first")
+    assert moved()
+    history.wait("first", clock.after(60), RunResult(error="x"))
+    assert moved()
+    assert history.pulse().running == ()
+    history.request_cancel("second")
+    assert moved()
+    history.finish("first", RunState.FAILED, RunResult(error="x"))
+    assert moved()
+
+
+def test_the_pulse_stands_still_while_a_run_only_comes_on(history: History) -> None:
+    history.create(a_run("first"))
+    history.start("first")
+    before = history.pulse()
+    history.progress("first", 5, 10)
+    after = history.pulse()
+    assert after.mark == before.mark
+    assert (after.running[0].done, after.running[0].total) == (5, 10)

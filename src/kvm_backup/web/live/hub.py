@@ -74,10 +74,14 @@ class Sources:
 
 
 class Hub:
-    """Looks once a second while a page is open. `connect`, `leave` and `close` belong to the server's event loop."""
+    """Looks each `every` seconds while a page is open.
 
-    def __init__(self, sources: Sources) -> None:
+    `connect`, `leave` and `close` belong to the server's event loop.
+    """
+
+    def __init__(self, sources: Sources, every: float = _POLL_SECONDS) -> None:
         self._sources = sources
+        self._every = every
         self._boot = token_hex(4)
         self._number = 1
         self._signals: dict[str, int] = {}
@@ -146,7 +150,9 @@ class Hub:
             chunks = await to_thread.run_sync(self._look)
             if chunks:
                 self._tell(chunks)
-            await asyncio.sleep(max(0.1, _POLL_SECONDS - (time.monotonic() - began)))
+            # However slow the database is, most of the time is left to others.
+            passed = time.monotonic() - began
+            await asyncio.sleep(max(self._every - passed, passed / 2, 0.01))
 
     def _tell(self, chunks: Mapping[str, bytes]) -> None:
         for connection in tuple(self._connections):
