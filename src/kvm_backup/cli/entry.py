@@ -1,5 +1,6 @@
 """What every program of ours does around its commands: signals, errors, exit codes."""
 
+import errno
 import os
 import sys
 import traceback
@@ -15,6 +16,8 @@ from kvm_backup.domain.errors import EXIT_BAD_ARGUMENTS, EXIT_FAILED, KvmBackupE
 DEBUG_VARIABLE = "KVM_BACKUP_DEBUG"
 _INTERRUPTED = 130
 """What Typer makes of a KeyboardInterrupt."""
+_OUTPUT_LOST = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Why an open file takes no more; whoever writes our own files makes errors of ours from these."""
 
 
 def run(app: typer.Typer, arguments: list[str], program: str | None = None) -> None:
@@ -40,17 +43,29 @@ def run(app: typer.Typer, arguments: list[str], program: str | None = None) -> N
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - the last resort, so that no traceback reaches a user
+        status = _print_unexpected(error)
+    if status == _INTERRUPTED:
+        print_problem("interrupted", "'kvm-backup doctor --clean' removes what may be left.")
+        status = EXIT_FAILED
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _print_unexpected(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in _OUTPUT_LOST and error.filename is None:
+        # What is still buffered must not fail again when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print_problem(
+            f"the output cannot be written: {error.strerror or error}",
+            "Free space where it goes, or have it go elsewhere.",
+        )
+    else:
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
         print_problem(
             f"unexpected {type(error).__name__}: {error}",
             f"This is a fault of KVM Backup. Set {DEBUG_VARIABLE}=1 for the details and report them.",
         )
-        status = EXIT_FAILED
-    if status == _INTERRUPTED:
-        print_problem("interrupted", "'kvm-backup doctor --clean' removes what may be left.")
-        status = EXIT_FAILED
-    sys.exit(status if isinstance(status, int) else 0)
+    return EXIT_FAILED
 
 
 def _print_usage_error(error: typer.TyperException) -> None:

@@ -1,5 +1,6 @@
 """Nobody listens any more: a run that protects a VM goes on all the same."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,21 @@ def test_a_run_goes_on_when_its_output_cannot_be_written(form: str, output: str,
     done = subprocess.run(["bash", "-c", redirected, "bash", *words], capture_output=True, check=False, timeout=60)
     assert end.exists(), done
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("words", [["schedule", "list"], ["schedule", "list", "--json"], ["--help"]])
+def test_a_disk_that_is_full_where_the_output_goes_is_told_as_what_it_is(words: list[str], tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kvm_backup.cli.main", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "KVM_BACKUP_STATE_DIR": str(tmp_path)},
+        )
+    first, second, *more = done.stderr.splitlines()
+    assert (done.returncode, more) == (1, [])
+    assert first == "error: the output cannot be written: No space left on device"
+    assert second.startswith("HINT: ")
