@@ -7,14 +7,15 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, Row, case, delete, func, select, update
+from sqlalchemy import Connection, Row, case, delete, func, literal, or_, select, tuple_, update
+from sqlalchemy import column as sql_column
 from sqlalchemy.dialects import postgresql, sqlite
 
 from kvm_backup.database.engine import Database
 from kvm_backup.database.statistics import count_run
-from kvm_backup.database.tables import RUNS, STEPS, storable
+from kvm_backup.database.tables import RUNS, STEPS, Moment, storable
 from kvm_backup.domain.errors import RunNotFoundError
-from kvm_backup.domain.run import Run, RunResult, RunState, RunStep, states_before
+from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, RunStep, states_before
 
 _UTC = ZoneInfo("UTC")
 _BATCH = 500
@@ -25,12 +26,19 @@ _SUMMARY_FIELDS = [field.name for field in fields(Run) if field.name != "steps"]
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs to list; `vm` is a name or a UUID, `since` a time of creation."""
+    """Which runs to list; `vm` is a name or a UUID, `since` and `until` are times of creation, the last one excluded.
+
+    `vms` are names or UUIDs of which any will do; none of them lists nothing.
+    """
 
     vm: str | None = None
     state: RunState | None = None
     schedule_id: str | None = None
     since: datetime | None = None
+    until: datetime | None = None
+    kind: RunKind | None = None
+    vms: tuple[str, ...] | None = None
+    states: tuple[RunState, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +207,14 @@ class History:
             hint="Give more of the id.",
         )
 
-    def newest(self, which: RunFilter = RunFilter(), *, limit: int = 50) -> list[Run]:
-        """Runs without their steps, newest first."""
+    def newest(
+        self, which: RunFilter = RunFilter(), *, limit: int = 50, older_than: tuple[datetime, str] | None = None
+    ) -> list[Run]:
+        """Runs without their steps, newest first; `older_than` is the creation and the id of the last one shown."""
         query = _filtered(which).order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(limit)
+        if older_than is not None:
+            place = tuple_(literal(older_than[0], Moment), literal(storable(older_than[1])))
+            query = query.where(tuple_(RUNS.c.created, RUNS.c.id) < place)
         with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(query)]
 
@@ -286,8 +299,12 @@ class History:
         found: dict[str, Run] = {}
         wanted = sorted({storable(key) for key in keys})
         for at in range(0, len(wanted), _BATCH):
-            newest = _newest(column, wanted[at : at + _BATCH])
-            query = _select().join(newest, (column == newest.c.key) & (RUNS.c.created == newest.c.created))
+            some = values(sql_column("key", Text), name="wanted").data([(key,) for key in wanted[at : at + _BATCH]])
+            each = some.cte("wanted")
+            # One look into the column's index for each key, however many runs it has.
+            newest = select(RUNS.c.id).where(column == each.c.key).correlate(each)
+            newest = newest.order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(1)
+            query = _select().where(RUNS.c.id.in_(select(newest.scalar_subquery()).select_from(each)))
             with self._database.transaction() as connection:
                 runs = [_run(row) for row in connection.execute(query.order_by(RUNS.c.id))]
             found |= {getattr(run, column.name): run for run in runs}
@@ -341,6 +358,15 @@ def _filtered(which: RunFilter) -> Any:
         query = query.where(RUNS.c.schedule_id == storable(which.schedule_id))
     if which.since is not None:
         query = query.where(RUNS.c.created >= which.since)
+    if which.until is not None:
+        query = query.where(RUNS.c.created < which.until)
+    if which.kind is not None:
+        query = query.where(RUNS.c.kind == which.kind)
+    if which.states is not None:
+        query = query.where(RUNS.c.state.in_(which.states))
+    if which.vms is not None:
+        wanted = sorted({storable(vm) for vm in which.vms})
+        query = query.where(or_(RUNS.c.vm_name.in_(wanted), RUNS.c.vm_uuid.in_(wanted)))
     return query
 
 

@@ -3,19 +3,26 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from kvm_backup.repository.durable import storage_error
 from kvm_backup.services.run_log import LogFile
 
 _CHUNK = 1024 * 1024
+_CLOCK_STEP = 86400.0
+"""Seconds by which a clock may have been set back while the run went on."""
 
 
 class LogReader:
-    """Hands out the lines of one run, each once. Lines that are no JSON object are passed over."""
+    """Hands out the lines of one run, each once. Lines that are no JSON object are passed over.
 
-    def __init__(self, file: LogFile, run_id: str) -> None:
+    `since` is when the run was asked for: parts that were last written before hold nothing of it.
+    """
+
+    def __init__(self, file: LogFile, run_id: str, since: datetime | None = None) -> None:
         self._file = file
+        self._since = since.timestamp() - _CLOCK_STEP if since else 0.0
         self._run_id = run_id
         self._needle = json.dumps(run_id).encode()
         self._current: BinaryIO | None = None
@@ -59,6 +66,8 @@ class LogReader:
                 here = [at for at, path in enumerate(parts) if os.path.samestat(path.stat(), mine)]
                 # When so much was written meanwhile that the open part is gone, every part is newer.
                 parts = parts[here[0] + 1 :] if here else parts
+            else:
+                parts = [path for path in parts if path.stat().st_mtime >= self._since]
             return [path.open("rb") for path in parts]
 
     def _lines(self) -> Iterator[dict[str, Any]]:
