@@ -1,22 +1,27 @@
 """Failures as pages, as fragments for htmx, and as problem documents (RFC 9457) for the JSON API."""
 
 import traceback
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvm_backup.domain import errors
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.web.context import render, wants_fragment
 from kvm_backup.web.language import _, in_words
+from kvm_backup.web.security.audit import told_path
 
 API = "/api/"
+_LONGEST_TRACEBACK = 4000
 _STATUS: tuple[tuple[type[KvmBackupError], int], ...] = (
     (errors.NotSignedInError, 401),
     (errors.SignInError, 401),
@@ -139,29 +144,37 @@ class IncidentMiddleware:
 
         try:
             await self.app(scope, receive, watched)
+        except ClientDisconnect:
+            return
         except Exception as error:
-            if scope["type"] != "http" or started:
+            if scope["type"] != "http":
                 raise
             request = Request(scope)
-            incident = _logged(request, error)
-            told = failure(
-                request,
-                500,
-                _("Something went wrong that should not. This is a fault of KVM Backup."),
-                _("Its log has the details under incident {incident}.", incident=incident),
-            )
-            await told(scope, receive, send)
+            incident = await run_in_threadpool(_logged, request, error)
+            if started:
+                raise  # the server breaks the connection off, so that nobody takes the part for the whole
+            await _incident_told(request, incident)(scope, receive, send)
 
 
 def _logged(request: Request, error: Exception) -> str:
     incident = uuid4().hex[:12]
     log: Any = request.app.state.log
-    log.error(
-        "web-incident",
-        incident=incident,
-        method=request.method,
-        path=request.url.path,
-        error=f"{type(error).__name__}: {error}",
-        traceback="".join(traceback.format_exception(error))[-4000:],
-    )
+    with suppress(KvmBackupError):  # a full disk must not hide the page that tells of the incident
+        log.error(
+            "web-incident",
+            incident=incident,
+            method=request.method,
+            path=told_path(request),
+            error=f"{type(error).__name__}: {error}",
+            traceback="".join(traceback.format_exception(error))[-_LONGEST_TRACEBACK:],
+        )
     return incident
+
+
+def _incident_told(request: Request, incident: str) -> Response:
+    message = _("Something went wrong that should not. This is a fault of KVM Backup.")
+    hint = _("Its log has the details under incident {incident}.", incident=incident)
+    try:
+        return failure(request, 500, message, hint)
+    except Exception:  # noqa: BLE001 - what went wrong may be the frame of all pages
+        return PlainTextResponse(f"{message} {hint}\n", status_code=500)
