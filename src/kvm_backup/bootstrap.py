@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from kvm_backup.config.settings import DEFAULT_REPOSITORY, Settings, load
@@ -42,14 +41,16 @@ if TYPE_CHECKING:
     from kvm_backup.domain.point import Mode
     from kvm_backup.domain.request import RunRequest
     from kvm_backup.domain.retention import RetentionRule
-    from kvm_backup.domain.run import Run, Trigger
+    from kvm_backup.domain.run import Run
     from kvm_backup.domain.schedule import Schedule
+    from kvm_backup.domain.task import RestoreTarget
     from kvm_backup.domain.vm import Vm
     from kvm_backup.hypervisor.connection import Hypervisor
     from kvm_backup.repository.catalogue import Catalogue
     from kvm_backup.repository.local import LocalRepository
+    from kvm_backup.runtime.asking import Asking
     from kvm_backup.runtime.daemon import Daemon
-    from kvm_backup.runtime.hand_over import HandOver
+    from kvm_backup.runtime.hand_over import Follower
     from kvm_backup.services.access import AccessServices
     from kvm_backup.services.accounts import AccountService
     from kvm_backup.services.alerts import AlertService
@@ -64,12 +65,14 @@ if TYPE_CHECKING:
     from kvm_backup.services.overview import OverviewService
     from kvm_backup.services.own_runs import OwnRuns
     from kvm_backup.services.prune import PruneService
+    from kvm_backup.services.requests import Asker, Requests
     from kvm_backup.services.run_log import LogFile
     from kvm_backup.services.runs import RunService
     from kvm_backup.services.schedules.commands import ScheduleService
     from kvm_backup.services.schedules.file import ScheduleFile
     from kvm_backup.services.sign_in import SignInService
     from kvm_backup.services.survey.survey import Survey
+    from kvm_backup.services.tasks import TaskService
 
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
@@ -286,47 +289,137 @@ class Application:
                 self.backup_service(self.repository(repository), listener, stop_requested),
                 after_point=lambda vm: self.prune_after_backup(vm, repository, listener, stop_requested),
             ),
+            tasks=self.tasks,
             script_timeout=self.settings.hooks.timeout,
         )
 
-    def backup_request(
-        self,
-        vm_name: str,
-        mode: Mode,
-        repository: str | None,
-        trigger: Trigger,
-        *,
-        earlier: Run | None = None,
-        schedule: Schedule | None = None,
-    ) -> RunRequest:
-        """A new backup, to be given to `start_run`.
+    @cached_property
+    def tasks(self) -> TaskService:
+        """What does verifies, restores and prunes."""
+        from kvm_backup.services.tasks import TaskService
 
-        `earlier` is the run that it repeats, `schedule` the one that a user starts by hand.
-        """
-        from kvm_backup.domain.request import RunRequest
+        return TaskService(
+            open_repository=self.repository,
+            hypervisor=lambda: self.hypervisor,
+            prune_service=self.prune_service,
+            locks=lambda: self.folders.locks,
+            lock_wait=self.settings.backup.lock_wait,
+        )
 
-        return RunRequest(
-            run_id=uuid4().hex,
+    @cached_property
+    def requests(self) -> Requests:
+        """What makes requests for runs, to be given to `start_run` or `enqueue_run`."""
+        from kvm_backup.services.requests import Requests
+
+        return Requests(
             host=self.host,
-            vm=vm_name,
-            mode=mode,
-            repository=self._lasting_name(repository),
-            trigger=trigger,
-            created=datetime.now(UTC),
-            schedule_id=schedule.id if schedule else earlier.schedule_id if earlier else None,
-            schedule_name=schedule.name if schedule else earlier.schedule_name if earlier else None,
-            attempt=earlier.attempt + 1 if earlier else 1,
-            pre_script=schedule.pre_script if schedule else (),
-            post_script=schedule.post_script if schedule else (),
+            clock=lambda: datetime.now(UTC),
+            open_repository=self.repository,
+            lasting_name=self._lasting_name,
+            hypervisor=lambda: self.hypervisor,
         )
 
     def start_run(
-        self, request: RunRequest, *, listener: Listener, stop_requested: Callable[[], bool]
+        self,
+        request: RunRequest,
+        *,
+        listener: Listener,
+        stop_requested: Callable[[], bool],
+        confirm: Callable[[str], bool] = lambda _question: True,
     ) -> tuple[Finished, KvmBackupError | None]:
-        """Begin a new run and see it through, in the service when that runs; every front end comes here."""
-        if self.service_runs():
-            return self._hand_over.follow(self._hand_over.submit(request), listener, stop_requested)
-        return self.runs.back_up(request, listener=listener, stop_requested=stop_requested)
+        """Begin a new run and see it through; every command comes here.
+
+        A backup is done by the service when that runs. Other kinds are done in this process: they tell what they
+        find as they go, and a restore in place asks `confirm` once it knows what will be lost.
+        """
+        from kvm_backup.domain.run import RunKind
+
+        if request.kind is RunKind.BACKUP and self.service_runs():
+            return self._follower.follow(self.enqueue_run(request), listener, stop_requested)
+        return self.runs.do(request, listener=listener, stop_requested=stop_requested, confirm=confirm)
+
+    # What the web page asks for: checked as far as that is quick, queued, and returned at once. `repository` is a
+    # name or None for the default one; `who` is the user's name, for the log. All raise KvmBackupError.
+
+    def enqueue_run(self, request: RunRequest) -> Run:
+        """Put a run into the queue of its host. Twice is the same as once."""
+        return self._asking.enqueue(request)
+
+    def request_backup(self, vm: str, mode: Mode, repository: str | None = None, *, who: str | None = None) -> Run:
+        """Back a VM up; `vm` is its name or UUID. Raises VmNotFoundError before anything is queued."""
+        return self.enqueue_run(self.requests.backup_of_known_vm(vm, mode, repository, _web(who)))
+
+    def request_verify(
+        self, point: str, repository: str | None = None, *, deep: bool = False, who: str | None = None
+    ) -> Run:
+        """Check a point, by its whole id, and all that it builds on."""
+        return self.enqueue_run(self.requests.verify_point(point, repository, _web(who), deep=deep))
+
+    def request_verify_vm(
+        self, vm: str, repository: str | None = None, *, deep: bool = False, who: str | None = None
+    ) -> Run:
+        """Check every point of a VM; `vm` is its UUID, its folder in the repository or, slower, its name."""
+        folder = self.requests.folder_of(vm, repository)
+        return self.enqueue_run(self.requests.verify_folder(folder, repository, _web(who), deep=deep))
+
+    def request_verify_all(
+        self, repository: str | None = None, *, deep: bool = False, who: str | None = None
+    ) -> list[Run]:
+        """Check every point of a repository, one run for each VM."""
+        asked = [
+            self.requests.verify_folder(folder, repository, _web(who), deep=deep)
+            for folder in self.requests.all_folders(repository)
+        ]
+        return [self.enqueue_run(request) for request in asked]
+
+    def request_restore(
+        self, point: str, target: RestoreTarget, repository: str | None = None, *, who: str | None = None
+    ) -> Run:
+        """Restore a point, by its whole id. The caller has let the user confirm what `InPlace` overwrites.
+
+        Raises TargetExistsError, VmRunningError, BadArgumentError before anything is queued.
+        """
+        return self.enqueue_run(self.requests.checked_restore(point, target, repository, _web(who)))
+
+    def request_prune(self, vm: str, repository: str | None = None, *, who: str | None = None) -> Run:
+        """Prune the points of a VM; `vm` as for `request_verify_vm`."""
+        folder = self.requests.folder_of(vm, repository)
+        return self.enqueue_run(self.requests.prune_folder(folder, repository, _web(who)))
+
+    def request_prune_all(self, repository: str | None = None, *, who: str | None = None) -> list[Run]:
+        """Prune every VM that a repository holds points of, one run for each."""
+        asked = [
+            self.requests.prune_folder(folder, repository, _web(who))
+            for folder in self.requests.all_folders(repository)
+        ]
+        return [self.enqueue_run(request) for request in asked]
+
+    def request_schedule(self, schedule_id: str, *, who: str | None = None) -> list[Run]:
+        """Run a schedule now: a run for each of its VMs. Its next time stays."""
+        return self._asking.schedule(schedule_id, _web(who))
+
+    def cancel_run(self, run_id: str, *, who: str | None = None) -> Run:
+        """Cancel a run: one that has not begun ends now, one that goes on within seconds."""
+        return self._asking.cancel(run_id, _web(who))
+
+    def retry_run(self, run_id: str, *, who: str | None = None) -> Run:
+        """Do a run that has ended once more, as a new run. A restore in place is refused: it is confirmed anew."""
+        return self._asking.retry(run_id, _web(who))
+
+    @cached_property
+    def _asking(self) -> Asking:
+        from kvm_backup.runtime.asking import Asking
+        from kvm_backup.runtime.queue import QueueClient
+        from kvm_backup.services.run_log import make_log
+
+        return Asking(
+            history=self.history,
+            open_client=lambda: QueueClient(database_url=self.queue_url),
+            log=make_log(self.log_file, host=self.host),
+            requests=self.requests,
+            runs=self.runs,
+            schedules=self.schedules,
+        )
 
     def service_runs(self) -> bool:
         """Whether the service works on this state folder."""
@@ -335,13 +428,11 @@ class Application:
         return service_runs(self.settings.state_dir)
 
     @cached_property
-    def _hand_over(self) -> HandOver:
-        from kvm_backup.runtime.hand_over import HandOver
-        from kvm_backup.runtime.queue import QueueClient
+    def _follower(self) -> Follower:
+        from kvm_backup.runtime.hand_over import Follower
 
-        return HandOver(
+        return Follower(
             history=self.history,
-            open_client=lambda: QueueClient(database_url=self.queue_url),
             log_reader=self.log_reader,
             service_runs=self.service_runs,
             point_path=lambda name, point: str(self.repository(name).path_of(point)),
@@ -389,6 +480,7 @@ class Application:
             backup_service=lambda repository, listener, stop_requested: self.backup_service(
                 self.repository(repository), listener, stop_requested
             ),
+            tasks=self.tasks,
             say=say,
         )
         state_dir = self._state_dir()
@@ -397,7 +489,7 @@ class Application:
             workflow = RunWorkflow(
                 history=self.history,
                 recorder=work.recorder,
-                back_up=work.back_up,
+                perform=work.perform,
                 prune=lambda request, listener: self.prune_after_backup(
                     request.vm, request.repository, listener, activity.stopping
                 ),
@@ -631,6 +723,13 @@ class Application:
         except OSError as error:
             raise storage_error(error, path) from error
         return path
+
+
+def _web(who: str | None) -> Asker:
+    from kvm_backup.domain.run import Trigger
+    from kvm_backup.services.requests import Asker
+
+    return Asker(Trigger.WEB, who)
 
 
 def _runtime_dir(state: Path) -> Path:

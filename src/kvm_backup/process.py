@@ -26,7 +26,7 @@ PACKAGES = {
 """Which Debian package brings a program; shown as the hint."""
 
 
-_SCRIPT_POLL = 0.2
+_POLL = 0.2
 _OUTPUT_KEPT = 64 * 1024
 """Bytes."""
 
@@ -44,37 +44,63 @@ class Completed:
 
 
 def run(
-    argv: Sequence[str | Path], *, timeout: float = 600.0, check: bool = True, cwd: Path | None = None
+    argv: Sequence[str | Path],
+    *,
+    timeout: float = 600.0,
+    check: bool = True,
+    cwd: Path | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Completed:
     """Run a program to its end, within `timeout` seconds.
 
+    `meanwhile` is called several times a second; when it raises, the program is killed first.
     Raises ToolMissingError, and ToolFailedError when it takes too long or (with `check`) its status is not 0.
     """
     words = [str(word) for word in argv]
     try:
-        done = subprocess.run(
+        program = subprocess.Popen(
             words,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=timeout,
-            check=False,
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError as error:
         raise _missing(words[0]) from error
-    except subprocess.TimeoutExpired as error:
+    with program:
+        try:
+            done = _completed(program, timeout, meanwhile)
+        except BaseException:
+            program.kill()
+            raise
+    if done is None:
         raise ToolFailedError(
             f"{words[0]} did not end within {timeout:.0f} s",
             hint="The storage may hang; look at the kernel's log and at the mounts of the host.",
-        ) from error
-    if check and done.returncode != 0:
+        )
+    if check and done.status != 0:
         raise ToolFailedError(
-            f"{words[0]} failed with status {done.returncode}: {last_line(done.stderr) or 'it said nothing'}",
+            f"{words[0]} failed with status {done.status}: {last_line(done.stderr) or 'it said nothing'}",
             hint=f"The command was: {' '.join(words)}",
         )
-    return Completed(done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def _completed(program: Program, timeout: float, meanwhile: Callable[[], None]) -> Completed | None:
+    """None when it did not end in time, and was killed."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            stdout, stderr = program.communicate(timeout=min(_POLL, max(deadline - time.monotonic(), 0.0)))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= deadline:
+                program.kill()
+                return None
+            meanwhile()
+        else:
+            return Completed(program.returncode, stdout, stderr)
 
 
 def start(
@@ -134,7 +160,7 @@ def run_script(
         deadline = time.monotonic() + timeout
         while program.poll() is None and time.monotonic() < deadline and not stop_requested():
             with suppress(subprocess.TimeoutExpired):
-                program.wait(min(_SCRIPT_POLL, max(deadline - time.monotonic(), 0.0)))
+                program.wait(min(_POLL, max(deadline - time.monotonic(), 0.0)))
         if program.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)

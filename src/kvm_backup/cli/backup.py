@@ -1,5 +1,6 @@
 """kvm-backup backup"""
 
+from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -15,8 +16,7 @@ from kvm_backup.domain.errors import (
     KvmBackupError,
 )
 from kvm_backup.domain.point import Mode
-from kvm_backup.domain.run import Run, Trigger
-from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.services import events
 
@@ -51,29 +51,19 @@ def backup(
             "name the VMs to back up, or give --all", hint="'kvm-backup vm list' shows their names."
         )
     names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
-    back_up_each(parts, names, mode, repository, json=json)
+    back_up_each(parts, [parts.requests.backup(name, mode, repository) for name in names], json=json)
 
 
-def back_up_each(
-    parts: Application,
-    names: list[str],
-    mode: Mode,
-    repository: str | None,
-    *,
-    json: bool,
-    trigger: Trigger = Trigger.COMMAND,
-    earlier: Run | None = None,
-    schedule: Schedule | None = None,
-) -> NoReturn:
-    """A run for each VM, one after the other, shown as they go; ends the command with their exit code."""
+def back_up_each(parts: Application, requests: Sequence[RunRequest], *, json: bool) -> NoReturn:
+    """Run after run, shown as they go; ends the command with their exit code."""
     # What no VM's run could succeed without is said once, before the first begins.
-    parts.repository(repository)
+    for repository in {request.repository for request in requests}:
+        parts.repository(repository)
     _ = parts.hypervisor
     ignore_suspension()
     errors: list[KvmBackupError] = []
     with EventView(json_lines=json) as view:
-        for name in names:
-            request = parts.backup_request(name, mode, repository, trigger, earlier=earlier, schedule=schedule)
+        for request in requests:
             finished, error = parts.start_run(request, listener=view, stop_requested=stop_requested)
             if error is not None:
                 errors.append(error)
@@ -82,7 +72,7 @@ def back_up_each(
                         print_error(error)
             elif not json:
                 view.print(_line(finished))
-    raise typer.Exit(_exit_code(errors, len(names)))
+    raise typer.Exit(_exit_code(errors, len(requests)))
 
 
 def _exit_code(errors: list[KvmBackupError], asked: int) -> int:

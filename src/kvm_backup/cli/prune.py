@@ -1,16 +1,20 @@
 """kvm-backup prune"""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
 
 import typer
 
+from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
 from kvm_backup.cli.output import cell, console, print_error, print_json_line, prose
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_SOME_FAILED, BadArgumentError, CancelledError, KvmBackupError
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
-from kvm_backup.services.events import Event
-from kvm_backup.services.prune import Pruned, PruneService, VmPoints, vms_with_points
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services.events import Event, Finished, Notice, Started, VmPruned
+from kvm_backup.services.prune import Pruned, VmPoints, vms_with_points
 
 
 def prune(
@@ -36,29 +40,56 @@ def prune(
     chosen: dict[str, VmPoints] = {}
     for found in vms_with_points(store) if every else [one for vm in vms or () for one in vms_with_points(store, vm)]:
         chosen.setdefault(found.folder.name, found)
+    if dry_run:
+        _preview(parts, store, list(chosen.values()), json=json)
+    prune_each(parts, [parts.requests.prune_folder(folder, repository) for folder in chosen], json=json)
+
+
+def prune_each(parts: Application, requests: Sequence[RunRequest], *, json: bool) -> NoReturn:
+    """A run for each VM, one after the other, shown as they go; ends the command with their exit code."""
+    errors: list[KvmBackupError] = []
+    with EventView(json_lines=False) as view:
+        notices: list[Notice] = []
+
+        def listen(event: Event) -> None:
+            if isinstance(event, VmPruned):
+                _show(event.pruned, json=json)
+                # As JSON they are part of the result.
+                notices[:] = [notice for notice in notices if notice.message not in event.pruned.notices]
+            elif json and isinstance(event, Notice):
+                notices.append(event)
+            elif not (json or isinstance(event, Started | Finished)):
+                view(event)
+
+        for request in requests:
+            _, error = parts.start_run(request, listener=listen, stop_requested=stop_requested)
+            while notices:
+                view(notices.pop(0))
+            _tell(error, errors)
+    raise typer.Exit(_exit_code(errors, len(requests)))
+
+
+def _preview(parts: Application, store: LocalRepository, chosen: Sequence[VmPoints], *, json: bool) -> NoReturn:
+    """What would be done; no run of it is kept."""
     errors: list[KvmBackupError] = []
     with EventView(json_lines=False) as view:
         service = parts.prune_service(store, _quiet if json else view, stop_requested)
-        for wanted in chosen.values():
-            pruned = _prune(service, wanted, dry_run, errors)
-            if pruned is None:
-                continue
-            if json:
-                print_json_line(pruned.as_json())
+        for wanted in chosen:
+            try:
+                pruned = service.run(wanted, dry_run=True)
+            except KvmBackupError as error:
+                _tell(error, errors)
             else:
-                _show(pruned)
+                _show(pruned, json=json)
     raise typer.Exit(_exit_code(errors, len(chosen)))
 
 
-def _prune(service: PruneService, wanted: VmPoints, dry_run: bool, errors: list[KvmBackupError]) -> Pruned | None:
-    try:
-        return service.run(wanted, dry_run=dry_run)
-    except CancelledError:
-        raise
-    except KvmBackupError as error:
+def _tell(error: KvmBackupError | None, errors: list[KvmBackupError]) -> None:
+    if isinstance(error, CancelledError):
+        raise error
+    if error is not None:
         print_error(error)
         errors.append(error)
-        return None
 
 
 def _quiet(_event: Event) -> None:
@@ -71,7 +102,10 @@ def _exit_code(errors: list[KvmBackupError], asked: int) -> int:
     return errors[0].exit_code if len(errors) == asked == 1 else EXIT_SOME_FAILED
 
 
-def _show(pruned: Pruned) -> None:
+def _show(pruned: Pruned, *, json: bool) -> None:
+    if json:
+        print_json_line(pruned.as_json())
+        return
     out = console()
     out.print(f"[bold]{cell(pruned.vm)}[/bold] in repository {cell(pruned.repository)}")
     for point in pruned.points:

@@ -1,26 +1,24 @@
 """kvm-backup restore"""
 
 import shlex
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from kvm_backup.bootstrap import Application
 from kvm_backup.cli.choice import choose_point
 from kvm_backup.cli.confirm import agrees
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
 from kvm_backup.cli.output import cell, console, print_json_line
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import BadArgumentError
-from kvm_backup.domain.point import Mode
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
-from kvm_backup.repository.lookup import find_point
-from kvm_backup.services.restore import restore_as_new_vm, restore_to_folder
+from kvm_backup.domain.task import AsNewVm, InPlace, RestoreTarget, ToFolder, is_in_place
+from kvm_backup.services.events import Event, Finished, PointRestored, Started
 from kvm_backup.services.restore_disks import Restored
-from kvm_backup.services.restore_in_place import restore_in_place
-from kvm_backup.services.vm_lock import hold_vm
 
 
 def restore(
@@ -66,48 +64,42 @@ def restore(
     parts = application()
     store = parts.repository(repository)
     manifest = choose_point(parts, store, point)
-    wait = parts.settings.backup.lock_wait
-    with EventView(json_lines=json) as view, ExitStack() as held:
-        # A snapshot's state is on the host, where a backup's merge would change it while it is read.
-        if in_place or manifest.mode is Mode.SNAPSHOT:
-            held.enter_context(hold_vm(parts.folders.locks, manifest.vm_name, manifest.vm_uuid, wait=wait))
-            manifest = find_point(store, manifest.id)
-        if to is not None:
-            done = restore_to_folder(
-                store,
-                manifest,
-                to.absolute(),
-                image_format,
-                hypervisor=lambda: parts.hypervisor,
-                listener=view,
-                stop_requested=stop_requested,
-            )
-        elif new_name is not None:
-            done = restore_as_new_vm(
-                store,
-                manifest,
-                new_name,
-                hypervisor=parts.hypervisor,
-                folder=disks_in.absolute() if disks_in else None,
-                start=start,
-                listener=view,
-                stop_requested=stop_requested,
-            )
-        else:
-            done = restore_in_place(
-                store,
-                manifest,
-                hypervisor=parts.hypervisor,
-                disks_in=disks_in.absolute() if disks_in else None,
-                stop=stop,
-                confirm=(lambda _question: True) if yes else agrees,
-                listener=view,
-                stop_requested=stop_requested,
-            )
-    if json:
-        print_json_line({"event": "restored"} | asdict(done))
+    target: RestoreTarget
+    if to is not None:
+        target = ToFolder(str(to.absolute()), image_format)
+    elif new_name is not None:
+        target = AsNewVm(new_name, _absolute(disks_in), start)
     else:
-        _show(done, in_place=in_place)
+        target = InPlace(_absolute(disks_in), stop)
+    request = parts.requests.restore(manifest.id, target, repository)
+    restore_now(parts, request, confirm=(lambda _question: True) if yes else agrees, json=json)
+
+
+def restore_now(
+    parts: Application, request: RunRequest, *, confirm: Callable[[str], bool] = lambda _question: False, json: bool
+) -> None:
+    """Do one restore and show what came of it. `confirm` is asked before one in place. Raises what it failed with."""
+    done: list[PointRestored] = []
+    with EventView(json_lines=json) as view:
+
+        def listen(event: Event) -> None:
+            if isinstance(event, PointRestored):
+                done.append(event)
+            elif not isinstance(event, Started | Finished):
+                view(event)
+
+        _, error = parts.start_run(request, listener=listen, stop_requested=stop_requested, confirm=confirm)
+    if error is not None:
+        raise error
+    for event in done:
+        if json:
+            print_json_line(event.as_json())
+        else:
+            _show(event.restored, in_place=is_in_place(request.task))
+
+
+def _absolute(folder: Path | None) -> str | None:
+    return str(folder.absolute()) if folder else None
 
 
 def _show(done: Restored, *, in_place: bool) -> None:

@@ -193,14 +193,12 @@ def run_now(schedule: Schedule, *, json: bool) -> None:
     started = service.clock().replace(microsecond=0)
     succeeded = False
     try:
-        back_up_each(
-            application(),
-            list(schedule.vm_names),
-            schedule.backup_mode,
-            schedule.repository,
-            json=json,
-            schedule=schedule,
-        )
+        requests = application().requests
+        asked = [
+            requests.backup(vm, schedule.backup_mode, schedule.repository, schedule=schedule)
+            for vm in schedule.vm_names
+        ]
+        back_up_each(application(), asked, json=json)
     except typer.Exit as ended:
         succeeded = ended.exit_code == 0
         raise

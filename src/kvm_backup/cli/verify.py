@@ -1,7 +1,7 @@
 """kvm-backup verify"""
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -10,14 +10,19 @@ from kvm_backup.cli.choice import choose_point, elsewhere
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
 from kvm_backup.cli.output import cell, console, print_json_line, prose, short_digests
 from kvm_backup.cli.progress import EventView
-from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, BadArgumentError, PointNotFoundError
-from kvm_backup.domain.point import Manifest
+from kvm_backup.domain.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    BadArgumentError,
+    DamagedPointError,
+    PointNotFoundError,
+)
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
-from kvm_backup.repository.local import DamagedPoint, LocalRepository
-from kvm_backup.repository.lookup import points_of_vm
-from kvm_backup.services.control import RunControl
-from kvm_backup.services.events import Progress, Step, StepStarted
-from kvm_backup.services.verify import Finding, Verdict, chain_of, verify_points
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.repository.lookup import folders_of_vm
+from kvm_backup.services.events import Event, Finished, Notice, PointVerified, Started
+from kvm_backup.services.verify import Finding, Verdict
 
 
 def verify(
@@ -38,41 +43,48 @@ def verify(
         )
     parts = application()
     store = parts.repository(repository)
-    chosen = _choose(parts, store, point, vm)
-    total = sum(item.bytes_stored for item in chosen if isinstance(item, Manifest))
-    bad = 0
+    if point is not None:
+        found = choose_point(parts, store, point, whole_vm="--vm")
+        requests = [parts.requests.verify_point(found.id, repository, deep=deep)]
+    else:
+        folders = parts.requests.all_folders(repository) if vm is None else _folders_of(parts, store, vm)
+        requests = [parts.requests.verify_folder(folder, repository, deep=deep) for folder in folders]
+    verify_each(parts, requests, json=json)
+
+
+def verify_each(parts: Application, requests: Sequence[RunRequest], *, json: bool) -> NoReturn:
+    """A run for each VM, each verdict shown as it comes; ends the command with their exit code."""
+    verdicts: list[Verdict] = []
     with EventView(json_lines=False) as view:
-        label = point or vm or store.name
-        if not json:
-            view(StepStarted(label, Step.VERIFY))
-        control = RunControl(
-            stop_requested=stop_requested,
-            on_progress=None if json else lambda done, of: view(Progress(label, Step.VERIFY, done, of)),
-            total=total * (2 if deep else 1),
-        )
-        for verdict in verify_points(store, chosen, hypervisor=lambda: parts.hypervisor, deep=deep, control=control):
-            bad += not verdict.good
-            if json:
-                print_json_line(_as_json(verdict))
-            else:
-                _show(view, verdict)
-        if not json:
-            _sum_up(len(chosen), bad)
+
+        def listen(event: Event) -> None:
+            if isinstance(event, PointVerified):
+                verdicts.append(event.verdict)
+                if json:
+                    print_json_line(event.as_json())
+                else:
+                    _show(view, event.verdict)
+            elif isinstance(event, Notice) or not (json or isinstance(event, Started | Finished)):
+                view(event)
+
+        for request in requests:
+            _, error = parts.start_run(request, listener=listen, stop_requested=stop_requested)
+            if error is not None and not isinstance(error, DamagedPointError):
+                raise error
+    bad = sum(not verdict.good for verdict in verdicts)
+    if not json:
+        _sum_up(len(verdicts), bad)
     raise typer.Exit(EXIT_FAILED if bad else EXIT_DONE)
 
 
-def _choose(
-    parts: Application, store: LocalRepository, point: str | None, vm: str | None
-) -> list[Manifest | DamagedPoint]:
-    if point is not None:
-        return chain_of(store, choose_point(parts, store, point, whole_vm="--vm"))
-    chosen = list(store.all_points()) if vm is None else points_of_vm(store, vm)
-    if vm is not None and not chosen:
+def _folders_of(parts: Application, store: LocalRepository, vm: str) -> list[str]:
+    found = folders_of_vm(store, vm)
+    if not found:
         raise PointNotFoundError(
             f"repository {store.name} holds no point of a VM {vm!r}",
             hint=elsewhere(parts, store, vm) or "See what there is: 'kvm-backup point list'.",
         )
-    return chosen
+    return found
 
 
 def _show(view: EventView, verdict: Verdict) -> None:
@@ -103,7 +115,3 @@ def _place(finding: Finding) -> str:
     if finding.disk_offset is not None:
         places.append(f"disk offset {finding.disk_offset}")
     return f" ({', '.join(places)})" if places else ""
-
-
-def _as_json(verdict: Verdict) -> dict[str, Any]:
-    return {"event": "verified", "good": verdict.good} | asdict(verdict)

@@ -1,5 +1,6 @@
 """The tables as the program uses them. A test compares them with what the migrations make."""
 
+import json
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -26,11 +27,12 @@ from kvm_backup.domain.alert import AlertKind, Severity, SubjectKind
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.protection import Protection
 from kvm_backup.domain.run import RunKind, RunState, Trigger
+from kvm_backup.domain.task import Task, task_as_json, task_from_json
 from kvm_backup.domain.vm import VmState
 
 VERSION_TABLE = "kvm_backup_schema"
 """Our own name, because other programs may keep tables in the same database."""
-VERSION = "0003"
+VERSION = "0004"
 """The newest migration; four digits, one more with each."""
 
 METADATA = MetaData()
@@ -88,6 +90,34 @@ class Word(TypeDecorator[Any]):
         return None if value is None else self.kind(value)
 
 
+class WordOrNothing(Word):
+    """The same where the column takes no null: nothing is an empty word."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str:
+        return super().process_bind_param(value, dialect) or ""
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
+        return super().process_result_value(value or None, dialect)
+
+
+class KeptTask(TypeDecorator[Task]):
+    """What a run was asked to do, as JSON. What this version cannot read is None: a row is shown all the same."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Task | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else json.dumps(task_as_json(value))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Task | None:  # noqa: ARG002
+        try:
+            return None if value is None else task_from_json(json.loads(value))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+
+
 _IDENTITY = String(200).with_variant(String(200, collation="C"), "postgresql")
 """Compared byte by byte everywhere, so that a beginning of an id can be looked up in the index."""
 
@@ -101,7 +131,7 @@ RUNS = Table(
     Column("trigger", Word(Trigger), nullable=False),
     Column("host", Storable, nullable=False),
     Column("repository", Storable, nullable=False),
-    Column("requested_mode", Word(Mode), nullable=False),
+    Column("requested_mode", WordOrNothing(Mode), nullable=False),
     Column("state", Word(RunState), nullable=False),
     Column("created", Moment, nullable=False),
     Column("schedule_id", String(200)),
@@ -126,6 +156,7 @@ RUNS = Table(
     Column("error_code", String(40)),
     Column("hint", Storable),
     Column("cancel_requested", Boolean, nullable=False),
+    Column("task", KeptTask),
     Index("runs_newest", "created", "id"),
     Index("runs_of_vm", "vm_name", "created", "id"),
     Index("runs_of_vm_uuid", "vm_uuid", "created", "id"),

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
+from kvm_backup.domain.task import BackupTask, Task, kind_of, task_as_json, task_from_json
 
 RETRY_WAITS = (120.0, 600.0, 1800.0)
 """Seconds before the first, second and third try after a failure that another try can mend: all within the hour."""
@@ -15,19 +16,21 @@ RETRY_WAITS = (120.0, 600.0, 1800.0)
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """One backup of one VM. Times are in UTC.
+    """One task on one VM. Times are in UTC.
 
     `attempt` is what the history counts from, more than 1 where a user has an earlier run done again; `retry` counts
-    the failures of this run before this try.
+    the failures of this run before this try. `asked_by` is the name of the user who asked, where one is known.
     """
 
     run_id: str
     host: str
     vm: str
-    mode: Mode
+    task: Task
     repository: str
     trigger: Trigger
     created: datetime
+    vm_uuid: str | None = None
+    asked_by: str | None = None
     schedule_id: str | None = None
     schedule_name: str | None = None
     due: datetime | None = None
@@ -36,6 +39,21 @@ class RunRequest:
     retry: int = 0
     pre_script: tuple[str, ...] = ()
     post_script: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> RunKind:
+        """What kind of run this is."""
+        return kind_of(self.task)
+
+    @property
+    def mode(self) -> Mode | None:
+        """The mode of a backup."""
+        return self.task.mode if isinstance(self.task, BackupTask) else None
+
+    @property
+    def requested_mode(self) -> str | None:
+        """The mode of a backup, as events tell it."""
+        return self.mode.value if self.mode else None
 
     @property
     def workflow_id(self) -> str:
@@ -55,13 +73,15 @@ class RunRequest:
         return Run(
             id=self.run_id,
             vm_name=self.vm,
-            kind=RunKind.BACKUP,
+            kind=self.kind,
             trigger=self.trigger,
             host=self.host,
             repository=self.repository,
             requested_mode=self.mode,
             state=RunState.QUEUED,
             created=self.created,
+            vm_uuid=self.vm_uuid,
+            task=None if isinstance(self.task, BackupTask) else self.task,
             schedule_id=self.schedule_id,
             schedule_name=self.schedule_name,
             due=self.due,
@@ -72,6 +92,7 @@ class RunRequest:
     def as_json(self) -> dict[str, Any]:
         held = asdict(self)
         return held | {
+            "task": task_as_json(self.task),
             "created": self.created.isoformat(),
             "due": self.due.isoformat() if self.due else None,
             "pre_script": list(self.pre_script),
@@ -82,10 +103,12 @@ class RunRequest:
     def from_json(cls, held: Mapping[str, Any]) -> Self:
         """Read what `as_json` gave, also that of an older version; keys that this version lacks are ignored."""
         known = {key: value for key, value in held.items() if key in {field.name for field in fields(cls)}}
+        # The first version knew backups only, and held their mode in place of a task.
+        task = task_from_json(held["task"]) if "task" in held else BackupTask(Mode(held["mode"]))
         return cls(
             **known
             | {
-                "mode": Mode(held["mode"]),
+                "task": task,
                 "trigger": Trigger(held["trigger"]),
                 "created": datetime.fromisoformat(held["created"]),
                 "due": datetime.fromisoformat(held["due"]) if held.get("due") else None,

@@ -1,10 +1,16 @@
 """A run: one execution for one VM, as the history keeps it. Values only; times in UTC, sizes in bytes."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from kvm_backup.domain.point import Mode
+
+if TYPE_CHECKING:
+    from kvm_backup.domain.task import Task
 
 
 class RunState(StrEnum):
@@ -71,8 +77,12 @@ class RunStep:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One row of the history. `due` is the scheduled time that it answers; `late` says that this had passed while
-    the service was down. `done` and `total` are bytes of the copy so far."""
+    """One row of the history. What a backup was asked to do is its `requested_mode`; what other kinds, their `task`.
+
+    `due` is the scheduled time that it answers; `late` says that this had passed while the service was down. `done`
+    and `total` are bytes of the step so far. `point` is what a backup made or a restore read; of a verify, the first
+    point that it found damaged, else the one that it was asked about.
+    """
 
     id: str
     vm_name: str
@@ -80,7 +90,7 @@ class Run:
     trigger: Trigger
     host: str
     repository: str
-    requested_mode: Mode
+    requested_mode: Mode | None
     state: RunState
     created: datetime
     vm_uuid: str | None = None
@@ -106,6 +116,7 @@ class Run:
     error_code: str | None = None
     hint: str | None = None
     cancel_requested: bool = False
+    task: Task | None = None
     steps: tuple[RunStep, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""Handing a run to the service, and following it from another process until it ends."""
+"""Following a run of the service from another process until it ends."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -9,9 +9,7 @@ from typing import Any
 from kvm_backup.database.history import History
 from kvm_backup.domain import errors
 from kvm_backup.domain.errors import DetachedError, KvmBackupError
-from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Run
-from kvm_backup.runtime.queue import QueueClient
 from kvm_backup.services import events
 from kvm_backup.services.log_reader import LogReader
 
@@ -23,24 +21,16 @@ _SECOND_CTRL_C = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class HandOver:
-    """Gives runs to the service and shows them as if they were done here.
+class Follower:
+    """Shows runs of the service as if they were done here.
 
     `service_runs` tells whether there is one; `point_path` gives the folder of a point by repository and id.
     """
 
     history: History
-    open_client: Callable[[], QueueClient]
     log_reader: Callable[[str], LogReader]
     service_runs: Callable[[], bool]
     point_path: Callable[[str, str], str]
-
-    def submit(self, request: RunRequest) -> Run:
-        """Queue a run; it is in the history from now on. Raises DatabaseError."""
-        run = self.history.create(request.as_run())
-        with closing(self.open_client()) as client:
-            client.enqueue(request)
-        return run
 
     def follow(self, run: Run, listener: events.Listener, stop_requested: Callable[[], bool]) -> Outcome:
         """Show the run until it has ended; what it came to.
@@ -58,7 +48,7 @@ class HandOver:
                 listener(events.Notice(run.vm_name, "cancelling"))
                 current = self._wait(run, log, view, lambda: False)
         if isinstance(current, KvmBackupError):
-            finished = events.failed(run.vm_name, run.requested_mode.value, current, time.monotonic() - began)
+            finished = events.failed(run.vm_name, _word(run), current, time.monotonic() - began)
             listener(finished)
             return finished, current
         finished, error = self._finished(current, view.seconds or time.monotonic() - began)
@@ -94,11 +84,11 @@ class HandOver:
     def _finished(self, run: Run, seconds: float) -> Outcome:
         error = None if run.error is None else error_of(run.error_code, run.error, run.hint or "", run.vm_name)
         if error is not None:
-            return events.failed(run.vm_name, run.requested_mode.value, error, seconds), error
+            return events.failed(run.vm_name, _word(run), error, seconds), error
         return (
             events.Finished(
                 vm=run.vm_name,
-                requested_mode=run.requested_mode.value,
+                requested_mode=_word(run),
                 point=run.point,
                 mode=run.mode.value if run.mode else None,
                 reason=run.reason,
@@ -111,6 +101,10 @@ class HandOver:
             ),
             None,
         )
+
+
+def _word(run: Run) -> str | None:
+    return run.requested_mode.value if run.requested_mode else None
 
 
 class _View:

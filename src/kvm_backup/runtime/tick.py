@@ -14,6 +14,7 @@ from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.request import RunRequest, scheduled_run_id
 from kvm_backup.domain.run import Trigger
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
+from kvm_backup.domain.task import BackupTask
 from kvm_backup.services.schedules.file import ScheduleFile, Schedules
 
 LATE_AFTER = timedelta(minutes=2)
@@ -98,7 +99,7 @@ class Scheduler:
                 run_id=run_id,
                 host=self.host,
                 vm=vm,
-                mode=schedule.backup_mode,
+                task=BackupTask(schedule.backup_mode),
                 repository=schedule.repository or self.repository,
                 trigger=Trigger.SCHEDULE,
                 created=now,

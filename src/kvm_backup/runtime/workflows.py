@@ -1,7 +1,8 @@
 """One durable run, from the script before it to the last word in the history.
 
-Steps that ended before the process was killed are not done again; the step that it was killed in is. Backing up is
-safe to do again: what the dead run left is cleaned up first, and a point that it had published is the result.
+Steps that ended before the process was killed are not done again; the step that it was killed in is. That is safe:
+what the dead run left is cleaned up first, and what it had completed is known as its own. A restore in place alone
+is not gone on with (docs/adr/0009-a-restore-in-place-is-not-resumed.md).
 """
 
 from collections.abc import Callable
@@ -10,16 +11,26 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from kvm_backup.database.history import History
-from kvm_backup.domain.errors import CancelledError, DatabaseError, InterruptedRunError, KvmBackupError
+from kvm_backup.domain.errors import (
+    CancelledError,
+    DatabaseError,
+    InterruptedRunError,
+    KvmBackupError,
+    NotConfirmedError,
+)
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RETRY_WAITS, RunRequest
-from kvm_backup.domain.run import Run, RunResult, RunState, Trigger
+from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from kvm_backup.domain.task import is_in_place
 from kvm_backup.runtime.queue import StepRunner, Suspended
 from kvm_backup.services import events, hooks
-from kvm_backup.services.recording import CancelWatch
+from kvm_backup.services.recording import CancelWatch, final_state
 
 Json = dict[str, Any]
 
+CONFIRMED_FOR = timedelta(hours=1)
+"""How long a user's yes to a restore in place holds while it waits in the queue."""
 _DATABASE_PAUSE = 10.0
 """Seconds between two tries to write the history, while its disk is full or its server away."""
 
@@ -27,11 +38,11 @@ _DATABASE_PAUSE = 10.0
 RetryAt = Callable[[events.Finished], datetime | None]
 
 
-class BackUp(Protocol):
-    """Makes the point of a run; never raises a KvmBackupError but returns it."""
+class Perform(Protocol):
+    """Does the task of a run; never raises a KvmBackupError but returns it. `again`: it has begun before."""
 
     def __call__(
-        self, request: RunRequest, listener: events.Listener, stop_requested: Callable[[], bool]
+        self, request: RunRequest, listener: events.Listener, stop_requested: Callable[[], bool], *, again: bool
     ) -> tuple[events.Finished, KvmBackupError | None]: ...
 
 
@@ -46,7 +57,7 @@ class RunWorkflow:
 
     history: History
     recorder: Callable[[Run, RetryAt], events.Listener]
-    back_up: BackUp
+    perform: Perform
     prune: Callable[[RunRequest, events.Listener], None]
     enqueue: Callable[[RunRequest, float], None]
     settled: Callable[[RunRequest], None]
@@ -58,7 +69,7 @@ class RunWorkflow:
 
     def __call__(self, request: RunRequest, step: StepRunner) -> None:
         """Do one run, or what is left of it. Raises Suspended when the service ends before it has."""
-        run = self._begin(request)
+        run, again = self._begin(request)
         if run is None:
             self._settle(request)
             return
@@ -67,27 +78,28 @@ class RunWorkflow:
         if request.pre_script:
             outcome = step("before", lambda: self._before(request))
         if not outcome.get("error"):
-            outcome = step("backup", lambda: self._back_up(request, listener))
-            if not outcome.get("error"):
+            outcome = step(request.kind.value, lambda: self._perform(request, listener, again))
+            if not outcome.get("error") and request.kind is RunKind.BACKUP:
                 step("prune", lambda: self._prune(request, listener))
         if request.post_script:
             step("after", lambda: self._after(request, outcome, listener))
         self._end(request, events.Finished(**outcome), listener)
         self._settle(request)
 
-    def _begin(self, request: RunRequest) -> Run | None:
-        """The run, which runs from now on; None when it has ended or was cancelled before."""
+    def _begin(self, request: RunRequest) -> tuple[Run | None, bool]:
+        """The run, which runs from now on (None: it has ended, or was cancelled), and whether it has begun before."""
         self._leave_when_stopping(request)
         run: Run = self._write(lambda: self.history.create(request.as_run()))
         if run.state.final:
-            return None
+            return None, False
+        again = run.state is not RunState.QUEUED
         if run.state is RunState.RUNNING:
             cause = InterruptedRunError(
                 "the service was killed during this attempt", hint="The run was taken up again by itself."
             )
             self._write(lambda: self.history.wait(run.id, self.clock(), _failure(cause)))
             self.say(f"run {run.id} of {run.vm_name} was interrupted and is taken up again")
-        return run if self._write(lambda: self.history.start(run.id)) else None
+        return (run if self._write(lambda: self.history.start(run.id)) else None), again
 
     def _before(self, request: RunRequest) -> Json:
         self._step(request, "before")
@@ -98,17 +110,21 @@ class RunWorkflow:
             )
         except KvmBackupError as error:
             self._leave_when_stopping(request)
-            return asdict(events.failed(request.vm, request.mode.value, error, 0.0))
+            return asdict(events.failed(request.vm, request.requested_mode, error, 0.0))
         return {}
 
-    def _back_up(self, request: RunRequest, listener: events.Listener) -> Json:
+    def _perform(self, request: RunRequest, listener: events.Listener, again: bool) -> Json:
         def listen(event: events.Event) -> None:
             # The run is not over: old points are removed yet, and a script may follow.
             if not isinstance(event, events.Finished):
                 listener(event)
 
-        finished, error = self.back_up(request, listen, self._stop_of(request))
+        if is_in_place(request.task) and not again and self.clock() - request.created > CONFIRMED_FOR:
+            return asdict(events.failed(request.vm, None, _confirmed_too_early(), 0.0))
+        finished, error = self.perform(request, listen, self._stop_of(request), again=again)
         if isinstance(error, CancelledError):
+            if is_in_place(request.task) and self.stopping():
+                return asdict(events.failed(request.vm, None, _stopped_in_place(), finished.seconds))
             self._leave_when_stopping(request)
         return asdict(finished)
 
@@ -143,15 +159,12 @@ class RunWorkflow:
         retry_at = self._retry_at(request, finished)
         # The listener gives up after some tries; the end of a run must reach the history.
         result = _result(finished)
-        if finished.error is None:
-            self._write(lambda: self.history.finish(request.run_id, RunState.SUCCEEDED, result))
-        elif finished.error_code == CancelledError.code:
-            self._write(lambda: self.history.finish(request.run_id, RunState.CANCELLED, result))
-        elif retry_at is not None:
+        state = final_state(finished)
+        if state is RunState.FAILED and retry_at is not None:
             self._write(lambda: self.history.wait(request.run_id, retry_at, result))
             self.enqueue(request.again(), RETRY_WAITS[request.retry])
         else:
-            self._write(lambda: self.history.finish(request.run_id, RunState.FAILED, result))
+            self._write(lambda: self.history.finish(request.run_id, state, result))
 
     def _retry_at(self, request: RunRequest, finished: events.Finished) -> datetime | None:
         if not finished.retryable or request.trigger is not Trigger.SCHEDULE or request.retry >= len(RETRY_WAITS):
@@ -201,7 +214,7 @@ class RunWorkflow:
             event=event,
             vm=request.vm,
             run=request.run_id,
-            mode=str(outcome.get("mode") or request.mode),
+            mode=str(outcome.get("mode") or request.requested_mode or ""),
             repository=request.repository,
             schedule=request.schedule_name or "",
             schedule_id=request.schedule_id or "",
@@ -210,6 +223,21 @@ class RunWorkflow:
             error=outcome.get("error") or "",
             error_code=outcome.get("error_code") or "",
         )
+
+
+def _confirmed_too_early() -> KvmBackupError:
+    """What the VM wrote while the run waited was not in the question."""
+    return NotConfirmedError(
+        phrase("the restore in place was confirmed more than an hour before it could begin"),
+        hint=phrase("Nothing was changed. Restore again if that is still wanted."),
+    )
+
+
+def _stopped_in_place() -> KvmBackupError:
+    return InterruptedRunError(
+        phrase("the service was stopped during the restore in place, which is not done again by itself"),
+        hint=phrase("The VM's disks are as they were before. Restore again if that is still wanted."),
+    )
 
 
 def _failure(error: KvmBackupError) -> RunResult:

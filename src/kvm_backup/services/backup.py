@@ -5,7 +5,6 @@ The order of the steps is what invariants 1 to 3 rest on; ARCHITECTURE.md tells 
 
 import contextlib
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,7 +80,7 @@ class BackupService:
         except KvmBackupError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001 - one VM's trouble must not cost the others their backup
-            error = _unexpected(problem)
+            error = events.unexpected(problem)
         if error is not None:
             finished = events.failed(vm_name, mode.value, error, time.monotonic() - began)
         self.listener(finished)
@@ -122,7 +121,7 @@ class BackupService:
         try:
             self.after_point(manifest.vm_uuid)
         except Exception as problem:  # noqa: BLE001 - the point is made, whatever happens to older ones
-            error = problem if isinstance(problem, KvmBackupError) else _unexpected(problem)
+            error = problem if isinstance(problem, KvmBackupError) else events.unexpected(problem)
             self.listener(events.Notice(manifest.vm_name, f"old points could not be removed: {error.message}"))
 
     def _published_by(self, run_id: str, vm: Vm) -> Manifest | None:
@@ -425,17 +424,6 @@ class _Run:
 
 def _stamp(partial: Path) -> str:
     return partial.name.removeprefix(PARTIAL_PREFIX)
-
-
-def _unexpected(problem: Exception) -> KvmBackupError:
-    frames = traceback.extract_tb(problem.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    error = KvmBackupError(
-        f"unexpected {type(problem).__name__}: {problem}{where}",
-        hint="This is a fault of KVM Backup: report this message.",
-    )
-    error.__cause__ = problem
-    return error
 
 
 def _demotion(plan: Plan, requested: Mode) -> Demotion | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from kvm_backup.domain.errors import KvmBackupError, VmBusyError, VmNotFoundError, VmRunningError
+from kvm_backup.domain.errors import KvmBackupError, VmBusyError, VmNotFoundError
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import apparmor
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -160,7 +160,7 @@ def _of_vm(
                 "a restore in place was interrupted; repeat it, or remove its files and get the old disks back",
             ),
             clean,
-            partial(_settle_restore, hypervisor, vm, interrupted),
+            partial(restore_in_place.settle_vm, hypervisor, vm),
         )
     seen: set[tuple[str, str]] = set()
     for repository in repositories:
@@ -185,12 +185,6 @@ def _of_vm(
                 clean,
                 partial(repository.discard, unfinished),
             )
-
-
-def _settle_restore(hypervisor: Hypervisor, vm: Vm, swaps: list[restore_in_place.Swap]) -> None:
-    if hypervisor.vm(vm.uuid).has_qemu:
-        raise VmRunningError(f"the VM {vm.name} runs on these disks", hint="Shut it down first.", vm=vm.name)
-    restore_in_place.settle_remains(swaps)
 
 
 def _settle(remains: Remains, clean: bool, take_away: Callable[[], None]) -> Remains:

@@ -1,11 +1,20 @@
 """What a run tells while it goes on. Front ends render events; `as_json` is the documented form (docs/cli.md)."""
 
+from __future__ import annotations
+
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvm_backup.domain.errors import KvmBackupError
+
+if TYPE_CHECKING:
+    from kvm_backup.services.prune import Pruned
+    from kvm_backup.services.restore_disks import Restored
+    from kvm_backup.services.verify import Verdict
 
 
 class Step(StrEnum):
@@ -44,8 +53,9 @@ class Started(Event):
     """A run began."""
 
     name: ClassVar[str] = "started"
-    requested_mode: str
+    requested_mode: str | None
     repository: str
+    kind: str = "backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +95,44 @@ class Notice(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PointVerified(Event):
+    """A point was checked."""
+
+    name: ClassVar[str] = "verified"
+    verdict: Verdict
+
+    def as_json(self) -> dict[str, Any]:
+        return {"event": self.name, "good": self.verdict.good} | asdict(self.verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class PointRestored(Event):
+    """A point was restored."""
+
+    name: ClassVar[str] = "restored"
+    restored: Restored
+
+    def as_json(self) -> dict[str, Any]:
+        return {"event": self.name} | asdict(self.restored)
+
+
+@dataclass(frozen=True, slots=True)
+class VmPruned(Event):
+    """The points of a VM were pruned."""
+
+    name: ClassVar[str] = "pruned"
+    pruned: Pruned
+
+    def as_json(self) -> dict[str, Any]:
+        return self.pruned.as_json()
+
+
+@dataclass(frozen=True, slots=True)
 class Finished(Event):
-    """The last event of a run. `error` is None when a point was made."""
+    """The last event of a run. `error` is None when it did what was asked."""
 
     name: ClassVar[str] = "finished"
-    requested_mode: str
+    requested_mode: str | None
     point: str | None = None
     mode: str | None = None
     reason: str | None = None
@@ -108,8 +151,8 @@ class Finished(Event):
 Listener = Callable[[Event], None]
 
 
-def failed(vm: str, requested_mode: str, error: KvmBackupError, seconds: float) -> Finished:
-    """The last event of a run that made no point."""
+def failed(vm: str, requested_mode: str | None, error: KvmBackupError, seconds: float) -> Finished:
+    """The last event of a run that did not do what was asked."""
     return Finished(
         vm=vm,
         requested_mode=requested_mode,
@@ -119,3 +162,15 @@ def failed(vm: str, requested_mode: str, error: KvmBackupError, seconds: float) 
         hint=error.hint,
         retryable=error.retryable,
     )
+
+
+def unexpected(problem: Exception) -> KvmBackupError:
+    """A fault of ours, as the error of the run that it ends."""
+    frames = traceback.extract_tb(problem.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    error = KvmBackupError(
+        f"unexpected {type(problem).__name__}: {problem}{where}",
+        hint="This is a fault of KVM Backup: report this message.",
+    )
+    error.__cause__ = problem
+    return error

@@ -6,6 +6,7 @@ newest point, and so the checkpoint that it needs, always stays, and a VM that i
 """
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from kvm_backup.domain.errors import CancelledError, KvmBackupError, PointNotFoundError
-from kvm_backup.domain.names import parse_stamp
+from kvm_backup.domain.names import FOLDER_PATTERN, parse_stamp
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest, Mode
 from kvm_backup.domain.retention import PointFacts, RetentionRule, Verdict, decide
 from kvm_backup.repository.exchange import CONSOLIDATE_PREFIX, OLD_PREFIX, recover
@@ -129,19 +131,34 @@ def vms_with_points(repository: LocalRepository, name: str | None = None) -> lis
 
     Raises PointNotFoundError when none is called so.
     """
-    found = []
-    for folder in repository.folders():
-        manifests = [point for point in repository.points(folder) if isinstance(point, Manifest)]
-        vm = manifests[-1].vm_name if manifests else folder.name.rpartition("--")[0]
-        uuid = manifests[0].vm_uuid if manifests else None
-        if name in (None, vm, uuid, folder.name):
-            found.append(VmPoints(folder, vm, uuid))
+    found = [
+        held
+        for held in (_owned(repository, folder) for folder in repository.folders())
+        if name in (None, held.vm, held.vm_uuid, held.folder.name)
+    ]
     if name is not None and not found:
         raise PointNotFoundError(
             f"repository {repository.name} holds no point of a VM {name!r}",
             hint="See what there is: 'kvm-backup point list'.",
         )
     return found
+
+
+def points_in(repository: LocalRepository, folder: str) -> VmPoints:
+    """The points in a VM's folder of a repository. Raises PointNotFoundError, StorageError."""
+    path = repository.root / folder
+    if not re.fullmatch(FOLDER_PATTERN, folder) or path.is_symlink() or not path.is_dir():
+        raise PointNotFoundError(
+            phrase("repository {repository} has no folder {folder}", repository=repository.name, folder=folder),
+            hint=phrase("See what there is: 'kvm-backup point list'."),
+        )
+    return _owned(repository, path)
+
+
+def _owned(repository: LocalRepository, folder: Path) -> VmPoints:
+    manifests = [point for point in repository.points(folder) if isinstance(point, Manifest)]
+    name = manifests[-1].vm_name if manifests else folder.name.rpartition("--")[0]
+    return VmPoints(folder, name, manifests[0].vm_uuid if manifests else None)
 
 
 def points_of(repository: LocalRepository, vm_name: str, vm_uuid: str) -> VmPoints | None:

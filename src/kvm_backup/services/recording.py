@@ -12,15 +12,19 @@ from datetime import datetime
 from typing import Any
 
 from kvm_backup.database.history import History
-from kvm_backup.domain.errors import CancelledError, KvmBackupError
+from kvm_backup.domain.errors import CancelledError, InterruptedRunError, KvmBackupError, NotConfirmedError
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import RunResult, RunState
 from kvm_backup.services import events
+from kvm_backup.services.prune import Pruned
+from kvm_backup.services.restore_disks import Restored
+from kvm_backup.services.verify import Verdict
 
 _PROGRESS_SECONDS = 1.0
 _CANCEL_SECONDS = 1.0
 _LAST_TRIES = 3
 _PAUSE_SECONDS = 0.5
+_FINDINGS_LOGGED = 20
 
 
 def _never(_finished: events.Finished) -> datetime | None:
@@ -49,9 +53,8 @@ class RecordingListener:
     def __call__(self, event: events.Event) -> None:
         match event:
             case events.Started():
-                self._write(
-                    event.vm, "info", "started", requested_mode=event.requested_mode, repository=event.repository
-                )
+                asked = {"kind": event.kind, "requested_mode": event.requested_mode, "repository": event.repository}
+                self._write(event.vm, "info", "started", **asked)
             case events.StepStarted():
                 self._step = event.step.value
                 self._flush_progress()
@@ -65,9 +68,21 @@ class RecordingListener:
                 self._progress(event)
             case events.Notice():
                 self._write(event.vm, "warning", "notice", message=event.message)
+            case events.PointVerified():
+                self._verified(event.vm, event.verdict)
+            case events.PointRestored():
+                self._write(event.vm, "info", "restored", **_restored_facts(event.restored))
+            case events.VmPruned():
+                self._write(event.vm, "info", "pruned", **_pruned_facts(event.pruned))
             case events.Finished():
                 self._finish(event)
         self.also(event)
+
+    def _verified(self, vm: str, verdict: Verdict) -> None:
+        facts = {"point": verdict.point, "good": verdict.good, "deep": verdict.deep}
+        facts |= {"bytes_checked": verdict.bytes_checked, "seconds": verdict.seconds}
+        found = [f"{finding.file}: {finding.message}" for finding in verdict.findings]
+        self._write(vm, "info" if verdict.good else "error", "verified", **facts, findings=found[:_FINDINGS_LOGGED])
 
     def _progress(self, event: events.Progress) -> None:
         self._last = event
@@ -90,7 +105,7 @@ class RecordingListener:
             self._record(event.vm, lambda: self.history.wait(self.run_id, retry_at, result), tries=_LAST_TRIES)
             self._write(event.vm, "warning", "waiting", retry_at=retry_at, **facts)
             return
-        state = _final_state(event)
+        state = final_state(event)
         # The log first: whoever follows it stops when the history says that the run has ended.
         self._write(event.vm, "error" if state is RunState.FAILED else "info", "finished", state=state.value, **facts)
         self._record(event.vm, lambda: self.history.finish(self.run_id, state, result), tries=_LAST_TRIES)
@@ -130,6 +145,11 @@ _RESULT_FIELDS = (
     "error_code",
     "hint",
 )
+_STATES = {
+    CancelledError.code: RunState.CANCELLED,
+    NotConfirmedError.code: RunState.CANCELLED,
+    InterruptedRunError.code: RunState.INTERRUPTED,
+}
 _LOGGED_FIELDS = ("mode", *_RESULT_FIELDS, "seconds")
 
 
@@ -137,10 +157,30 @@ def _mode(word: str | None) -> Mode | None:
     return None if word is None else Mode(word)
 
 
-def _final_state(event: events.Finished) -> RunState:
+def _restored_facts(restored: Restored) -> dict[str, Any]:
+    return {
+        "point": restored.point,
+        "name": restored.name,
+        "disks": [disk.path for disk in restored.disks],
+        "files": list(restored.files),
+        "notices": list(restored.notices),
+    }
+
+
+def _pruned_facts(pruned: Pruned) -> dict[str, Any]:
+    return {
+        "kept": [point.id for point in pruned.points if point.kept],
+        "removed": [point.id for point in pruned.points if not point.kept],
+        "consolidated": [point.id for point in pruned.points if point.consolidated],
+        "bytes_freed": pruned.bytes_freed,
+    }
+
+
+def final_state(event: events.Finished) -> RunState:
+    """How a run that is not tried again has ended."""
     if event.error is None:
         return RunState.SUCCEEDED
-    return RunState.CANCELLED if event.error_code == CancelledError.code else RunState.FAILED
+    return _STATES.get(event.error_code or "", RunState.FAILED)
 
 
 @dataclass

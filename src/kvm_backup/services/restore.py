@@ -3,8 +3,7 @@
 import contextlib
 import secrets
 import time
-import uuid as uuids
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from kvm_backup.domain.errors import (
     VmNotFoundError,
 )
 from kvm_backup.domain.point import MANIFEST_FILE, NVRAM_FILE, TPM_FILE, Manifest, serialize
+from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.domain_xml import describe
 from kvm_backup.hypervisor.restore_xml import as_new_vm, check_vm_name, new_macs
@@ -33,7 +33,7 @@ from kvm_backup.services.restore_disks import (
     require_space,
     unpack_tpm,
 )
-from kvm_backup.services.staging import Staging, reclaim
+from kvm_backup.services.staging import Staging, hidden_folder, reclaim
 from kvm_backup.services.trusted_places import IMAGE_FOLDER, is_safe_file
 
 NVRAM_FOLDER = Path("/var/lib/libvirt/qemu/nvram")
@@ -49,23 +49,25 @@ def restore_to_folder(
     hypervisor: Callable[[], Hypervisor],
     listener: Listener,
     stop_requested: Callable[[], bool],
+    again: bool = False,
 ) -> Restored:
     """Write a point's disks, XML and firmware state into a folder.
 
     Nothing that is there is overwritten. Files are hidden until all are whole, and removed when the restore fails.
+    When an earlier attempt was killed, `again` tells so: it may have been complete.
     Only a snapshot asks `hypervisor`, for its images.
     Raises TargetExistsError, NoSpaceError, DamagedPointError, BrokenChainError, StorageError.
     """
     began = time.monotonic()
     reader = PointReader(repository, manifest, hypervisor, listener, stop_requested)
-    targets = [
-        DiskTarget(disk.target, folder / f"{disk.target}.{_SUFFIX[image_format]}", image_format)
-        for disk in manifest.disks
-    ]
+    targets = _targets_in_folder(manifest, folder, image_format)
     others = {stored.name: reader.small_file(stored.name) for stored in manifest.files}
     others[MANIFEST_FILE] = serialize(manifest)
-    reclaim(folder)
     finals = [target.path for target in targets] + [folder / name for name in others]
+    reclaimed = reclaim(folder)
+    if again and not reclaimed and _holds(folder, finals, others[MANIFEST_FILE]):
+        disks = tuple(_as_it_is(manifest, target) for target in targets)
+        return _restored_to(folder, manifest, disks, others, began)
     refuse_existing(finals)
     require_space(folder, sum(reader.planned_bytes(disk.target) for disk in manifest.disks))
     reader.check_links()
@@ -76,9 +78,43 @@ def restore_to_folder(
             for name, content in others.items():
                 durable.write_new(staging.path_for(folder / name), content)
             staging.publish(finals)
-    return Restored(
-        manifest.id, manifest.vm_name, disks, tuple(str(folder / name) for name in others), time.monotonic() - began
-    )
+    return _restored_to(folder, manifest, disks, others, began)
+
+
+def check_folder(manifest: Manifest, folder: Path, image_format: ImageFormat) -> None:
+    """What can be told at once of a restore to a folder. Raises TargetExistsError."""
+    if not hidden_folder(folder).exists():  # else a restore that was killed left them, and they are reclaimed
+        refuse_existing(target.path for target in _targets_in_folder(manifest, folder, image_format))
+
+
+def _targets_in_folder(manifest: Manifest, folder: Path, image_format: ImageFormat) -> list[DiskTarget]:
+    return [
+        DiskTarget(disk.target, folder / f"{disk.target}.{_SUFFIX[image_format]}", image_format)
+        for disk in manifest.disks
+    ]
+
+
+def _restored_to(
+    folder: Path, manifest: Manifest, disks: tuple[RestoredDisk, ...], others: Iterable[str], began: float
+) -> Restored:
+    files = tuple(str(folder / name) for name in others)
+    return Restored(manifest.id, manifest.vm_name, disks, files, time.monotonic() - began)
+
+
+def _holds(folder: Path, finals: Iterable[Path], manifest: bytes) -> bool:
+    """Whether a restore of that point is complete in a folder."""
+    try:
+        held = durable.read_limited(folder / MANIFEST_FILE, len(manifest))
+    except KvmBackupError:
+        return False
+    return held == manifest and all(path.is_file() for path in finals)
+
+
+def _as_it_is(manifest: Manifest, target: DiskTarget) -> RestoredDisk:
+    """A disk that an earlier attempt wrote."""
+    size = next(disk.virtual_size for disk in manifest.disks if disk.target == target.disk)
+    written = target.path.stat().st_blocks * 512 if target.path.exists() else 0
+    return RestoredDisk(target.disk, str(target.path), target.image_format, size, written)
 
 
 def restore_as_new_vm(
@@ -91,21 +127,26 @@ def restore_as_new_vm(
     start: bool,
     listener: Listener,
     stop_requested: Callable[[], bool],
+    uuid: str,
 ) -> Restored:
     """Make a VM of another name, UUID and MAC addresses from a point.
 
     Its disks are named after it and go to `folder`, by default libvirt's image folder. Name, files and space are
-    checked before anything is written; when it fails, no file and no definition stays.
+    checked before anything is written; when it fails, no file and no definition stays. A VM of that name and `uuid`
+    was made by an earlier attempt, which was killed then: what was left to do is done.
     """
     began = time.monotonic()
-    check_vm_name(name)
-    _refuse_known_vm(hypervisor, name)
     images = IMAGE_FOLDER if folder is None else folder
-    new_uuid = str(uuids.uuid4())
+    check_vm_name(name)
+    known = _known_vm(hypervisor, name)
+    if known is not None:
+        if known.uuid != uuid:
+            raise _name_taken(known)
+        return _finish_new_vm(manifest, known, images, hypervisor, start=start, began=began)
     reader = PointReader(repository, manifest, lambda: hypervisor, listener, stop_requested)
     xml = reader.domain_xml()
     stem = file_stem(name)
-    targets = [DiskTarget(disk.target, images / f"{stem}-{disk.target}.qcow2", "qcow2") for disk in manifest.disks]
+    targets = _targets_of_new_vm(manifest, stem, images)
     nvram = NVRAM_FOLDER / f"{stem}_VARS.fd" if reader.has(NVRAM_FILE) else None
     if reclaim(images, stem) and nvram is not None:
         _reclaim_nvram(nvram, reader.small_file(NVRAM_FILE))
@@ -114,7 +155,7 @@ def restore_as_new_vm(
     new_xml, dropped = as_new_vm(
         xml,
         name=name,
-        uuid=new_uuid,
+        uuid=uuid,
         new_mac=new_macs(secrets.token_bytes),
         disk_paths={target.disk: (str(target.path), target.image_format) for target in targets},
         nvram=str(nvram) if nvram else None,
@@ -135,11 +176,38 @@ def restore_as_new_vm(
                 undo.callback(durable.remove_tree, Path(tpm_state).parent)
                 unpack_tpm(reader.small_file(TPM_FILE), Path(tpm_state))
             hypervisor.define(new_xml)
-            undo.callback(hypervisor.undefine, new_uuid)
+            undo.callback(hypervisor.undefine, uuid)
             if start:
-                hypervisor.start(new_uuid)
+                hypervisor.start(uuid)
     files = (str(nvram),) if nvram else ()
     return Restored(manifest.id, manifest.vm_name, disks, files, time.monotonic() - began, name, left_out(dropped))
+
+
+def check_new_vm(manifest: Manifest, name: str, *, hypervisor: Hypervisor, folder: Path | None) -> None:
+    """What can be told at once of a restore as a new VM. Raises BadArgumentError, TargetExistsError."""
+    check_vm_name(name)
+    known = _known_vm(hypervisor, name)
+    if known is not None:
+        raise _name_taken(known)
+    stem, images = file_stem(name), IMAGE_FOLDER if folder is None else folder
+    if not hidden_folder(images, stem).exists():  # else a restore that was killed left them, and they are reclaimed
+        refuse_existing(target.path for target in _targets_of_new_vm(manifest, stem, images))
+
+
+def _targets_of_new_vm(manifest: Manifest, stem: str, images: Path) -> list[DiskTarget]:
+    return [DiskTarget(disk.target, images / f"{stem}-{disk.target}.qcow2", "qcow2") for disk in manifest.disks]
+
+
+def _finish_new_vm(
+    manifest: Manifest, vm: Vm, images: Path, hypervisor: Hypervisor, *, start: bool, began: float
+) -> Restored:
+    stem = file_stem(vm.name)
+    durable.remove_tree(hidden_folder(images, stem))
+    if start and not vm.has_qemu:
+        hypervisor.start(vm.uuid)
+    disks = tuple(_as_it_is(manifest, target) for target in _targets_of_new_vm(manifest, stem, images))
+    files = (vm.nvram,) if vm.nvram else ()
+    return Restored(manifest.id, manifest.vm_name, disks, files, time.monotonic() - began, vm.name)
 
 
 def left_out(parts: Sequence[str]) -> tuple[str, ...]:
@@ -151,14 +219,19 @@ def left_out(parts: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _refuse_known_vm(hypervisor: Hypervisor, name: str) -> None:
-    with contextlib.suppress(VmNotFoundError):
-        known = hypervisor.vm(name)
-        raise TargetExistsError(
-            f"a VM called {known.name} exists already",
-            hint="Nothing was written. Give another name, or restore in place with --in-place.",
-            vm=name,
-        )
+def _known_vm(hypervisor: Hypervisor, name: str) -> Vm | None:
+    try:
+        return hypervisor.vm(name)
+    except VmNotFoundError:
+        return None
+
+
+def _name_taken(known: Vm) -> TargetExistsError:
+    return TargetExistsError(
+        f"a VM called {known.name} exists already",
+        hint="Nothing was written. Give another name, or restore in place with --in-place.",
+        vm=known.name,
+    )
 
 
 def file_stem(name: str) -> str:

@@ -151,13 +151,13 @@ class PointReader:
     def _write(self, target: DiskTarget, control: CopyControl) -> RestoredDisk:
         links = self._links.get(target.disk)
         if links is None:
-            return self._convert_from_host(target)
+            return self._convert_from_host(target, control)
         done = restore_chain(
             [link.path for link in links], target.path, target_format=target.image_format, control=control
         )
         return RestoredDisk(target.disk, str(target.path), target.image_format, done.virtual_size, done.bytes_written)
 
-    def _convert_from_host(self, target: DiskTarget) -> RestoredDisk:
+    def _convert_from_host(self, target: DiskTarget, control: CopyControl) -> RestoredDisk:
         """A snapshot's image may be in use as a backing file, so it is opened without taking its lock."""
         disk = next(disk for disk in self.manifest.disks if disk.target == target.disk)
         path, image_format = self._image_on_host(disk)
@@ -166,6 +166,7 @@ class PointReader:
             + (["-n"] if target.device else [])
             + ["-O", target.image_format, path, target.path],
             timeout=24 * 3600,
+            meanwhile=control.check,
         )
         size = target.path.stat().st_blocks * 512
         return RestoredDisk(target.disk, str(target.path), target.image_format, disk.virtual_size, size)

@@ -79,13 +79,7 @@ def restore_in_place(
     """
     began = time.monotonic()
     reader = PointReader(repository, manifest, lambda: hypervisor, listener, stop_requested)
-    vm = _known(hypervisor, manifest)
-    if vm is not None and vm.has_qemu and not stop:
-        raise VmRunningError(
-            f"the VM {vm.name} is {vm.state}",
-            hint="Nothing was changed. Shut it down first, or give --stop to have it stopped.",
-            vm=vm.name,
-        )
+    vm = check_in_place(manifest, hypervisor=hypervisor, stop=stop)
     targets, swaps = _targets(manifest, vm, image_folders(hypervisor.list_vms()), disks_in)
     old_xml = reader.domain_xml()
     require_own_xml(old_xml, manifest)
@@ -108,7 +102,7 @@ def restore_in_place(
         )
     reader.check_links()
     if vm is not None and vm.has_qemu:
-        stop_vm(hypervisor, vm)
+        stop_vm(hypervisor, vm, stop_requested=stop_requested)
     settle_remains(swaps)
 
     def still_off() -> None:
@@ -132,6 +126,21 @@ def restore_in_place(
     return Restored(
         manifest.id, manifest.vm_name, disks, (), time.monotonic() - began, name=manifest.vm_name, notices=notices
     )
+
+
+def check_in_place(manifest: Manifest, *, hypervisor: Hypervisor, stop: bool) -> Vm | None:
+    """What can be told at once of a restore in place; the VM as it is now, None for one that libvirt does not know.
+
+    Raises TargetExistsError, VmRunningError.
+    """
+    vm = _known(hypervisor, manifest)
+    if vm is not None and vm.has_qemu and not stop:
+        raise VmRunningError(
+            f"the VM {vm.name} is {vm.state}",
+            hint="Nothing was changed. Shut it down first, or give --stop to have it stopped.",
+            vm=vm.name,
+        )
+    return vm
 
 
 def _write_and_exchange(
@@ -304,6 +313,14 @@ def remains(vm: Vm) -> list[Swap]:
     places = [disk.path for disk in vm.disks if disk.path is not None and disk.kind is SourceKind.FILE]
     swaps = [swap_for(Path(place)) for place in places]
     return swaps if any(path.exists() for swap in swaps for path in (swap.new, swap.old)) else []
+
+
+def settle_vm(hypervisor: Hypervisor, vm: Vm) -> None:
+    """Remove what an interrupted restore left beside the disks of a VM. Raises VmRunningError, StorageError."""
+    swaps = remains(vm)
+    if swaps and hypervisor.vm(vm.uuid).has_qemu:
+        raise VmRunningError(f"the VM {vm.name} runs on these disks", hint="Shut it down first.", vm=vm.name)
+    settle_remains(swaps)
 
 
 def swap_for(place: Path) -> Swap:

@@ -5,11 +5,13 @@ from datetime import datetime
 from typing import Any
 
 from kvm_backup.domain.run import Run
+from kvm_backup.domain.task import task_as_json
 
 
 def run_summary(run: Run) -> dict[str, Any]:
     """A run as `run list --json` prints it; times in ISO 8601, durations in seconds, rates in bytes a second."""
     shown = {key: _plain(value) for key, value in asdict(run).items() if key != "steps"}
+    shown["task"] = task_as_json(run.task) if run.task else None
     seconds = (run.ended - run.started).total_seconds() if run.ended and run.started else None
     return shown | {"seconds": seconds, "rate": run.bytes_read / seconds if seconds and run.bytes_read else None}
 

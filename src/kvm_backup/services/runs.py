@@ -1,7 +1,7 @@
 """Runs as users see them: begun, recorded, cancelled, tried again."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,18 @@ from kvm_backup.domain.errors import (
     KvmBackupError,
     VmNotFoundError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
-from kvm_backup.domain.run import Run, RunKind
+from kvm_backup.domain.run import Run
+from kvm_backup.domain.task import BackupTask, is_in_place, task_of
 from kvm_backup.domain.vm import Vm
 from kvm_backup.services import events
 from kvm_backup.services.backup import BackupService
 from kvm_backup.services.own_runs import OwnRuns
 from kvm_backup.services.recording import CancelWatch, RecordingListener
+from kvm_backup.services.restore_task import agreed_before
 from kvm_backup.services.scripted import run_with_scripts
+from kvm_backup.services.tasks import TaskService
 
 Outcome = tuple[events.Finished, KvmBackupError | None]
 Wish = Callable[[], bool]
@@ -40,47 +44,65 @@ class RunService:
     own_runs: OwnRuns
     find_vm: Callable[[str], Vm]
     backup_service: Callable[[str, events.Listener, Wish], BackupService]
+    tasks: TaskService
     script_timeout: float = 600.0
 
-    def back_up(self, request: RunRequest, *, listener: events.Listener, stop_requested: Wish) -> Outcome:
-        """Do a new run now, between its scripts when it has any.
+    def do(
+        self,
+        request: RunRequest,
+        *,
+        listener: events.Listener,
+        stop_requested: Wish,
+        confirm: Callable[[str], bool] = agreed_before,
+    ) -> Outcome:
+        """Do a new run now, a backup between its scripts when it has any.
 
-        A backup that can be made is made also when the history cannot be written; the listener is told then.
+        `confirm` is asked before a restore in place. What can be done is done also when the history cannot be
+        written; the listener is told then.
         """
-        try:
-            history = self.open_history()
-            self.own_runs.sweep(history)
-        except KvmBackupError as error:
-            listener(events.Notice(request.vm, f"this run is not in the history: {error.message}"))
-            return self._done(request, listener, stop_requested)
-        with self.own_runs.hold(request.run_id):
+        with ExitStack() as held:
             try:
+                history = self.open_history()
+                self.own_runs.sweep(history)
+                held.enter_context(self.own_runs.hold(request.run_id))
                 history.create(request.as_run())
-            except DatabaseError as error:
+            except KvmBackupError as error:
                 listener(events.Notice(request.vm, f"this run is not in the history: {error.message}"))
-                return self._done(request, listener, stop_requested)
-            return self._recorded(history, request, listener, stop_requested)
+                return self._done(request, listener, stop_requested, confirm)
+            return self._recorded(history, request, listener, stop_requested, confirm)
 
     def _recorded(
-        self, history: History, request: RunRequest, listener: events.Listener, stop_requested: Wish
+        self,
+        history: History,
+        request: RunRequest,
+        listener: events.Listener,
+        stop_requested: Wish,
+        confirm: Callable[[str], bool],
     ) -> Outcome:
         run_id = request.run_id
         recording = RecordingListener(history, run_id, self.log.bind(run=run_id), also=listener)
         try:
             if not history.start(run_id):
                 ended = CancelledError("the run was cancelled before it began", hint="Nothing was done.")
-                return events.failed(request.vm, request.mode.value, ended, 0.0), ended
-            # A VM that cannot be found is the run's own error, told in a moment.
-            with suppress(VmNotFoundError, HypervisorUnavailableError):
-                vm = self.find_vm(request.vm)
-                history.identified(run_id, vm.name, vm.uuid)
+                return events.failed(request.vm, request.requested_mode, ended, 0.0), ended
+            if request.vm_uuid is None:
+                # A VM that cannot be found is the run's own error, told in a moment.
+                with suppress(VmNotFoundError, HypervisorUnavailableError):
+                    vm = self.find_vm(request.vm)
+                    history.identified(run_id, vm.name, vm.uuid)
         except DatabaseError as error:
             listener(events.Notice(request.vm, f"the history of this run is not complete: {error.message}"))
-        return self._done(request, recording, CancelWatch(history, run_id, also=stop_requested))
+        return self._done(request, recording, CancelWatch(history, run_id, also=stop_requested), confirm)
 
-    def _done(self, request: RunRequest, listener: events.Listener, wish: Wish) -> Outcome:
+    def _done(
+        self, request: RunRequest, listener: events.Listener, wish: Wish, confirm: Callable[[str], bool]
+    ) -> Outcome:
+        task = request.task
+        if not isinstance(task, BackupTask):
+            return self.tasks.run(request, listener, wish, confirm=confirm)
+
         def back_up() -> Outcome:
-            return self.backup_service(request.repository, listener, wish).run(request.vm, request.mode)
+            return self.backup_service(request.repository, listener, wish).run(request.vm, task.mode)
 
         return run_with_scripts(request, back_up, listener=listener, stop_requested=wish, timeout=self.script_timeout)
 
@@ -106,8 +128,9 @@ class RunService:
             raise BadArgumentError(
                 f"run {run.id} has not ended: {run.state}", hint=f"Cancel it first: kvm-backup run cancel {run.id}"
             )
-        if run.kind is not RunKind.BACKUP:
+        if is_in_place(task_of(run)):
             raise BadArgumentError(
-                f"run {run.id} is no backup: {run.kind}", hint=f"Start it with 'kvm-backup {run.kind}'."
+                phrase("run {id} restored in place, which has to be confirmed each time", id=run.id),
+                hint=phrase("Restore the point anew: kvm-backup restore --in-place."),
             )
         return run

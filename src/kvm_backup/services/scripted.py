@@ -27,7 +27,7 @@ def run_with_scripts(
         event=hooks.HookEvent.BEFORE,
         vm=request.vm,
         run=request.run_id,
-        mode=request.mode.value,
+        mode=request.requested_mode or "",
         repository=request.repository,
         schedule=request.schedule_name or "",
         schedule_id=request.schedule_id or "",
@@ -36,7 +36,7 @@ def run_with_scripts(
         if request.pre_script:
             hooks.run_before(request.pre_script, told, timeout=timeout, stop_requested=stop_requested)
     except KvmBackupError as error:
-        finished, problem = events.failed(request.vm, request.mode.value, error, 0.0), error
+        finished, problem = events.failed(request.vm, request.requested_mode, error, 0.0), error
         listener(finished)
         outcome: Outcome = (finished, problem)
     else:

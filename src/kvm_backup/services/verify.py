@@ -126,7 +126,7 @@ def _findings(
             yield Finding(point.id, stored.name, "changed", problem)
     for disk in point.disks:
         if disk.file is None:
-            yield from _host_findings(hypervisor, point, disk)
+            yield from _host_findings(hypervisor, point, disk, control)
             continue
         link = Link(point, disk, folder / disk.file)
         try:
@@ -144,7 +144,7 @@ def _findings(
         for item in damage:
             yield Finding(point.id, disk.file, item.kind, item.message, item.file_offset, item.disk_offset)
         if not damage:
-            problem = _qemu_img_problem(link.path)
+            problem = _qemu_img_problem(control, link.path)
             if problem:
                 yield Finding(point.id, disk.file, "qemu-img-check", problem)
 
@@ -183,7 +183,9 @@ def _small_file_problem(path: Path, size: int, sha256: str) -> str | None:
     return None
 
 
-def _host_findings(hypervisor: Callable[[], Hypervisor], point: Manifest, disk: StoredDisk) -> Iterator[Finding]:
+def _host_findings(
+    hypervisor: Callable[[], Hypervisor], point: Manifest, disk: StoredDisk, control: CopyControl
+) -> Iterator[Finding]:
     """A snapshot's disk stays on the host; its image is in use, so only its presence and structure can be checked."""
     try:
         frozen = frozen_image(hypervisor(), point, disk)
@@ -195,15 +197,20 @@ def _host_findings(hypervisor: Callable[[], Hypervisor], point: Manifest, disk: 
         return
     path, image_format = frozen
     if image_format == "qcow2":
-        problem = _qemu_img_problem(path, "-U")
+        problem = _qemu_img_problem(control, path, "-U")
         if problem:
             yield Finding(point.id, str(path), "qemu-img-check", problem)
 
 
-def _qemu_img_problem(path: Path, *options: str) -> str | None:
+def _qemu_img_problem(control: CopyControl, path: Path, *options: str) -> str | None:
     # Without its backing file, which is checked with the point that it belongs to.
     image = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": str(path)}}
-    done = process.run(["qemu-img", "check", "-q", *options, f"json:{json.dumps(image)}"], check=False, timeout=3600)
+    done = process.run(
+        ["qemu-img", "check", "-q", *options, f"json:{json.dumps(image)}"],
+        check=False,
+        timeout=3600,
+        meanwhile=control.check,
+    )
     if done.status in (0, _CHECK_LEAKS_ONLY if options else 0):
         return None
     return process.last_line(done.stderr) or process.last_line(done.stdout) or f"qemu-img check: {done.status}"

@@ -166,6 +166,13 @@ def test_the_events_of_a_backup_and_their_keys_are_documented() -> None:
     events_table, rest = SECTIONS["backup"].split("| key of `finished` |")
     rows = dict(re.findall(r"^\| `([a-z]+)` \| (.+) \|$", events_table, re.MULTILINE))
     kinds: dict[str, type[events.Event]] = {kind.name: kind for kind in events.Event.__subclasses__()}
+    results: dict[str, type[events.Event]] = {
+        "verify": events.PointVerified,
+        "restore": events.PointRestored,
+        "prune": events.VmPruned,
+    }
+    for command, result in results.items():
+        assert f"| `event` | `{kinds.pop(result.name).name}` |" in SECTIONS[command]
     assert set(rows) == set(kinds)
     for name, kind in kinds.items():
         told = words(rows[name]) | (first_column(rest.split("| reason |")[0]) if name == "finished" else set())

@@ -14,6 +14,7 @@ from kvm_backup.database.history import History
 from kvm_backup.domain.errors import EXIT_BAD_ARGUMENTS, EXIT_DONE, EXIT_FAILED, EXIT_NOT_FOUND
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger, allowed
+from kvm_backup.domain.task import AsNewVm, InPlace, PruneTask, RestoreTask, Task, ToFolder, VerifyTask, task_as_json
 from kvm_backup.services.run_log import LEADING_KEYS, LogFile, make_log
 from kvm_backup.services.run_views import run_details, run_summary
 from tests.unit.builders import Shelf
@@ -99,10 +100,10 @@ def test_runs_are_listed_newest_first_with_what_tells_them_apart(
     add("aaaaaaaa2222", vm_name="db")
     failed(history, clock, "aaaaaaaa2222")
     lines = command("run", "list", COLUMNS="200").output.splitlines()
-    assert lines[0].split() == ["RUN", "VM", "MODE", "STATE", "CREATED", "TOOK", "READ", "STORED", "ERROR"]
-    assert lines[1].split()[:4] == ["aaaaaaaa2", "db", "incremental", "failed"]
+    assert lines[0].split() == ["RUN", "VM", "KIND", "MODE", "STATE", "CREATED", "TOOK", "READ", "STORED", "ERROR"]
+    assert lines[1].split()[:5] == ["aaaaaaaa2", "db", "backup", "incremental", "failed"]
     assert lines[1].endswith("disk full")
-    assert lines[2].split()[:4] == ["aaaaaaaa1", "web", "full", "succeeded"]
+    assert lines[2].split()[:5] == ["aaaaaaaa1", "web", "backup", "full", "succeeded"]
     assert "4.0 s  8.0 GiB  1.0 GiB" in lines[2]
     for options, expected in [
         (("--vm", "db"), ["aaaaaaaa2222"]),
@@ -263,9 +264,21 @@ def a_run() -> Run:
     )  # fmt: skip
 
 
+TARGETS = (AsNewVm("web2"), InPlace(), ToFolder("/srv"))
+
+
+def words_of(held: dict[str, Any]) -> set[str]:
+    target = held.get("target") or {}
+    return {held["kind"], *held} | {target.get("way", "way"), *target}
+
+
 def test_the_keys_and_words_of_a_run_are_documented() -> None:
-    assert first_column(SECTIONS["run show"]) == set(run_details(a_run()))
+    keys_table, tasks_table = SECTIONS["run show"].split("A `task` has")
+    assert first_column(keys_table) == set(run_details(a_run()))
     assert {*RunState, *RunKind, *Trigger} <= words(SECTIONS["run show"])
+    tasks: list[Task] = [VerifyTask("f"), PruneTask("f"), *(RestoreTask("p", target) for target in TARGETS)]
+    for task in tasks:
+        assert words_of(task_as_json(task)) <= words(tasks_table)
     assert set(run_summary(a_run())) == set(run_details(a_run())) - {"steps"}
 
 

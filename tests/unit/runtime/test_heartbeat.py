@@ -17,6 +17,7 @@ from kvm_backup.domain.errors import ServiceRunningError
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Trigger
+from kvm_backup.domain.task import BackupTask
 from kvm_backup.runtime.heartbeat import Heartbeat, only_service, read_heartbeat, service_runs, write_heartbeat
 from kvm_backup.runtime.notify import notify
 from kvm_backup.runtime.recovery import mark_lost_runs
@@ -97,9 +98,13 @@ def test_runs_that_nobody_does_any_more_are_marked_interrupted(
     own = OwnRuns(tmp_path / "own")
     for run_id in ("lost", "queued", "mine", "other-host"):
         host = "elsewhere" if run_id == "other-host" else "host"
-        history.create(RunRequest(run_id, host, "web", Mode.FULL, "default", Trigger.COMMAND, clock.now).as_run())
+        history.create(
+            RunRequest(run_id, host, "web", BackupTask(Mode.FULL), "default", Trigger.COMMAND, clock.now).as_run()
+        )
     clock.move(minutes=5)
-    history.create(RunRequest("just-made", "host", "web", Mode.FULL, "default", Trigger.COMMAND, clock.now).as_run())
+    history.create(
+        RunRequest("just-made", "host", "web", BackupTask(Mode.FULL), "default", Trigger.COMMAND, clock.now).as_run()
+    )
     said: list[str] = []
     with own.hold("mine"):
         mark_lost_runs(history, own, lambda: {"queued"}, host="host", now=clock.now, say=said.append)

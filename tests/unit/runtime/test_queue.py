@@ -15,6 +15,7 @@ import pytest
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Trigger
+from kvm_backup.domain.task import BackupTask
 from kvm_backup.runtime.queue import QueueClient
 
 PATIENCE = 60.0
@@ -119,7 +120,7 @@ def request(run_id: str, vm: str) -> RunRequest:
         run_id=run_id,
         host="host",
         vm=vm,
-        mode=Mode.FULL,
+        task=BackupTask(Mode.FULL),
         repository="default",
         trigger=Trigger.COMMAND,
         created=datetime(2026, 11, 22, tzinfo=UTC),

@@ -14,6 +14,7 @@ from kvm_backup.domain.errors import CancelledError, DatabaseError, KvmBackupErr
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest, scheduled_run_id
 from kvm_backup.domain.run import Run, RunState, Trigger
+from kvm_backup.domain.task import BackupTask
 from kvm_backup.runtime.queue import Suspended
 from kvm_backup.runtime.workflows import RetryAt, RunWorkflow
 from kvm_backup.services import events
@@ -48,7 +49,7 @@ class Bench:
         return RunWorkflow(
             history=self.history,
             recorder=self._recorder,
-            back_up=self._back_up,
+            perform=self._back_up,
             prune=lambda _request, _listener: self.calls.append("prune"),
             enqueue=lambda request, delay: self.queued.append((request, delay)),
             settled=lambda request: self.settled.append(request.run_id),
@@ -76,7 +77,7 @@ class Bench:
         return lambda event: self.notices.append(event.message) if isinstance(event, events.Notice) else None
 
     def _back_up(
-        self, request: RunRequest, listener: events.Listener, stop_requested: Callable[[], bool]
+        self, request: RunRequest, listener: events.Listener, stop_requested: Callable[[], bool], *, again: bool
     ) -> tuple[events.Finished, KvmBackupError | None]:
         self.calls.append("backup")
         result = self.results.pop(0)
@@ -99,7 +100,7 @@ def request(**changes: Any) -> RunRequest:
         "run_id": RUN,
         "host": "host",
         "vm": "web",
-        "mode": Mode.INCREMENTAL,
+        "task": BackupTask(Mode.INCREMENTAL),
         "repository": "default",
         "trigger": Trigger.SCHEDULE,
         "created": DUE,
@@ -212,12 +213,12 @@ def test_when_the_service_ends_the_run_is_left_for_its_next_start(bench: Bench) 
 
     original = bench._back_up
 
-    def stopped_in_the_copy(*arguments: Any) -> Any:
+    def stopped_in_the_copy(*arguments: Any, again: bool) -> Any:
         bench.stopping = True
-        return original(*arguments)
+        return original(*arguments, again=again)
 
     workflow = bench.workflow()
-    object.__setattr__(workflow, "back_up", stopped_in_the_copy)
+    object.__setattr__(workflow, "perform", stopped_in_the_copy)
     with pytest.raises(Suspended):
         workflow(request(), bench._step)
     assert bench.state() == ("waiting", 1, "interrupted")

@@ -28,6 +28,7 @@ from kvm_backup.domain.errors import (
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from kvm_backup.domain.task import BackupTask
 from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.services import events
 from kvm_backup.services.backup import BackupService
@@ -35,6 +36,7 @@ from kvm_backup.services.own_runs import OwnRuns
 from kvm_backup.services.recording import CancelWatch, RecordingListener
 from kvm_backup.services.run_log import LogFile, make_log
 from kvm_backup.services.runs import RunService
+from kvm_backup.services.tasks import TaskService
 
 MOMENT = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 UUID = "1a2b3c4d-0000-4000-8000-000000000000"
@@ -277,18 +279,19 @@ def service_of(
         own_runs=OwnRuns(tmp_path / "runs"),
         find_vm=find_vm,
         backup_service=backups,
+        tasks=cast("TaskService", None),
     )
 
 
 def a_request(vm: str = "web", **changes: Any) -> RunRequest:
-    asked = RunRequest("new", "alpha", vm, Mode.FULL, "nas", Trigger.COMMAND, MOMENT)
+    asked = RunRequest("new", "alpha", vm, BackupTask(Mode.FULL), "nas", Trigger.COMMAND, MOMENT)
     return replace(asked, **changes)
 
 
 def back_up(
     service: RunService, request: RunRequest, listener: events.Listener = lambda _: None
 ) -> tuple[events.Finished, KvmBackupError | None]:
-    return service.back_up(request, listener=listener, stop_requested=lambda: False)
+    return service.do(request, listener=listener, stop_requested=lambda: False)
 
 
 def test_a_backup_is_recorded_under_the_vms_name_and_uuid(history: History, file: LogFile, tmp_path: Path) -> None:
@@ -345,7 +348,7 @@ def test_a_retry_is_a_new_run_that_counts_on(history: History, file: LogFile, tm
     ("changes", "match"),
     [
         ({"state": RunState.RUNNING}, "has not ended"),
-        ({"state": RunState.FAILED, "kind": RunKind.PRUNE}, "is no backup"),
+        ({"state": RunState.FAILED, "kind": RunKind.PRUNE, "requested_mode": None}, "does not tell"),
     ],
 )
 def test_what_cannot_be_tried_again_is_refused(

@@ -10,6 +10,7 @@ from kvm_backup.domain.errors import HookError, NoSpaceError
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Trigger
+from kvm_backup.domain.task import BackupTask
 from kvm_backup.services import events
 from kvm_backup.services.scripted import Outcome, run_with_scripts
 
@@ -17,7 +18,7 @@ REQUEST = RunRequest(
     run_id="r1",
     host="alpha",
     vm="web",
-    mode=Mode.INCREMENTAL,
+    task=BackupTask(Mode.INCREMENTAL),
     repository="nas",
     trigger=Trigger.COMMAND,
     created=datetime(2026, 11, 22, 2, 0, tzinfo=UTC),

@@ -230,6 +230,15 @@ class ScheduleService:
             ]
         )
 
+    def record_start(self, schedule_id: str, started: datetime) -> None:
+        """Note that runs of a schedule were asked for by hand; it stays failed until one succeeds."""
+
+        def begun(schedule: Schedule) -> Schedule:
+            failed = schedule.status is ScheduleStatus.FAILED
+            return replace(schedule, last_run=started, status=schedule.status if failed else ScheduleStatus.RUNNING)
+
+        self.file.update(lambda schedules: [begun(one) if one.id == schedule_id else one for one in schedules])
+
     def unknown_vms(self, schedule: Schedule) -> list[str]:
         """Its VMs that this host does not know, by name or UUID. Raises KvmBackupError while libvirtd is away."""
         vms = self.list_vms()

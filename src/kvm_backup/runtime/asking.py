@@ -1,0 +1,71 @@
+"""Runs that a front end asks the service for, without waiting for them."""
+
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from kvm_backup.database.history import History
+from kvm_backup.domain.errors import DatabaseError, KvmBackupError
+from kvm_backup.domain.request import RunRequest
+from kvm_backup.domain.run import Run, RunResult, RunState
+from kvm_backup.runtime.queue import QueueClient
+from kvm_backup.services.requests import Asker, Requests
+from kvm_backup.services.runs import RunService
+from kvm_backup.services.schedules.commands import ScheduleService
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Puts runs into the queue of their host. What can be told to fail at once is refused before that.
+
+    `log` is a structlog logger. Every method raises DatabaseError.
+    """
+
+    history: History
+    open_client: Callable[[], QueueClient]
+    log: Any
+    requests: Requests
+    runs: RunService
+    schedules: ScheduleService
+
+    def enqueue(self, request: RunRequest) -> Run:
+        """Queue a run; it is in the history from now on. Doing so twice changes nothing.
+
+        When the queue cannot be written, the run has failed.
+        """
+        run = self.history.create(request.as_run())
+        with suppress(KvmBackupError):  # a run is worth more than a line of its log
+            asked = {"kind": request.kind.value, "trigger": request.trigger.value, "user": request.asked_by}
+            self.log.info("queued", run=run.id, vm=run.vm_name, step=None, **asked)
+        try:
+            with closing(self.open_client()) as client:
+                client.enqueue(request)
+        except DatabaseError as error:
+            failure = RunResult(error=error.message, error_code=error.code, hint=error.hint)
+            with suppress(DatabaseError):
+                self.history.finish(run.id, RunState.FAILED, failure)
+            raise
+        return run
+
+    def schedule(self, schedule_id: str, asker: Asker) -> list[Run]:
+        """Run a schedule now, one run for each of its VMs. Raises ScheduleNotFoundError, RepositoryNotFoundError."""
+        schedule = self.schedules.find(schedule_id)
+        self.requests.open_repository(self.requests.lasting_name(schedule.repository))
+        asked = [
+            self.requests.backup(vm, schedule.backup_mode, schedule.repository, asker, schedule=schedule)
+            for vm in dict.fromkeys(schedule.vm_names)
+        ]
+        self.schedules.record_start(schedule.id, self.schedules.clock().replace(microsecond=0))
+        return [self.enqueue(request) for request in asked]
+
+    def cancel(self, reference: str, asker: Asker) -> Run:
+        """Cancel a run. Raises RunNotFoundError, and BadArgumentError when it has ended."""
+        run = self.runs.cancel(reference)
+        with suppress(KvmBackupError):
+            self.log.info("cancel", run=run.id, vm=run.vm_name, step=run.step, user=asker.user)
+        return run
+
+    def retry(self, reference: str, asker: Asker) -> Run:
+        """Do a run that has ended once more. Raises RunNotFoundError, BadArgumentError."""
+        return self.enqueue(self.requests.again(self.runs.to_try_again(reference), asker))

@@ -1,0 +1,158 @@
+"""What runs do that are no backups: verify, restore, prune. Backups: backup.py."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kvm_backup.domain.errors import DamagedPointError, KvmBackupError
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.point import Manifest
+from kvm_backup.domain.request import RunRequest
+from kvm_backup.domain.sizes import show_size
+from kvm_backup.domain.task import PruneTask, RestoreTask, VerifyTask
+from kvm_backup.hypervisor.connection import Hypervisor
+from kvm_backup.repository.local import DamagedPoint, LocalRepository
+from kvm_backup.services import events
+from kvm_backup.services.control import RunControl, refuse_when_stopped
+from kvm_backup.services.prune import Pruned, PruneService, points_in
+from kvm_backup.services.restore_task import Restorer, agreed_before
+from kvm_backup.services.verify import Verdict, chain_of, verify_points
+
+Outcome = tuple[events.Finished, KvmBackupError | None]
+Wish = Callable[[], bool]
+
+_NAMED = 3
+"""How many damaged points a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskService:
+    """Does the tasks of runs. `hypervisor` connects to libvirt; `lock_wait` is in seconds.
+
+    `prune_service` takes a repository, a listener and the wish to stop.
+    """
+
+    open_repository: Callable[[str], LocalRepository]
+    hypervisor: Callable[[], Hypervisor]
+    prune_service: Callable[[LocalRepository, events.Listener, Wish], PruneService]
+    locks: Callable[[], Path]
+    lock_wait: float
+
+    def run(
+        self,
+        request: RunRequest,
+        listener: events.Listener,
+        stop_requested: Wish,
+        *,
+        again: bool = False,
+        confirm: Callable[[str], bool] = agreed_before,
+    ) -> Outcome:
+        """Do what is asked. What goes wrong is not raised but returned, and told in the last event.
+
+        `again` says that an earlier attempt has begun, and may have been killed. `confirm` is asked before a restore
+        in place.
+        """
+        began = time.monotonic()
+        listener(events.Started(request.vm, None, request.repository, request.kind.value))
+        error: KvmBackupError | None = None
+        try:
+            refuse_when_stopped(stop_requested)
+            finished, error = self._do(request, listener, stop_requested, again, confirm)
+        except KvmBackupError as problem:
+            error = problem
+            finished = events.failed(request.vm, None, error, 0.0)
+        except Exception as problem:  # noqa: BLE001 - the run ends with a record of it, and other runs go on
+            error = events.unexpected(problem)
+            finished = events.failed(request.vm, None, error, 0.0)
+        finished = replace(finished, seconds=time.monotonic() - began)
+        listener(finished)
+        return finished, error
+
+    def _do(
+        self,
+        request: RunRequest,
+        listener: events.Listener,
+        stop_requested: Wish,
+        again: bool,
+        confirm: Callable[[str], bool],
+    ) -> Outcome:
+        repository = self.open_repository(request.repository)
+        match request.task:
+            case VerifyTask() as task:
+                return self._verify(request, repository, task, listener, stop_requested)
+            case PruneTask() as task:
+                service = self.prune_service(repository, listener, stop_requested)
+                pruned = service.run(points_in(repository, task.folder))
+                listener(events.VmPruned(request.vm, pruned))
+                return events.Finished(request.vm, None, detail=_pruned_in_words(pruned)), None
+            case RestoreTask() as task:
+                restorer = Restorer(
+                    repository, self.hypervisor, self.locks(), self.lock_wait, listener, stop_requested, confirm
+                )
+                restored = restorer.restore(request, task, again=again)
+                listener(events.PointRestored(request.vm, restored))
+                written = sum(disk.bytes_written for disk in restored.disks)
+                return events.Finished(request.vm, None, point=restored.point, bytes_stored=written), None
+        raise ValueError(f"{request.kind} is none of these tasks")
+
+    def _verify(
+        self,
+        request: RunRequest,
+        repository: LocalRepository,
+        task: VerifyTask,
+        listener: events.Listener,
+        stop_requested: Wish,
+    ) -> Outcome:
+        chosen = _points_to_verify(repository, task)
+        listener(events.StepStarted(request.vm, events.Step.VERIFY))
+        total = sum(point.bytes_stored for point in chosen if isinstance(point, Manifest))
+        control = RunControl(
+            stop_requested=stop_requested,
+            on_progress=lambda done, of: listener(events.Progress(request.vm, events.Step.VERIFY, done, of)),
+            total=total * (2 if task.deep else 1),
+        )
+        verdicts = []
+        for verdict in verify_points(repository, chosen, hypervisor=self.hypervisor, deep=task.deep, control=control):
+            verdicts.append(verdict)
+            listener(events.PointVerified(request.vm, verdict))
+        checked = sum(verdict.bytes_checked for verdict in verdicts)
+        damaged = [verdict for verdict in verdicts if not verdict.good]
+        if not damaged:
+            return events.Finished(request.vm, None, point=task.point, bytes_read=checked), None
+        error = _damage(damaged, len(verdicts), request.vm)
+        finished = replace(
+            events.failed(request.vm, None, error, 0.0),
+            point=damaged[0].point,
+            detail="\n".join(f"{verdict.point}: {_first_finding(verdict)}" for verdict in damaged),
+            bytes_read=checked,
+        )
+        return finished, error
+
+
+def _points_to_verify(repository: LocalRepository, task: VerifyTask) -> list[Manifest | DamagedPoint]:
+    if task.point is None:
+        return list(repository.points(points_in(repository, task.folder).folder))
+    point = repository.examine(task.point)
+    return chain_of(repository, point) if isinstance(point, Manifest) else [point]
+
+
+def _damage(damaged: Sequence[Verdict], count: int, vm: str) -> DamagedPointError:
+    names = ", ".join(verdict.point for verdict in damaged[:_NAMED]) + (", …" if len(damaged) > _NAMED else "")
+    return DamagedPointError(
+        phrase("{damaged} of {count} points are damaged: {names}", damaged=len(damaged), count=count, names=names),
+        hint=phrase("Restore another point; the next backup of the VM starts a new chain by itself when it has to."),
+        vm=vm,
+    )
+
+
+def _first_finding(verdict: Verdict) -> str:
+    finding = verdict.findings[0]
+    return f"{finding.file}: {finding.message}"
+
+
+def _pruned_in_words(pruned: Pruned) -> str:
+    kept = sum(point.kept for point in pruned.points)
+    consolidated = sum(point.consolidated for point in pruned.points)
+    freed = f"{show_size(abs(pruned.bytes_freed))} {'freed' if pruned.bytes_freed >= 0 else 'more used'}"
+    return f"{kept} points stay, {len(pruned.points) - kept} were removed, {consolidated} were made full: {freed}"
