@@ -12,6 +12,7 @@ from kvm_backup.database.engine import Database
 from kvm_backup.database.tables import ALERTS, storable
 from kvm_backup.domain.alert import Alert, AlertKind, Changes, Condition, Severity, Subject
 from kvm_backup.domain.errors import AlertNotFoundError
+from kvm_backup.domain.phrase import phrase
 
 _REFRESHED_AFTER = timedelta(minutes=10)
 """How far `last_seen` of an open alert may be behind: thousands of rows are not written each minute."""
@@ -75,7 +76,8 @@ class Alerts:
             row = connection.execute(query).first()
         if row is None:
             raise AlertNotFoundError(
-                f"there is no alert {alert_id[:100]!r}", hint="It may be long over; the page of alerts has all."
+                phrase("there is no alert {alert_id!r}", alert_id=alert_id[:100]),
+                hint=phrase("It may be long over; the page of alerts has all."),
             )
         return _alert(row)
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kvm_backup.database.tables import VERSION, VERSION_TABLE
 from kvm_backup.domain.errors import DatabaseError, NewerDatabaseError
+from kvm_backup.domain.phrase import phrase
 
 _PATIENCE = 30
 """Seconds to wait for another process that writes."""
@@ -39,9 +40,11 @@ def parse_url(value: str) -> URL:
         url = None
     if url is None or url.drivername not in _DRIVERS or not url.database:
         raise DatabaseError(
-            "the setting database.url is no URL of a database",
-            hint="Expected: postgresql+psycopg://USER:PASSWORD@HOST/DATABASE."
-            " What came is not shown, because it may hold a password.",
+            phrase("the setting database.url is no URL of a database"),
+            hint=phrase(
+                "Expected: postgresql+psycopg://USER:PASSWORD@HOST/DATABASE. What came is not shown, "
+                "because it may hold a password."
+            ),
         )
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
@@ -112,8 +115,13 @@ class Database:
             return
         if found is not None and found > VERSION:
             raise NewerDatabaseError(
-                f"{self._shown()} is of version {found}, newer than {VERSION}, the newest that this program knows",
-                hint="Use the version of KVM Backup that made it, or a newer one. Nothing was changed.",
+                phrase(
+                    "{shown} is of version {found}, newer than {version}, the newest that this program knows",
+                    shown=self._shown(),
+                    found=found,
+                    version=VERSION,
+                ),
+                hint=phrase("Use the version of KVM Backup that made it, or a newer one. Nothing was changed."),
             )
         # Imported only now: most commands find the database as it should be, and start quicker without.
         from alembic import command
@@ -164,7 +172,9 @@ class Database:
             if self._file
             else "Check that the server runs, and the user, password and rights in the setting database.url."
         )
-        return DatabaseError(f"{self._shown()} cannot be used: {shown}", hint=hint)
+        return DatabaseError(
+            phrase("{database} cannot be used: {cause}", database=self._shown(), cause=shown), hint=hint
+        )
 
 
 def _version(connection: Connection) -> str | None:

@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, Row, case, delete, func, literal, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Text, case, delete, func, literal, or_, select, tuple_, update
 from sqlalchemy import column as sql_column
+from sqlalchemy import values as sql_values
 from sqlalchemy.dialects import postgresql, sqlite
 
 from kvm_backup.database.engine import Database
@@ -299,7 +300,9 @@ class History:
         found: dict[str, Run] = {}
         wanted = sorted({storable(key) for key in keys})
         for at in range(0, len(wanted), _BATCH):
-            some = values(sql_column("key", Text), name="wanted").data([(key,) for key in wanted[at : at + _BATCH]])
+            some = sql_values(sql_column("key", Text), name="wanted").data(
+                [(key,) for key in wanted[at : at + _BATCH]]
+            )
             each = some.cte("wanted")
             # One look into the column's index for each key, however many runs it has.
             newest = select(RUNS.c.id).where(column == each.c.key).correlate(each)

@@ -13,6 +13,7 @@ from kvm_backup.database.inventory_rows import record_of, values_of
 from kvm_backup.database.tables import HOSTS, VMS, storable
 from kvm_backup.domain.errors import VmNotFoundError
 from kvm_backup.domain.inventory import HostFacts, ProtectionCounts, VmRecord
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.protection import Protection
 from kvm_backup.domain.vm import VmState
 
@@ -209,5 +210,6 @@ def _upsert(connection: Connection, table: Any, key: tuple[str, ...], names: Ite
 
 def _not_found(reference: str) -> VmNotFoundError:
     return VmNotFoundError(
-        f"no VM is called {reference[:100]!r}", hint="See the VMs of this host with 'kvm-backup vm list'."
+        phrase("no VM is called {reference!r}", reference=reference[:100]),
+        hint=phrase("See the VMs of this host with 'kvm-backup vm list'."),
     )

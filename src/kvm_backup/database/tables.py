@@ -162,7 +162,7 @@ RUNS = Table(
     Index("runs_of_vm_uuid", "vm_uuid", "created", "id"),
     Index("runs_of_schedule", "schedule_id", "created", "id"),
     Index("runs_in_state", "state", "created", "id"),
-    Index("runs_ended", "host", "ended"),
+    Index("runs_ended", "ended"),
 )
 
 STEPS = Table(

@@ -25,12 +25,14 @@ from sqlalchemy import (
     inspect,
     select,
     text,
+    union_all,
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from kvm_backup.domain.errors import StorageError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import MANIFEST_FILE, Manifest, Mode, parse, serialize
 from kvm_backup.domain.point_facts import PointSummary
 from kvm_backup.repository.durable import storage_error
@@ -150,7 +152,12 @@ class Catalogue:
         """The points of a repository, of one VM (name or UUID) if given, by VM and time."""
         query = select(PointRow.id, PointRow.manifest).where(PointRow.repository == repository.id)
         if vm is not None:
-            query = query.where((PointRow.vm_name == vm) | (PointRow.vm_uuid == vm))
+            # Each half has an index; SQLite would use none for an OR of both.
+            mine = [
+                select(PointRow.id).where(PointRow.repository == repository.id, column == vm)
+                for column in (PointRow.vm_name, PointRow.vm_uuid)
+            ]
+            query = query.where(PointRow.id.in_(union_all(*mine)))
         with self._session() as session:
             rows = session.execute(query.order_by(PointRow.vm_name, PointRow.id)).all()
         return [parse(manifest.encode(), point_id) for point_id, manifest in rows]
@@ -185,8 +192,12 @@ class Catalogue:
         except (SQLAlchemyError, sqlite3.Error) as error:
             cause = str(getattr(error, "orig", None) or error)
             raise StorageError(
-                f"the catalogue {self._engine.url.database} cannot be used: {cause}",
-                hint="It is only a cache: remove the file, then run 'kvm-backup repository rescan'.",
+                phrase(
+                    "the catalogue {database} cannot be used: {cause}",
+                    database=self._engine.url.database,
+                    cause=cause,
+                ),
+                hint=phrase("It is only a cache: remove the file, then run 'kvm-backup repository rescan'."),
             ) from error
 
 

@@ -26,7 +26,7 @@ def _number(name: str, kind: Any = sa.Integer) -> sa.Column[Any]:
 def upgrade() -> None:
     """Make the tables; the service fills them."""
     identity = sa.String(200).with_variant(sa.String(200, collation="C"), "postgresql")
-    op.create_index("runs_ended", "runs", ["host", "ended"])
+    op.create_index("runs_ended", "runs", ["ended"])
     op.create_table(
         "hosts",
         _text("host", primary_key=True),
