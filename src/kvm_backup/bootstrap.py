@@ -264,11 +264,11 @@ class Application:
         path = log.path or self._state_dir() / "logs" / "kvm-backup.jsonl"
         return LogFile(path, max_bytes=log.max_bytes, backups=log.backups)
 
-    def log_reader(self, run_id: str) -> LogReader:
-        """What reads the lines of one run."""
+    def log_reader(self, run_id: str, since: datetime | None = None) -> LogReader:
+        """What reads the lines of one run, which was asked for at `since`."""
         from kvm_backup.services.log_reader import LogReader
 
-        return LogReader(self.log_file, run_id)
+        return LogReader(self.log_file, run_id, since)
 
     @cached_property
     def host(self) -> str:
@@ -699,6 +699,14 @@ class Application:
             ],
             own.retention if own else None,
         )
+
+    def usual_retention(self, repository: str | None) -> RetentionRule:
+        """What stays in a repository, by its name, of VMs of which neither a schedule nor the settings say more."""
+        from kvm_backup.config.retention import effective_rule
+
+        wanted = repository or self.settings.default_repository
+        named = next((one for one in self.settings.repository if one.name == wanted), None)
+        return effective_rule(self.settings.retention, named.retention if named else None, [], None)
 
     def _backup_options(self, vm: Vm) -> BackupOptions:
         from kvm_backup.services.options import BackupOptions

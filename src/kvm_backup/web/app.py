@@ -19,7 +19,7 @@ from kvm_backup.web.language import LanguageMiddleware
 from kvm_backup.web.live import events
 from kvm_backup.web.live.hub import Hub, Sources
 from kvm_backup.web.live.progress import Progress
-from kvm_backup.web.pages import account, administration, alerts, login, overview
+from kvm_backup.web.pages import account, administration, alerts, login, overview, runs, schedule_form, schedules
 from kvm_backup.web.security.access import AccessMiddleware
 from kvm_backup.web.security.headers import SecurityHeadersMiddleware
 from kvm_backup.web.security.hosts import HostMiddleware, own_names
@@ -33,7 +33,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     account.router,
     administration.router,
     overview.router,
+    schedule_form.router,
+    schedules.router,
     alerts.router,
+    runs.router,
 )
 
 
