@@ -345,25 +345,25 @@ class Application:
         """Put a run into the queue of its host. Twice is the same as once."""
         return self._asking.enqueue(request)
 
-    def request_backup(self, vm: str, mode: Mode, repository: str | None = None, *, who: str | None = None) -> Run:
+    def request_backup(self, vm: str, mode: Mode, repository: str | None = None, who: str | None = None) -> Run:
         """Back a VM up; `vm` is its name or UUID. Raises VmNotFoundError before anything is queued."""
         return self.enqueue_run(self.requests.backup_of_known_vm(vm, mode, repository, _web(who)))
 
     def request_verify(
-        self, point: str, repository: str | None = None, *, deep: bool = False, who: str | None = None
+        self, point: str, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> Run:
         """Check a point, by its whole id, and all that it builds on."""
         return self.enqueue_run(self.requests.verify_point(point, repository, _web(who), deep=deep))
 
     def request_verify_vm(
-        self, vm: str, repository: str | None = None, *, deep: bool = False, who: str | None = None
+        self, vm: str, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> Run:
         """Check every point of a VM; `vm` is its UUID, its folder in the repository or, slower, its name."""
         folder = self.requests.folder_of(vm, repository)
         return self.enqueue_run(self.requests.verify_folder(folder, repository, _web(who), deep=deep))
 
     def request_verify_all(
-        self, repository: str | None = None, *, deep: bool = False, who: str | None = None
+        self, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> list[Run]:
         """Check every point of a repository, one run for each VM."""
         asked = [
@@ -373,7 +373,7 @@ class Application:
         return [self.enqueue_run(request) for request in asked]
 
     def request_restore(
-        self, point: str, target: RestoreTarget, repository: str | None = None, *, who: str | None = None
+        self, point: str, target: RestoreTarget, repository: str | None = None, who: str | None = None
     ) -> Run:
         """Restore a point, by its whole id. The caller has let the user confirm what `InPlace` overwrites.
 
@@ -381,12 +381,12 @@ class Application:
         """
         return self.enqueue_run(self.requests.checked_restore(point, target, repository, _web(who)))
 
-    def request_prune(self, vm: str, repository: str | None = None, *, who: str | None = None) -> Run:
+    def request_prune(self, vm: str, repository: str | None = None, who: str | None = None) -> Run:
         """Prune the points of a VM; `vm` as for `request_verify_vm`."""
         folder = self.requests.folder_of(vm, repository)
         return self.enqueue_run(self.requests.prune_folder(folder, repository, _web(who)))
 
-    def request_prune_all(self, repository: str | None = None, *, who: str | None = None) -> list[Run]:
+    def request_prune_all(self, repository: str | None = None, who: str | None = None) -> list[Run]:
         """Prune every VM that a repository holds points of, one run for each."""
         asked = [
             self.requests.prune_folder(folder, repository, _web(who))
@@ -394,15 +394,15 @@ class Application:
         ]
         return [self.enqueue_run(request) for request in asked]
 
-    def request_schedule(self, schedule_id: str, *, who: str | None = None) -> list[Run]:
+    def request_schedule(self, schedule_id: str, who: str | None = None) -> list[Run]:
         """Run a schedule now: a run for each of its VMs. Its next time stays."""
         return self._asking.schedule(schedule_id, _web(who))
 
-    def cancel_run(self, run_id: str, *, who: str | None = None) -> Run:
+    def cancel_run(self, run_id: str, who: str | None = None) -> Run:
         """Cancel a run: one that has not begun ends now, one that goes on within seconds."""
         return self._asking.cancel(run_id, _web(who))
 
-    def retry_run(self, run_id: str, *, who: str | None = None) -> Run:
+    def retry_run(self, run_id: str, who: str | None = None) -> Run:
         """Do a run that has ended once more, as a new run. A restore in place is refused: it is confirmed anew."""
         return self._asking.retry(run_id, _web(who))
 
