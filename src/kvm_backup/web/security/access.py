@@ -35,6 +35,8 @@ from kvm_backup.web.security.sessions import drop_session, form_secret, keep_for
 
 LOGIN = "/login"
 SETUP = "/setup/"
+_API_DOCS = f"{API}docs"
+"""The one page below the API's address."""
 _RECHECK_SECONDS = 15.0
 """How long an answer that goes on, such as live events, lives on after its session has ended."""
 
@@ -280,7 +282,7 @@ def _not_signed_in(message: str) -> NotSignedInError:
 def _refusal(request: Request, error: KvmBackupError) -> Response:
     """Pages lead to the sign-in, everything else tells what is wrong."""
     path = request.url.path
-    unknown = isinstance(error, NotSignedInError) and not path.startswith(API)
+    unknown = isinstance(error, NotSignedInError) and (path == _API_DOCS or not path.startswith(API))
     if unknown and wants_fragment(request):
         answer: Response = Response(status_code=401, headers={"HX-Redirect": _login_url(request)})
     elif unknown and "text/html" in request.headers.get("accept", ""):
