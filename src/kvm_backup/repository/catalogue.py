@@ -158,9 +158,13 @@ class Catalogue:
                 for column in (PointRow.vm_name, PointRow.vm_uuid)
             ]
             query = query.where(PointRow.id.in_(union_all(*mine)))
+        else:
+            query = query.order_by(PointRow.vm_name, PointRow.id)
         with self._session() as session:
-            rows = session.execute(query.order_by(PointRow.vm_name, PointRow.id)).all()
-        return [parse(manifest.encode(), point_id) for point_id, manifest in rows]
+            rows = session.execute(query).all()
+        points = [parse(manifest.encode(), point_id) for point_id, manifest in rows]
+        # Sorted here, because SQLite would walk through all points in that order to find the few of a VM.
+        return points if vm is None else sorted(points, key=lambda point: (point.vm_name, point.id))
 
     def vms(self, repository_id: str) -> set[str]:
         """The UUIDs of the VMs that have points in a repository, as it was when it was last looked through."""
