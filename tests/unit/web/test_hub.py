@@ -147,9 +147,21 @@ def test_what_changed_is_told_once_and_the_overview_with_it() -> None:
         world.file = 2
         assert names(await page.until(has("schedules"))) == {"schedules", "overview"}
         world.mark = ("a run was added",)
-        assert names(await page.until(has("runs"))) == {"runs", "overview"}
+        assert names(await page.until(has("overview"))) == {"runs", "overview"}
         world.alerts = 3
         assert await page.until(has("badge")) == [("badge", "en 3")]
+
+    in_hub(world, story)
+
+
+def test_a_change_right_after_another_is_told_too() -> None:
+    world = World()
+
+    async def story(hub: Hub) -> None:
+        page = Page(hub.connect("anne", "en", hub.version))
+        for number in range(2, 12):
+            await page.until(has("schedules"))
+            world.file = number
 
     in_hub(world, story)
 

@@ -1,6 +1,7 @@
 """One poller for all pages that are open, and a queue of events for each of them."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
@@ -21,6 +22,8 @@ from kvm_backup.web.live.progress import Progress, Rates
 
 _T = TypeVar("_T")
 _POLL_SECONDS = 1.0
+_LOOKS_BETWEEN_SIGNALS = 1.9
+"""The same signal is given in every second look at most."""
 _QUEUE_LENGTH = 32
 PER_USER = 64
 IN_ALL = 512
@@ -86,6 +89,9 @@ class Hub:
         self._number = 1
         self._signals: dict[str, int] = {}
         self._marks: dict[str, Hashable] = {}
+        self._due: set[str] = set()
+        self._given: dict[str, float] = {}
+        self._spacing = every * _LOOKS_BETWEEN_SIGNALS
         self._shown: dict[str, dict[str, str]] = {}
         self._rates = Rates()
         self._connections: set[Connection] = set()
@@ -192,7 +198,6 @@ class Hub:
         }
 
     def _changes(self) -> tuple[Pulse | None, list[str]]:
-        changed = []
         pulse = _quietly(self._sources.pulse)
         marks: dict[str, Hashable] = {
             name: mark for name, look in self._sources.marks.items() if (mark := _quietly(look)) is not None
@@ -203,9 +208,12 @@ class Hub:
         for name, mark in marks.items():
             if self._marks.get(name) != mark:
                 self._marks[name] = mark
-                changed.append(name)
-        if changed:
-            changed.append(OVERVIEW)
+                self._due.update((name, OVERVIEW))
+        # A signal that was just given waits for its turn: each makes every page fetch something.
+        now = time.monotonic()
+        changed = sorted(name for name in self._due if now - self._given.get(name, -math.inf) >= self._spacing)
+        self._due.difference_update(changed)
+        self._given |= dict.fromkeys(changed, now)
         return pulse, changed
 
     def _render(self, code: str, pulse: Pulse | None) -> dict[str, str]:
