@@ -81,6 +81,7 @@ class _Caller:
     session: Session | None = None
     secret: str = ""
     token: str | None = None
+    token_name: str = ""
 
 
 class AccessMiddleware:
@@ -130,7 +131,7 @@ class AccessMiddleware:
             holder = self._application.api_tokens.who(token)
             if holder is None:
                 raise _not_signed_in(phrase("the token is unknown, revoked or expired"))
-            return _Caller(user=holder[0], token=token)
+            return _Caller(user=holder[0], token=token, token_name=holder[1].name)
         secret = session_secret(request)
         if secret is None or _needs_nobody(request):
             return _Caller()
@@ -212,8 +213,10 @@ def _introduce(request: Request, caller: _Caller) -> None:
     state = request.state
     state.user, state.session = caller.user, caller.session
     if caller.user is not None:
-        via = Via.TOKEN if caller.token is not None else Via.WEB
-        state.actor = Actor(caller.user.name, via, address_of(request))
+        name, via = caller.user.name, Via.WEB
+        if caller.token is not None:
+            name, via = f"{name} ({caller.token_name})", Via.TOKEN
+        state.actor = Actor(name, via, address_of(request))
     if caller.token is None:
         owner = _form_owner(request, caller)
         if owner is None and _needs_nobody(request):

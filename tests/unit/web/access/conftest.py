@@ -121,8 +121,8 @@ class Browser:
             self.get("/account")
         return answer
 
-    @property
-    def signed_in(self) -> bool:
+    def is_in(self) -> bool:
+        """Whether somebody is signed in there."""
         return bool(self.client.get("/account").status_code == 200)
 
     def cookie(self, name: str = SESSION) -> str | None:

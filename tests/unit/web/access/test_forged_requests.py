@@ -127,14 +127,14 @@ def test_signing_in_needs_the_token_of_the_form_too(add_user: Callable[..., str]
     another.get("/login")
     assert browser.post("/login", fields | {"csrf": another.csrf}).status_code == 403
     assert browser.post("/login", fields, sec_fetch_site="cross-site").status_code == 403
-    assert not browser.signed_in
+    assert not browser.is_in()
     assert browser.post("/login", fields).status_code == 303
 
 
 def test_logging_out_needs_the_token(operator: Browser) -> None:
     assert operator.client.post("/logout").status_code == 403
     assert operator.client.get("/logout").status_code == 405
-    assert operator.signed_in
+    assert operator.is_in()
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_read(operator: Browser, changes: list[str]) -> None:

@@ -129,7 +129,7 @@ def test_the_cookie_and_the_token_of_a_removed_or_disabled_user_are_worth_nothin
         "operator", Role.VIEWER
     )
     browser.present(secret)
-    assert not browser.signed_in
+    assert not browser.is_in()
     assert _with_token(open_browser(), text).status_code == 401
 
 

@@ -58,11 +58,11 @@ def test_behind_tls_the_cookies_are_bound_to_it(add_user: AddUser, open_browser:
     [session] = [one for one in answer.headers.get_list("set-cookie") if one.startswith(f"__Host-{SESSION}=")]
     assert {"Secure", "Path=/", "HttpOnly"} <= {part.strip() for part in session.split(";")}
     assert "Domain" not in session
-    assert browser.signed_in
+    assert browser.is_in()
     secret = browser.cookie(f"__Host-{SESSION}")
     assert secret
     browser.present(secret, SESSION)
-    assert not browser.signed_in
+    assert not browser.is_in()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_whatever_is_wrong_the_answer_is_the_same(
     assert answer.status_code == 401
     assert WRONG in page_text(answer)
     assert "<script>alert" not in answer.text
-    assert not browser.signed_in
+    assert not browser.is_in()
     assert SESSION not in answer.headers.get("set-cookie", "")
 
 
@@ -116,7 +116,7 @@ def test_a_session_that_was_there_before_the_sign_in_is_not_the_one_after_it(
     assert planted not in fresh
     mallory = open_browser()
     mallory.present(planted)
-    assert not mallory.signed_in
+    assert not mallory.is_in()
 
 
 @pytest.mark.parametrize("secret", ["", "x", "A" * 43, "A" * 44, "../../etc/passwd", "' OR 1=1 --", "\xe9" * 43])
@@ -134,7 +134,7 @@ def test_what_the_database_holds_signs_nobody_in(
     [session] = application.sign_in.sessions_of(root)
     browser = open_browser()
     browser.present(session.id[:43])
-    assert not browser.signed_in
+    assert not browser.is_in()
     assert str(admin.cookie()) not in session.id
 
 
@@ -143,16 +143,16 @@ def test_logging_out_ends_the_session_not_only_the_cookie(admin: Browser, open_b
     assert secret
     answer = admin.post("/logout")
     assert answer.headers["location"] == "/login"
-    assert not admin.signed_in
+    assert not admin.is_in()
     thief = open_browser()
     thief.present(secret)
-    assert not thief.signed_in
+    assert not thief.is_in()
 
 
 def test_a_session_ends_by_itself(admin: Browser, clock: Clock) -> None:
     for _half_day in range(13):
         clock.after(hours=11, minutes=59)
-        assert admin.signed_in
+        assert admin.is_in()
     clock.after(hours=12)
     answer = admin.get("/account")
     assert answer.status_code == 303
