@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from kvm_backup.services.api_tokens import ApiTokenService
     from kvm_backup.services.backup import BackupService
     from kvm_backup.services.calendar import CalendarService
+    from kvm_backup.services.download import DiskDownload
     from kvm_backup.services.events import Finished, Listener
     from kvm_backup.services.facts import Facts
     from kvm_backup.services.folders import Folders
@@ -405,6 +406,28 @@ class Application:
     def retry_run(self, run_id: str, who: str | None = None) -> Run:
         """Do a run that has ended once more, as a new run. A restore in place is refused: it is confirmed anew."""
         return self._asking.retry(run_id, _web(who))
+
+    def open_disk(
+        self,
+        repository: str | None,
+        point: str,
+        target: str,
+        *,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> DiskDownload:
+        """A disk of a point as one qcow2 file, to be sent: its name, its size, its bytes in `chunks`.
+
+        Everything is checked, and a chain put together, before this returns. Raises PointNotFoundError,
+        UnsupportedDiskError, DamagedPointError, BrokenChainError, NoSpaceError, CancelledError, StorageError.
+        """
+        from kvm_backup.services.download import DiskDownloads
+
+        downloads = DiskDownloads(
+            scratch=self.folders.scratch,
+            space_reserve=self.settings.backup.space_reserve,
+            level=self.settings.backup.compression_level,
+        )
+        return downloads.open(self.repository(repository), point, target, stop_requested)
 
     @cached_property
     def _asking(self) -> Asking:

@@ -1,11 +1,14 @@
 """A new file that grows at its end, digested and written by a thread of its own in large, reused buffers."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import queue
+import secrets
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from kvm_backup.engine.copy import WAIT_SECONDS, CopyControl
 from kvm_backup.engine.digest import HEAD_SIZE
@@ -16,6 +19,10 @@ _BUFFERS = 6
 """One being filled, one being written, the others to even out bursts."""
 
 
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL
+_NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT}
+
+
 class AppendFile:
     """Bytes are appended after the head (the first 64 KiB), which is written last.
 
@@ -23,12 +30,16 @@ class AppendFile:
     the file is gone.
     """
 
-    def __init__(self, path: Path, control: CopyControl) -> None:
-        """Raises TargetExistsError, NoSpaceError, StorageError."""
+    def __init__(self, path: Path, control: CopyControl, *, unnamed: bool = False) -> None:
+        """With `unnamed`, `path` is a folder, and the file in it has no name: it is gone when it is closed.
+
+        Raises TargetExistsError, NoSpaceError, StorageError.
+        """
         self._path = path
         self._control = control
+        self._unnamed = unnamed
         with storage_errors(path, "create"):
-            self._file = DirectFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            self._file = _unnamed_in(path) if unnamed else DirectFile(path, _FLAGS)
         self._hasher = hashlib.sha256()
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[tuple[memoryview, int, int] | None] = queue.SimpleQueue()
@@ -89,6 +100,11 @@ class AppendFile:
         """Bytes of the file, head included, once all was appended."""
         return self._buffer_offset + self._filled
 
+    def reader(self) -> BinaryIO:
+        """The same file, opened once more for reading. Raises StorageError."""
+        with storage_errors(self._path, "read"):
+            return Path(f"/proc/self/fd/{self._file.fd}").open("rb")
+
     def abort(self) -> None:
         """Stop writing and remove the file."""
         with contextlib.suppress(queue.Empty):
@@ -97,8 +113,9 @@ class AppendFile:
         self._full.put(None)
         self._thread.join()
         self._file.close()
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+        if not self._unnamed:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
     def _hand_over(self, filled: int) -> None:
         self._full.put((self._buffer, filled, self._buffer_offset))
@@ -125,3 +142,16 @@ class AppendFile:
                 return
             self._hasher.update(buffer[:filled])
             self._free.put(buffer)
+
+
+def _unnamed_in(folder: Path) -> DirectFile:
+    try:
+        return DirectFile(folder, os.O_RDWR | os.O_TMPFILE)
+    except OSError as error:
+        if error.errno not in _NO_UNNAMED_FILES:
+            raise
+    # A file system that knows no files without a name, such as NFS.
+    named = folder / f".{secrets.token_hex(8)}"
+    file = DirectFile(named, _FLAGS)
+    named.unlink()
+    return file

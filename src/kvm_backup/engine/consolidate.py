@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from kvm_backup.engine.append_file import AppendFile
 from kvm_backup.engine.chain import StoredCluster, stored_clusters
@@ -60,19 +61,38 @@ def consolidate_chain(
     here. `control.advance` is told bytes read from them. On any error the target is removed. Raises
     DamagedImageError, NoSpaceError, TargetExistsError, StorageError, and what `control.check` raises.
     """
-    with ExitStack() as stack:
-        images = [stack.enter_context(ImageFile.open(path)) for path in chain]
-        virtual_size = images[-1].header.virtual_size
-        sink = AppendFile(target, control)
-        try:
+    return _write(AppendFile(target, control), chain, identity, control, level)
+
+
+def consolidate_unnamed(
+    chain: Sequence[Path], folder: Path, *, identity: Identity, control: CopyControl, level: int = 1
+) -> BinaryIO:
+    """The same into a file without a name in `folder`: it is gone when what is returned is closed."""
+    sink = AppendFile(folder, control, unnamed=True)
+    file = sink.reader()
+    try:
+        _write(sink, chain, identity, control, level)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _write(
+    sink: AppendFile, chain: Sequence[Path], identity: Identity, control: CopyControl, level: int
+) -> ConsolidatedImage:
+    try:
+        with ExitStack() as stack:
+            images = [stack.enter_context(ImageFile.open(path)) for path in chain]
+            virtual_size = images[-1].header.virtual_size
             writer = Qcow2Writer(sink, virtual_size, compressed=True, identity=identity)
             copier = _Copier(writer, control, level)
             for batch in _batches(stored_clusters(images)):
                 copier.copy(batch)
             digest = sink.finish(writer.finish())
-        except BaseException:
-            sink.abort()
-            raise
+    except BaseException:
+        sink.abort()
+        raise
     return ConsolidatedImage(virtual_size, sink.size, digest)
 
 
