@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from kvm_backup.services.runs import RunService
     from kvm_backup.services.schedules.commands import ScheduleService
     from kvm_backup.services.schedules.file import ScheduleFile
+    from kvm_backup.services.vm_points import VmPointList
     from kvm_backup.services.sign_in import SignInService
     from kvm_backup.services.survey.survey import Survey
     from kvm_backup.services.tasks import TaskService
@@ -97,8 +98,8 @@ class Application:
             from kvm_backup.hypervisor.connection import Hypervisor
         except ImportError as error:
             raise HypervisorUnavailableError(
-                f"libvirt's Python module cannot be used: {error}",
-                hint="Install it: apt-get install python3-libvirt.",
+                phrase("libvirt's Python module cannot be used: {error}", error=error),
+                hint=phrase("Install it: apt-get install python3-libvirt."),
             ) from error
 
         return Hypervisor.connect(self.settings.libvirt.uri)
@@ -630,8 +631,11 @@ class Application:
             if "/" in wanted:
                 return LocalRepository.open(Path(wanted).name, Path(wanted).absolute())
             raise RepositoryNotFoundError(
-                f"no repository is called {wanted!r}",
-                hint=f"Configured: {', '.join(sorted(configured))}. Add one with 'kvm-backup repository init PATH'.",
+                phrase("no repository is called {wanted!r}", wanted=wanted),
+                hint=phrase(
+                    "Configured: {names}. Add one with 'kvm-backup repository init PATH'.",
+                    names=", ".join(sorted(configured)),
+                ),
             )
         state_default = self.settings.state_dir / "repository"
         if wanted == DEFAULT_REPOSITORY and path == state_default and LocalRepository.may_be_made(path):
@@ -643,9 +647,17 @@ class Application:
             return LocalRepository.open(wanted, path)
         except RepositoryNotFoundError as error:
             raise RepositoryNotFoundError(
-                f"repository {wanted} is configured, but there is none in {path}",
-                hint="Is its disk mounted? Mount it first; a new repository in its place would hold no points.",
+                phrase("repository {wanted} is configured, but there is none in {path}", wanted=wanted, path=path),
+                hint=phrase(
+                    "Is its disk mounted? Mount it first; a new repository in its place would hold no points."
+                ),
             ) from error
+
+    def points_everywhere(self, vm_uuid: str) -> VmPointList:
+        """The points of a VM in all repositories of the settings, as the catalogue knows them."""
+        from kvm_backup.services.vm_points import points_everywhere
+
+        return points_everywhere(sorted(self.settings.repositories()), self.repository, self.catalogue, vm_uuid)
 
     def excluded_disks(self, vm: Vm) -> frozenset[str]:
         settings = self.settings.vm.get(vm.name) or self.settings.vm.get(vm.uuid)

@@ -95,10 +95,10 @@ def one_run(request: Request, user: Viewer, run_id: str) -> Response:  # noqa: A
 
 
 @router.post("/{run_id}/cancel")
-def cancel(request: Request, user: Operator, run_id: str) -> Response:  # noqa: ARG001
+def cancel(request: Request, user: Operator, run_id: str) -> Response:
     """Ask a run to end; one that has not begun ends now."""
     note(request, "run.cancel", run_id)
-    run = application_of(request).cancel_run(run_id)
+    run = application_of(request).cancel_run(run_id, who=user.name)
     text = (
         _("The run is cancelled.") if run.state.final else _("The run was asked to end; it does so within seconds.")
     )
@@ -109,7 +109,7 @@ def cancel(request: Request, user: Operator, run_id: str) -> Response:  # noqa: 
 def retry(request: Request, user: Operator, run_id: str) -> Response:
     """Do a run that has ended once more, as a new one."""
     note(request, "run.retry", run_id)
-    run = application_of(request).retry_run(run_id, user.name)
+    run = application_of(request).retry_run(run_id, who=user.name)
     return redirect(request, f"/runs/{run.id}", Message(_("This is the new run.")))
 
 

@@ -1,0 +1,51 @@
+"""The restore points of one VM, in all repositories."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.point import Manifest
+from kvm_backup.repository.catalogue import Catalogue
+from kvm_backup.repository.local import LocalRepository
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPoint:
+    """A point, and the name of the repository that holds it. `links` counts it and those that it builds on."""
+
+    repository: str
+    point: Manifest
+    links: int
+
+
+@dataclass(frozen=True, slots=True)
+class VmPointList:
+    """The newest point first. `problems` are repositories that cannot be looked into now, by name."""
+
+    points: list[HeldPoint]
+    problems: dict[str, KvmBackupError]
+
+
+def points_everywhere(
+    names: Iterable[str], open_repository: Callable[[str], LocalRepository], catalogue: Catalogue, vm_uuid: str
+) -> VmPointList:
+    """The points of a VM as the catalogue knows them, in the repositories of these names."""
+    found: list[HeldPoint] = []
+    problems: dict[str, KvmBackupError] = {}
+    for name in names:
+        try:
+            points = catalogue.points(open_repository(name), vm_uuid)
+        except KvmBackupError as error:
+            problems[name] = error
+            continue
+        known = {point.id: point for point in points}
+        found += [HeldPoint(name, point, _links(point, known)) for point in points]
+    return VmPointList(sorted(found, key=lambda held: held.point.created, reverse=True), problems)
+
+
+def _links(point: Manifest, known: dict[str, Manifest]) -> int:
+    links, below = 1, known.get(point.parent or "")
+    # A parent is always older than its child, so this ends.
+    while below is not None:
+        links, below = links + 1, known.get(below.parent or "")
+    return links
