@@ -47,6 +47,7 @@ class Scheduler:
     repository: str
     catch_up: bool
     _last_tick: datetime | None = None
+    _schedules: int = 0
     _told: set[str] = field(default_factory=set)
     _moved: dict[str, tuple[datetime | None, datetime | None]] = field(default_factory=dict)
     """For a file that cannot be written: by schedule, its next time as the file has it and as it should be."""
@@ -56,10 +57,10 @@ class Scheduler:
         now = self.clock()
         schedules, problem = self.file.read_or_last_good()
         self._tell_once("file", problem)
+        self._tell_when_gone(schedules)
         schedules = tuple(self._as_moved(schedule) for schedule in schedules)
         # Planned times are trusted, except where the clock may have been wrong when they were computed.
         doubtful = self._last_tick is None or now < self._last_tick
-        self._last_tick = now
         after: dict[str, tuple[Schedule, Schedule]] = {}
         for schedule in schedules:
             planned = self._corrected(schedule, now) if doubtful or schedule.next_run is None else schedule
@@ -78,6 +79,7 @@ class Scheduler:
         self.enqueue(*(one for requests in wanted.values() for one in requests))
         if after or self._moved:
             self._move_on(after)
+        self._last_tick = now  # only now: what a tick that failed would have corrected, the next one has to
         return done
 
     def _requests(
@@ -89,6 +91,8 @@ class Scheduler:
         if late and not self.catch_up:
             self._skip(done, f"{schedule.name!r} missed its time {due.isoformat()}, and scheduler.catch_up is off")
             return
+        if not schedule.vm_names:
+            self._skip(done, f"{schedule.name!r} is due and names no VM")
         for vm in dict.fromkeys(schedule.vm_names):
             run_id = scheduled_run_id(self.host, schedule.id, due, vm)
             earlier = going.get((schedule.id, vm))
@@ -172,6 +176,14 @@ class Scheduler:
         if schedule.id not in self._moved or schedule.next_run != stale:
             return schedule
         return replace(schedule, next_run=moved)
+
+    def _tell_when_gone(self, schedules: Schedules) -> None:
+        if schedules:
+            self._schedules = len(schedules)
+            self._told.discard("gone")
+        elif self._schedules and "gone" not in self._told and not self.file.path.exists():
+            self._told.add("gone")
+            self.say(f"{self.file.path} is gone; the {self._schedules} schedules that it held run no more")
 
     def _skip(self, done: Tick, message: str) -> None:
         done.skipped.append(message)

@@ -256,6 +256,43 @@ def test_a_history_that_cannot_be_written_loses_no_due_time(bench: Bench, monkey
     assert [one.due for one in bench.queued] == [DUE]
 
 
+def test_what_a_tick_that_failed_would_have_corrected_is_corrected_by_the_next_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.hold(nightly(), nightly(id="b" * 16, name="from a wrong clock", next_run=TOMORROW.replace(year=2031)))
+
+    def refuse(*_: object) -> None:
+        raise DatabaseError("the disk is full", hint="Free space.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "unfinished_of", refuse)
+        with pytest.raises(DatabaseError):
+            bench.scheduler.tick()
+    bench.scheduler.tick()
+    assert [schedule.next_run for schedule in bench.file.read()] == [TOMORROW, TOMORROW]
+
+
+def test_a_file_that_vanishes_is_told_once(bench: Bench) -> None:
+    bench.hold(nightly(next_run=TOMORROW))
+    bench.scheduler.tick()
+    held = bench.file.path.read_text()
+    bench.file.path.unlink()
+    bench.scheduler.tick()
+    bench.scheduler.tick()
+    assert len([line for line in bench.said if "is gone" in line]) == 1
+    bench.file.path.write_text(held)
+    bench.clock.now = TOMORROW
+    bench.scheduler.tick()
+    assert [one.due for one in bench.queued] == [TOMORROW]
+
+
+def test_a_schedule_whose_vms_were_removed_by_hand_says_that_it_does_nothing(bench: Bench) -> None:
+    bench.hold(nightly(vm_names=()))
+    done = bench.scheduler.tick()
+    assert (bench.queued, len(done.skipped)) == ([], 1)
+    assert bench.held().next_run == TOMORROW
+
+
 def test_ten_thousand_schedules_are_looked_at_in_a_fraction_of_the_minute(bench: Bench) -> None:
     times = [f"{hour:02}:{minute:02}" for hour in range(24) for minute in range(60)]
     bench.hold(
