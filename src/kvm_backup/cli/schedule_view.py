@@ -15,6 +15,7 @@ from kvm_backup.domain.schedule import Schedule
 from kvm_backup.services.schedules import words
 from kvm_backup.services.schedules.commands import SHORT_ID, short_ids
 from kvm_backup.services.schedules.format import KEYS, entry_of, options_of
+from kvm_backup.services.schedules.state import ScheduleState, state_of
 
 _ROWS_OF_A_TABLE = 500
 """More rows than this are written without Rich, which takes a millisecond for each."""
@@ -119,16 +120,14 @@ def kept_in_words(wish: RetentionWish) -> str:
 
 def state_in_words(schedule: Schedule) -> str:
     """What the last run came to, or that there will be none."""
-    if _problem(schedule) is not None:
-        return _("cannot be used")
-    if not schedule.enabled:
-        return _("disabled")
     return {
-        "scheduled": _("scheduled"),
-        "running": _("running"),
-        "failed": _("failed"),
-        "late": _("late"),
-    }[schedule.status.value]
+        ScheduleState.INVALID: _("cannot be used"),
+        ScheduleState.DISABLED: _("disabled"),
+        ScheduleState.FAILED: _("failed"),
+        ScheduleState.LATE: _("late"),
+        ScheduleState.RUNNING: _("running"),
+        ScheduleState.SCHEDULED: _("scheduled"),
+    }[state_of(schedule)]
 
 
 def weekday(number: int) -> str:

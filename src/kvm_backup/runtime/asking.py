@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kvm_backup.database.history import History
@@ -52,11 +52,16 @@ class Asking:
         """Run a schedule now, one run for each of its VMs. Raises ScheduleNotFoundError, RepositoryNotFoundError."""
         schedule = self.schedules.find(schedule_id)
         self.requests.open_repository(self.requests.lasting_name(schedule.repository))
+        now = self.schedules.clock()
+        # One moment for all, as a tick has it: that is how the history knows which runs belong together.
         asked = [
-            self.requests.backup(vm, schedule.backup_mode, schedule.repository, asker, schedule=schedule)
+            replace(
+                self.requests.backup(vm, schedule.backup_mode, schedule.repository, asker, schedule=schedule),
+                created=now,
+            )
             for vm in dict.fromkeys(schedule.vm_names)
         ]
-        self.schedules.record_start(schedule.id, self.schedules.clock().replace(microsecond=0))
+        self.schedules.record_start(schedule.id, now.replace(microsecond=0))
         return [self.enqueue(request) for request in asked]
 
     def cancel(self, reference: str, asker: Asker) -> Run:
