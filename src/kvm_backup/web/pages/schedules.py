@@ -13,6 +13,7 @@ from kvm_backup.domain.account import Account, Role
 from kvm_backup.domain.errors import InvalidScheduleError, KvmBackupError, ScheduleNotFoundError
 from kvm_backup.domain.inventory import VmRecord
 from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.run import Run, RunState
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.timing import ScheduleType
 from kvm_backup.services.schedules.state import ScheduleState
@@ -137,7 +138,8 @@ def schedule_page(
         next_times=_next_times(application, schedule),
         vms=[(name, record) for name, record in known_vms(application, names).items()],
         unknown=unknown_vms(application, schedule.vm_names),
-        runs=application.history.newest(RunFilter(schedule_id=schedule.id), limit=_RUNS_SHOWN),
+        going=_runs(application, schedule, final=False),
+        ended=_runs(application, schedule, final=True),
         default_repository=application.settings.default_repository,
         words=schedule_words,
     )
@@ -208,6 +210,11 @@ def _next_times(application: Application, schedule: Schedule) -> Sequence[object
         return application.schedules.next_times(schedule, _NEXT_TIMES)
     except InvalidScheduleError:
         return ()
+
+
+def _runs(application: Application, schedule: Schedule, *, final: bool) -> list[Run]:
+    states = tuple(state for state in RunState if state.final is final)
+    return application.history.newest(RunFilter(schedule_id=schedule.id, states=states), limit=_RUNS_SHOWN)
 
 
 def _done(request: Request, user: Account, schedule: Schedule, text: str) -> Response:

@@ -34,12 +34,31 @@ function pressed(event) {
   }
 }
 
+// What is told above the page is told in an open dialog, too, which hides the page.
+function told(event) {
+  const messages = event.detail.target;
+  const dialog = document.getElementById("dialog");
+  if (messages?.id !== "messages" || !dialog?.open) return;
+  for (const before of dialog.querySelectorAll(".told")) before.remove();
+  for (const message of messages.children) {
+    const copy = message.cloneNode(true);
+    copy.classList.add("told");
+    (dialog.querySelector("form") ?? document.getElementById("dialog-body")).prepend(copy);
+    copy.scrollIntoView({ block: "nearest" });
+  }
+}
+
 export function watchDialogs() {
   document.addEventListener("htmx:afterSwap", opened);
+  document.addEventListener("htmx:afterSwap", told);
   document.addEventListener("click", clicked);
   document.addEventListener("keydown", pressed);
   document.addEventListener("input", (event) => {
     if (event.target.form) event.target.form.dataset.changed = "yes";
+  });
+  // Escape closes a form in which nothing was typed; a second one closes it all the same.
+  document.getElementById("dialog")?.addEventListener("cancel", (event) => {
+    if (event.target.querySelector("form[data-changed]")) event.preventDefault();
   });
   document.getElementById("dialog")?.addEventListener("close", () => {
     document.getElementById("dialog-body").replaceChildren();
