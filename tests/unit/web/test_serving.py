@@ -127,6 +127,17 @@ def test_a_certificate_that_cannot_be_used_is_an_error_of_the_settings(tmp_path:
     assert refused.said.startswith(f"error: the certificate {file} cannot be used")
 
 
+@pytest.mark.parametrize(("setting", "secure"), [("true", True), ("false", False)])
+def test_what_a_proxy_says_is_believed_only_when_the_settings_say_so(
+    tmp_path: Path, setting: str, secure: bool
+) -> None:
+    with running(Dashboard(tmp_path / "state", {"KVM_BACKUP_WEB__BEHIND_PROXY": setting})) as behind:
+        headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+        with behind.client(headers=headers) as client:
+            answer = client.get("/preferences?theme=dark")
+    assert ("secure" in answer.headers["set-cookie"].lower()) == secure
+
+
 # Health
 
 
