@@ -55,6 +55,14 @@ def test_systemd_finds_no_fault_in_it(tmp_path: Path) -> None:
     assert (done.returncode, own) == (0, [])
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_counts_it_among_the_confined_ones(tmp_path: Path) -> None:
+    path = install_service(PROGRAM, root=tmp_path).path
+    words = ["systemd-analyze", "security", "--offline=true", "--threshold=50", "--no-pager", path]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-200:]
+
+
 @pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemd is not installed")
 def test_below_a_root_it_can_be_enabled_for_the_next_boot(tmp_path: Path) -> None:
     assert install_service(PROGRAM, root=tmp_path, enable=True).enabled
