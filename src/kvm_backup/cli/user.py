@@ -160,7 +160,7 @@ def local_time(moment: datetime | None) -> str:
 
 
 def _row(user: Account) -> list[str]:
-    state = _("active") if user.can_sign_in else _("no password yet")
+    state = _("active") if user.can_sign_in else _("invited")
     if not user.enabled:
         state = _("disabled")
     return [cell(user.name), user.role.value, state, local_time(user.last_sign_in)]

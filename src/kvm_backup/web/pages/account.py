@@ -11,7 +11,7 @@ from kvm_backup.domain.phrase import phrase
 from kvm_backup.web.context import Message, redirect, render
 from kvm_backup.web.errors import status_of
 from kvm_backup.web.language import _
-from kvm_backup.web.pages.account_words import parse_role, role_choices, role_word, sentence
+from kvm_backup.web.pages.account_words import browser_name, parse_role, role_choices, role_word, sentence
 from kvm_backup.web.security.access import Viewer, application_of, session_of
 from kvm_backup.web.security.audit import note
 
@@ -114,6 +114,7 @@ def _page(
         made=made,
         text=text,
         role_word=role_word,
+        browser_name=browser_name,
     )
 
 

@@ -4,7 +4,7 @@ from kvm_backup.domain import account
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.web.language import in_words
+from kvm_backup.web.language import _, in_words
 
 
 def role_word(role: Role) -> str:
@@ -25,6 +25,23 @@ def parse_role(text: str) -> Role:
         raise BadArgumentError(
             phrase("{role!r} is no role", role=text), hint=phrase("Choose viewer, operator or administrator.")
         ) from None
+
+
+_BROWSERS = (("Edg", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrom", "Chrome"), ("Safari/", "Safari"))
+_SYSTEMS = (
+    ("Windows", "Windows"),
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)
+
+
+def browser_name(agent: str) -> str:
+    """What a browser says of itself, in short: "Firefox, Linux"."""
+    parts = [next((name for mark, name in names if mark in agent), "") for names in (_BROWSERS, _SYSTEMS)]
+    return ", ".join(part for part in parts if part) or agent[:40] or _("unknown")
 
 
 def sentence(error: KvmBackupError) -> str:

@@ -49,10 +49,12 @@ def test_a_stolen_session_cannot_try_old_passwords_without_end(alice: Browser) -
 def test_the_browsers_that_are_signed_in_are_listed_and_signed_out(alice: Browser, open_browser: OpenBrowser) -> None:
     second, third = (open_browser(address=f"198.51.100.{number}") for number in (1, 2))
     second.client.headers["user-agent"] = "<script>alert(1)</script>\x7f"
+    third.client.headers["user-agent"] = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
     for browser in (second, third):
         signed_in(browser, "alice")
     page = alice.get("/account")
     assert "198.51.100.1" in page.text
+    assert "Firefox, Linux" in page_text(page)
     assert "<script>alert" not in page.text
     [ending, _other] = re.findall(r'action="(/account/sessions/[0-9a-f]{64}/end)"', page.text)
     assert alice.post(ending).status_code == 303
