@@ -12,6 +12,7 @@ from kvm_backup.bootstrap import Application
 from kvm_backup.domain.run import Run
 from kvm_backup.services.run_log import make_log
 from kvm_backup.web import assets, health, preferences
+from kvm_backup.web.api import docs
 from kvm_backup.web.assets import Assets
 from kvm_backup.web.context import make_environment
 from kvm_backup.web.errors import IncidentMiddleware, add_error_pages
@@ -19,7 +20,18 @@ from kvm_backup.web.language import LanguageMiddleware
 from kvm_backup.web.live import events
 from kvm_backup.web.live.hub import Hub, Sources
 from kvm_backup.web.live.progress import Progress
-from kvm_backup.web.pages import account, administration, alerts, login, overview, runs, schedule_form, schedules
+from kvm_backup.web.pages import (
+    account,
+    administration,
+    alerts,
+    login,
+    overview,
+    points,
+    runs,
+    schedule_form,
+    schedules,
+    vms,
+)
 from kvm_backup.web.security.access import AccessMiddleware
 from kvm_backup.web.security.headers import SecurityHeadersMiddleware
 from kvm_backup.web.security.hosts import HostMiddleware, own_names
@@ -37,6 +49,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     schedules.router,
     alerts.router,
     runs.router,
+    vms.router,
+    points.router,
 )
 
 
@@ -72,6 +86,7 @@ def make_app(application: Application, on_ready: Callable[[], None] = lambda: No
     )
     for router in ROUTERS:
         app.include_router(router)
+    docs.mount(app)
     add_error_pages(app)
     # The last one added is the first that a request meets.
     app.add_middleware(AccessMiddleware, application=application)

@@ -7,25 +7,21 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from kvm_backup.domain.account import Account, Role
-from kvm_backup.domain.errors import BadArgumentError, ForbiddenError, KvmBackupError
-from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.point import Manifest
-from kvm_backup.domain.task import AsNewVm, InPlace, RestoreTarget, ToFolder
 from kvm_backup.services.queries import point_details
 from kvm_backup.web.context import Message, redirect, render
 from kvm_backup.web.errors import status_of
 from kvm_backup.web.formats import sentence
 from kvm_backup.web.language import _
 from kvm_backup.web.pages.vms import point_url
+from kvm_backup.web.restoring import WAYS, restore_target
 from kvm_backup.web.security.access import Operator, Viewer, application_of
 from kvm_backup.web.security.audit import note
 
 router = APIRouter(prefix="/points/{repository}/{folder}/{stamp}", include_in_schema=False)
 
 Text = Annotated[str, Form()]
-_CHUNK = 1024 * 1024
-WAYS = ("new-vm", "in-place", "folder")
 
 
 @router.get("")
@@ -93,15 +89,20 @@ def restore(
     point_id = f"{folder}/{stamp}"
     manifest = application.repository(repository).load(point_id)
     note(request, "point.restore", f"{repository}:{point_id}", way)
-    errors: dict[str, str] = {}
-    if way == "in-place" and confirm.strip() != manifest.vm_name:
-        errors["confirm"] = _("Type the name of the virtual machine to confirm: {name}", name=manifest.vm_name)
-    if way == "new-vm" and not name.strip():
-        errors["name"] = _("Give the new virtual machine a name.")
-    if errors:
-        return _form(request, repository, point_id, typed, errors, status=422)
     try:
-        run = application.request_restore(point_id, _target(user, typed), repository, who=user.name)
+        target = restore_target(
+            user,
+            manifest,
+            way=way,
+            name=name,
+            start=bool(start),
+            confirm=confirm,
+            stop=bool(stop),
+            disks_in=disks_in,
+            folder=to,
+            image_format="raw" if image_format == "raw" else "qcow2",
+        )
+        run = application.request_restore(point_id, target, repository, who=user.name)
     except KvmBackupError as error:
         field = {"new-vm": "name", "in-place": "confirm", "folder": "to"}.get(way, "way")
         told = {field: f"{sentence(error.message)} {sentence(error.hint)}"}
@@ -130,26 +131,6 @@ def download(request: Request, user: Operator, repository: str, folder: str, sta
             "Content-Disposition": f"attachment; filename*=UTF-8''{quote(disk.name, safe='')}",
         },
     )
-
-
-def _target(user: Account, typed: Mapping[str, str]) -> RestoreTarget:
-    """Raises BadArgumentError, ForbiddenError: only an administrator may say where root writes."""
-    disks_in = typed["disks_in"].strip() or None
-    if (disks_in or typed["way"] == "folder") and not user.role.covers(Role.ADMINISTRATOR):
-        raise ForbiddenError(
-            phrase("only an administrator may choose the folder"), hint=phrase("Leave the folder empty.")
-        )
-    match typed["way"]:
-        case "new-vm":
-            return AsNewVm(typed["name"].strip(), disks_in, start=bool(typed["start"]))
-        case "in-place":
-            return InPlace(disks_in, stop=bool(typed["stop"]))
-        case "folder":
-            return ToFolder(typed["to"].strip(), "raw" if typed["image_format"] == "raw" else "qcow2")
-        case other:
-            raise BadArgumentError(
-                phrase("{way!r} is no way to restore", way=other), hint=phrase("Choose one of the list.")
-            )
 
 
 def _form(
