@@ -280,16 +280,19 @@ class History:
         found: dict[str, Batch] = {}
         wanted = sorted({storable(key) for key in schedule_ids})
         for at in range(0, len(wanted), _BATCH):
-            newest = _newest(RUNS.c.schedule_id, wanted[at : at + _BATCH])
+            each = _keys(wanted[at : at + _BATCH])
+            created = select(RUNS.c.created).where(RUNS.c.schedule_id == each.c.key).correlate(each)
+            created = created.order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(1)
+            newest = select(each.c.key, created.scalar_subquery().label("created")).cte("newest")
             query = (
                 select(newest.c.key, newest.c.created, RUNS.c.state, func.count(), func.min(RUNS.c.id))
                 .join_from(newest, RUNS, (RUNS.c.schedule_id == newest.c.key) & (RUNS.c.created == newest.c.created))
                 .group_by(newest.c.key, newest.c.created, RUNS.c.state)
             )
             with self._database.transaction() as connection:
-                for key, created, state, count, example in connection.execute(query):
-                    batch = found.get(key, Batch(created, {}, {}))
-                    found[key] = Batch(created, {**batch.counts, state: count}, {**batch.examples, state: example})
+                for key, moment, state, count, example in connection.execute(query):
+                    batch = found.get(key, Batch(moment, {}, {}))
+                    found[key] = Batch(moment, {**batch.counts, state: count}, {**batch.examples, state: example})
         return found
 
     def last_of_vms(self, names: Iterable[str]) -> dict[str, Run]:
@@ -300,10 +303,7 @@ class History:
         found: dict[str, Run] = {}
         wanted = sorted({storable(key) for key in keys})
         for at in range(0, len(wanted), _BATCH):
-            some = sql_values(sql_column("key", Text), name="wanted").data(
-                [(key,) for key in wanted[at : at + _BATCH]]
-            )
-            each = some.cte("wanted")
+            each = _keys(wanted[at : at + _BATCH])
             # One look into the column's index for each key, however many runs it has.
             newest = select(RUNS.c.id).where(column == each.c.key).correlate(each)
             newest = newest.order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(1)
@@ -340,14 +340,8 @@ def _select() -> Any:
     return select(*(RUNS.c[name] for name in _SUMMARY_FIELDS))
 
 
-def _newest(column: Any, keys: Sequence[str]) -> Any:
-    """When the newest run was asked for, for each of these values of a column."""
-    return (
-        select(column.label("key"), func.max(RUNS.c.created).label("created"))
-        .where(column.in_(keys))
-        .group_by(column)
-        .subquery()
-    )
+def _keys(keys: Sequence[str]) -> Any:
+    return sql_values(sql_column("key", Text), name="wanted").data([(key,) for key in keys]).cte("wanted")
 
 
 def _filtered(which: RunFilter) -> Any:

@@ -33,6 +33,8 @@ CHANGED = {"HX-Trigger": "schedules-changed"}
 _NEXT_TIMES = 5
 _VMS_SHOWN = 100
 _RUNS_SHOWN = 25
+_GOING_LOOKED_AT = 500
+_ENDED = tuple(state for state in RunState if state.final)
 
 Page = Annotated[int, Query(ge=1, le=1_000_000)]
 
@@ -138,8 +140,8 @@ def schedule_page(
         next_times=_next_times(application, schedule),
         vms=[(name, record) for name, record in known_vms(application, names).items()],
         unknown=unknown_vms(application, schedule.vm_names),
-        going=_runs(application, schedule, final=False),
-        ended=_runs(application, schedule, final=True),
+        going=_going(application, schedule),
+        ended=application.history.newest(RunFilter(schedule_id=schedule.id, states=_ENDED), limit=_RUNS_SHOWN),
         default_repository=application.settings.default_repository,
         words=schedule_words,
     )
@@ -212,9 +214,9 @@ def _next_times(application: Application, schedule: Schedule) -> Sequence[object
         return ()
 
 
-def _runs(application: Application, schedule: Schedule, *, final: bool) -> list[Run]:
-    states = tuple(state for state in RunState if state.final is final)
-    return application.history.newest(RunFilter(schedule_id=schedule.id, states=states), limit=_RUNS_SHOWN)
+def _going(application: Application, schedule: Schedule) -> list[Run]:
+    found = application.history.going(application.host, limit=_GOING_LOOKED_AT)
+    return [run for run in found if run.schedule_id == schedule.id][:_RUNS_SHOWN]
 
 
 def _done(request: Request, user: Account, schedule: Schedule, text: str) -> Response:
