@@ -51,7 +51,7 @@ def test_a_theme_is_kept_and_an_unknown_one_is_not(visitor: httpx.Client) -> Non
 
 @pytest.mark.parametrize("header", ['theme="><script>', "lang=<b>", "theme=dark\u00e9"])
 def test_a_cookie_of_somebody_else_changes_no_markup(visitor: httpx.Client, header: str) -> None:
-    page = visitor.get("/login", headers={"Cookie": header.encode()}).text
+    page = visitor.get("/login", headers=[(b"Cookie", header.encode())]).text
     assert 'data-theme="auto"' in page or 'data-theme="dark"' in page
     assert "<script>" not in page
 
