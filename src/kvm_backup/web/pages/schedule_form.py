@@ -285,15 +285,22 @@ def _preview(application: Application, draft: Draft) -> tuple[Sequence[datetime]
 
 
 def _found_vms(application: Application, search: str, chosen: Sequence[str]) -> dict[str, Any]:
-    """The VMs that fit, without those that are chosen, some of them; and how many fit in all."""
-    which = VmFilter(search=search.strip() or None, gone=False)
+    """The VMs that fit, without those that are chosen, some of them; `more` is whether there are others."""
+    text = search.strip()
+    which = VmFilter(search=text or None, gone=False)
     try:
-        found = application.inventory.page(which, sort=VmSort.NAME, limit=_VMS_FOUND + len(chosen))
-        fitting = application.inventory.count(which)
+        fitting = application.inventory.page(which, sort=VmSort.NAME, limit=_VMS_FOUND + len(chosen) + 1)
     except DatabaseError as error:
-        return {"found": [], "fitting": 0, "searched": search.strip(), "away": in_words(error.message)}
-    others = [vm for vm in found if vm.name not in chosen and vm.uuid not in chosen]
-    return {"found": others[:_VMS_FOUND], "fitting": fitting, "searched": search.strip(), "away": ""}
+        return {"found": [], "more": False, "searched": text, "known": True, "away": in_words(error.message)}
+    taken = set(chosen)
+    others = [vm for vm in fitting if vm.name not in taken and vm.uuid not in taken]
+    return {
+        "found": others[:_VMS_FOUND],
+        "more": len(others) > _VMS_FOUND,
+        "searched": text,
+        "known": bool(fitting),
+        "away": "",
+    }
 
 
 def _chosen(application: Application, names: Sequence[str]) -> list[tuple[str, VmRecord | None]]:
