@@ -118,7 +118,7 @@ class Damage:
     repository: str
     message: str
     found_by: str
-    """`manifest`: it cannot be read; `verify`: a run checked it."""
+    """`manifest`: it cannot be read; `verify` or `deep verify`: a run checked it."""
 
 
 @dataclass(frozen=True, slots=True)

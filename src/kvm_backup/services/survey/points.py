@@ -18,6 +18,7 @@ from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.services.survey.ledger import Ledger
 
 _BATCH = 500
+_DEEP = "deep verify"
 
 Repositories = Mapping[str, Callable[[], LocalRepository]]
 """What opens each repository, by its name; raises KvmBackupError."""
@@ -76,12 +77,28 @@ class PointWatch:
                 touched.add(uuid)
         self._count(catalogue, touched, now)
 
-    def found_by_verify(self, repository: str, point: str, message: str | None) -> None:
-        """Take what a verification found of a point; None for nothing."""
-        if message is None:
-            self.damages.pop((repository, point), None)
-        else:
-            self.damages[repository, point] = Damage(point, repository, message, "verify")
+    def verified(
+        self, repository: str, folder: str, point: str | None, damaged: Mapping[str, str], *, deep: bool
+    ) -> None:
+        """Take what a verification found: of all points in a VM's folder, or of one and those it builds on.
+
+        `damaged` are ids of points and what is wrong with each. What a deep one found, only a deep one takes back.
+        """
+        looked_at = None if point is None else self._chain(repository, point)
+        for key, damage in list(self.damages.items()):
+            mine = key[0] == repository and key[1].startswith(f"{folder}/")
+            if mine and (looked_at is None or key[1] in looked_at) and (deep or damage.found_by != _DEEP):
+                del self.damages[key]
+        for id_, message in damaged.items():
+            self.damages[repository, id_] = Damage(id_, repository, message, _DEEP if deep else "verify")
+
+    def _chain(self, repository: str, point: str | None) -> set[str]:
+        """A point and those it builds on, as far as the catalogue knows them."""
+        chain: set[str] = set()
+        while point is not None:
+            chain.add(point)
+            point = self.catalogue().parent(self._ids[repository], point) if repository in self._ids else None
+        return chain
 
     def _note_damaged(self, name: str, found: list[DamagedPoint], folder: str | None) -> None:
         for key, damage in list(self.damages.items()):

@@ -11,10 +11,11 @@ from kvm_backup.database.history import History
 from kvm_backup.database.inventory import Inventory
 from kvm_backup.database.statistics import Statistics
 from kvm_backup.domain.alert import Away, Damage, Place, Situation, Subject, SubjectKind
-from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.errors import DamagedPointError, KvmBackupError
 from kvm_backup.domain.inventory import HostFacts, RunFacts
 from kvm_backup.domain.run import Run, RunKind, RunState
 from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.task import PruneTask, VerifyTask
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.catalogue import Catalogue
@@ -26,8 +27,7 @@ from kvm_backup.services.survey.runs import RunWatch, after
 from kvm_backup.services.survey.vms import VmWatch, is_time
 
 _REPOSITORIES_EVERY = timedelta(hours=1)
-_DAMAGE = frozenset({"damaged-point", "damaged-manifest", "damaged-image", "broken-chain"})
-"""Codes of errors that say that a point is damaged."""
+_DAMAGED = DamagedPointError.code
 
 
 @dataclass(slots=True)
@@ -133,6 +133,8 @@ class Survey:
             if record is None or run.kind not in (RunKind.BACKUP, RunKind.PRUNE):
                 continue
             folder = (run.point or record.points.last_point or "").partition("/")[0]
+            if isinstance(run.task, PruneTask):
+                folder = run.task.folder
             if folder:
                 folders[run.repository, folder, record.uuid] = None
         for uuid in {uuid for _, _, uuid in folders}:
@@ -141,12 +143,12 @@ class Survey:
             self.points.look_at(self.repositories(self.promises.schedules), folders, now)
 
     def _take_verification(self, run: Run) -> None:
-        if run.kind is not RunKind.VERIFY or run.point is None:
-            return
-        if run.state is RunState.SUCCEEDED:
-            self.points.found_by_verify(run.repository, run.point, None)
-        elif run.error_code in _DAMAGE:
-            self.points.found_by_verify(run.repository, run.point, run.error or run.error_code)
+        task = run.task
+        if isinstance(task, VerifyTask) and (run.state is RunState.SUCCEEDED or run.error_code == _DAMAGED):
+            # One line for each damaged point: its id, and what was found.
+            lines = (run.detail or "").splitlines() if run.error_code == _DAMAGED else []
+            damaged = dict(line.split(": ", 1) for line in lines if ": " in line)
+            self.points.verified(run.repository, task.folder, task.point, damaged, deep=task.deep)
 
     def _runs_of_strangers(self, names: set[str]) -> dict[str, RunFacts]:
         """Of VMs that schedules name and that nobody knows, those whose last run failed."""

@@ -124,6 +124,7 @@ class World:
         uuid: str | None = WEB,
         error: KvmBackupError | None = None,
         seconds: float = 60.0,
+        detail: str | None = None,
         **changes: Any,
     ) -> Run:
         """A run that has just ended."""
@@ -143,7 +144,7 @@ class World:
         )
         run = self.history.create(replace(run, **changes))
         self.history.start(run.id)
-        told = RunResult(point=point)
+        told = RunResult(point=point, detail=detail)
         if error is not None:
             told = replace(told, error=error.message, error_code=error.code, hint=error.hint)
         assert self.history.finish(run.id, state, told)

@@ -9,9 +9,10 @@ import pytest
 
 from kvm_backup.domain.alert import AlertKind, Damage
 from kvm_backup.domain.errors import DamagedPointError, NoSpaceError, RepositoryNotFoundError, VmNotFoundError
-from kvm_backup.domain.point import Mode
+from kvm_backup.domain.point import Manifest, Mode
 from kvm_backup.domain.protection import Protection
 from kvm_backup.domain.run import RunKind, RunState
+from kvm_backup.domain.task import PruneTask, VerifyTask
 from kvm_backup.repository.local import LocalRepository
 from tests.unit.services.survey.conftest import DB, NOW, WEB, World
 
@@ -48,7 +49,7 @@ def test_points_that_a_prune_removed_are_gone_with_the_next_look(world: World) -
     world.point()
     world.look()
     shutil.rmtree(world.shelves[WEB].repository.path_of(old.id))
-    world.run(kind=RunKind.PRUNE)
+    world.run(kind=RunKind.PRUNE, requested_mode=None, task=PruneTask(old.folder))
     world.look(seconds=2)
     assert world.vm().points.points == 1
 
@@ -212,37 +213,81 @@ def test_a_point_whose_manifest_cannot_be_read_is_damaged_and_no_good_one(world:
     assert world.vm().points.last_point == bad.id
 
 
-def verified(world: World, point: str, error: Any = None) -> None:
-    state = RunState.SUCCEEDED if error is None else RunState.FAILED
-    world.run(state, kind=RunKind.VERIFY, point=point, error=error)
+def verified(
+    world: World, point: Manifest, *damaged: Manifest, whole_vm: bool = False, deep: bool = False, **changes: Any
+) -> None:
+    """A verification of a point and its chain, or of all points of its VM, has ended."""
+    ended: dict[str, Any] = {"point": point.id}
+    if damaged:
+        ended = {
+            "state": RunState.FAILED,
+            "error": DAMAGED,
+            "point": damaged[0].id,
+            "detail": "\n".join(f"{one.id}: vda.qcow2: bytes differ: all" for one in damaged),
+        }
+    task = VerifyTask(point.folder, None if whole_vm else point.id, deep)
+    world.run(**(ended | {"kind": RunKind.VERIFY, "requested_mode": None, "task": task} | changes))
     world.look(seconds=2)
 
 
 def test_what_a_verification_found_alarms_until_another_one_finds_the_point_whole(world: World) -> None:
     made = world.point()
     world.look()
-    verified(world, made.id, DAMAGED)
+    verified(world, made, made)
     [wrong] = world.wrong()
-    assert (wrong.kind, wrong.facts["message"]) == (AlertKind.DAMAGED_POINT, DAMAGED.message)
+    assert (wrong.kind, wrong.facts["message"]) == (AlertKind.DAMAGED_POINT, "vda.qcow2: bytes differ: all")
     world.look(hours=1)
     assert world.vm().points.last_point is None
-    verified(world, made.id)
+    verified(world, made)
     world.look(hours=1)
     assert world.wrong() == []
     assert world.vm().points.last_point == made.id
 
 
+def test_a_verification_of_all_points_takes_back_what_it_found_whole(world: World) -> None:
+    first = world.point()
+    world.now += timedelta(hours=1)
+    second = world.point()
+    world.look()
+    verified(world, first, first, second, whole_vm=True)
+    assert {wrong.subject.name for wrong in world.wrong()} == {first.id, second.id}
+    verified(world, first, second, whole_vm=True)
+    assert [wrong.subject.name for wrong in world.wrong()] == [second.id]
+
+
+def test_a_point_that_is_whole_speaks_for_those_it_builds_on_and_no_others(world: World) -> None:
+    full = world.point()
+    world.now += timedelta(hours=1)
+    other = world.point()
+    world.now += timedelta(hours=1)
+    newest = world.point(parent=full)
+    world.look()
+    verified(world, full, full, other, whole_vm=True)
+    verified(world, newest)
+    assert [wrong.subject.name for wrong in world.wrong()] == [other.id]
+
+
+def test_only_a_deep_verification_takes_back_what_a_deep_one_found(world: World) -> None:
+    made = world.point()
+    world.look()
+    verified(world, made, made, deep=True)
+    verified(world, made)
+    assert [wrong.facts["found_by"] for wrong in world.wrong()] == ["deep verify"]
+    verified(world, made, deep=True)
+    assert world.wrong() == []
+
+
 def test_a_verification_that_could_not_be_done_says_nothing_of_the_point(world: World) -> None:
     made = world.point()
     world.look()
-    verified(world, made.id, FULL_DISK)
+    verified(world, made, state=RunState.FAILED, error=FULL_DISK)
     assert world.wrong() == []
 
 
 def test_a_damaged_point_that_was_removed_alarms_no_longer(world: World) -> None:
     made = world.point()
     world.look()
-    verified(world, made.id, DAMAGED)
+    verified(world, made, made)
     shutil.rmtree(world.shelves[WEB].repository.path_of(made.id))
     world.look(hours=1)
     assert world.wrong() == []
