@@ -180,6 +180,12 @@ class Catalogue:
             rows = session.execute(query.order_by(PointRow.vm_uuid, PointRow.id)).all()
         return [_summary(row) for row in rows]
 
+    def parent(self, repository_id: str, point_id: str) -> str | None:
+        """What a point builds on; None also for a point that is not known."""
+        query = select(PointRow.parent).where(PointRow.repository == repository_id, PointRow.id == point_id)
+        with self._session() as session:
+            return session.scalars(query).one_or_none()
+
     def bytes_stored(self, repository_id: str) -> int:
         """What the points of a repository take, by their manifests."""
         query = select(func.coalesce(func.sum(PointRow.bytes_stored), 0)).where(PointRow.repository == repository_id)
