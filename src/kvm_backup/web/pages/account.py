@@ -11,7 +11,7 @@ from kvm_backup.domain.phrase import phrase
 from kvm_backup.web.context import Message, redirect, render
 from kvm_backup.web.errors import status_of
 from kvm_backup.web.language import _
-from kvm_backup.web.pages.account_words import browser_name, parse_role, role_choices, role_word, sentence
+from kvm_backup.web.pages.account_words import browser_name, parse_role, role_choices, role_word, told
 from kvm_backup.web.security.access import Viewer, application_of, session_of
 from kvm_backup.web.security.audit import note
 
@@ -38,9 +38,9 @@ def change_password(request: Request, user: Viewer, old: Text = "", new: Text = 
     try:
         application_of(request).sign_in.change_password(user, old, new, session_id=session.id if session else None)
     except (SignInError, TooManyAttemptsError) as error:
-        return _page(request, user, errors={"old": sentence(error)}, status=status_of(error))
+        return _page(request, user, errors={"old": told(error)}, status=status_of(error))
     except BadArgumentError as error:
-        return _page(request, user, errors={"new": sentence(error)}, status=422)
+        return _page(request, user, errors={"new": told(error)}, status=422)
     return redirect(request, "/account", Message(_("The password is changed. Other browsers are signed out.")))
 
 
@@ -73,7 +73,7 @@ def add_token(
         days = None if lifetime == NEVER else _days(lifetime)
         token, text = application_of(request).api_tokens.add(user, name, wanted, days)
     except KvmBackupError as error:
-        return _page(request, user, errors={"token": sentence(error)}, typed=typed, status=status_of(error))
+        return _page(request, user, errors={"token": told(error)}, typed=typed, status=status_of(error))
     note(request, "token.add", token.name, f"{token.id} {token.role.value}")
     return _page(request, user, made=token, text=text, status=201)
 

@@ -4,6 +4,7 @@ from kvm_backup.domain import account
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
+from kvm_backup.web.formats import sentence
 from kvm_backup.web.language import _, in_words
 
 
@@ -44,7 +45,6 @@ def browser_name(agent: str) -> str:
     return ", ".join(part for part in parts if part) or agent[:40] or _("unknown")
 
 
-def sentence(error: KvmBackupError) -> str:
+def told(error: KvmBackupError) -> str:
     """What an error says, for the field that it is about."""
-    message = in_words(error.message)
-    return f"{message[:1].upper()}{message[1:]}. {in_words(error.hint)}"
+    return f"{sentence(error.message)} {in_words(error.hint)}"

@@ -10,7 +10,7 @@ from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.web.context import Message, redirect, render
 from kvm_backup.web.errors import status_of
 from kvm_backup.web.language import _
-from kvm_backup.web.pages.account_words import parse_role, role_choices, role_word, sentence
+from kvm_backup.web.pages.account_words import parse_role, role_choices, role_word, told
 from kvm_backup.web.security.access import administrator, application_of
 from kvm_backup.web.security.audit import note
 
@@ -41,7 +41,7 @@ def add_user(request: Request, name: Text = "", role: Text = "") -> Response:
     try:
         made = accounts.add(name, parse_role(role))
     except KvmBackupError as error:
-        errors = {"name": sentence(error)}
+        errors = {"name": told(error)}
         return _users(request, errors=errors, typed={"name": name, "role": role}, status=status_of(error))
     note(request, "user.add", made.name, made.role.value)
     return _users(request, invited=made, link=accounts.link(made.name, _base_url(request)), status=201)

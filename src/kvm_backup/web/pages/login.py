@@ -10,8 +10,9 @@ from kvm_backup.domain.errors import BadArgumentError, KvmBackupError, SignInErr
 from kvm_backup.services.sign_in import SignedIn
 from kvm_backup.web.context import Message, redirect, render
 from kvm_backup.web.errors import status_of
+from kvm_backup.web.formats import sentence
 from kvm_backup.web.language import _, in_words
-from kvm_backup.web.pages.account_words import sentence
+from kvm_backup.web.pages.account_words import told
 from kvm_backup.web.preferences import local_path
 from kvm_backup.web.security.access import Viewer, application_of, session_of
 from kvm_backup.web.security.audit import NOBODY, address_of, note
@@ -82,7 +83,7 @@ def setup(request: Request, secret: str, name: Text = "", password: Text = "", r
             user = application.accounts.accept(secret, name, password)
         except BadArgumentError as error:
             field = "password" if error.code == "weak-password" else "name"
-            errors[field] = sentence(error)
+            errors[field] = told(error)
         else:
             request.state.actor = _actor(request, user)
             note(request, "user.choose-password", user.name, "first administrator" if not invitation.user_id else "")
@@ -108,7 +109,7 @@ def _form(
         headers=headers,
         target=target,
         name=name,
-        error=in_words(error.message) if error else "",
+        error=sentence(error.message) if error else "",
         hint=in_words(error.hint) if error else "",
         nobody_yet=not application_of(request).accounts.any(),
     )

@@ -10,7 +10,7 @@ from tests.unit.web.access.conftest import FORM, PASSWORD, SESSION, Browser, Clo
 
 OpenBrowser = Callable[..., Browser]
 AddUser = Callable[..., str]
-WRONG = "the name or the password is not right"
+WRONG = "The name or the password is not right"
 HOSTILE = [
     "//evil.example",
     "/\\evil.example",
@@ -286,5 +286,5 @@ def test_the_form_is_french_for_who_reads_french(open_browser: OpenBrowser) -> N
     browser.client.headers["accept-language"] = "fr-FR,fr;q=0.9"
     browser.get("/login")
     shown = page_text(browser.post("/login", {"name": "x", "password": "y"}))
-    assert "le nom ou le mot de passe n'est pas le bon" in shown
+    assert "Le nom ou le mot de passe n'est pas le bon" in shown
     assert "Se connecter" in shown
