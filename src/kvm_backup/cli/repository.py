@@ -32,6 +32,8 @@ def init(
     out = console()
     out.print(f"[green]✓[/green] repository {cell(repository.name)} made in {cell(place)}")
     out.print(f"  added to {cell(registration.write())}")
+    if application().service_runs():
+        out.print("  the service knows it after a restart: systemctl restart kvm-backup")
     if default:
         out.print("  it is the default now: kvm-backup backup VM")
         return

@@ -27,6 +27,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help=_("Print JSON instead o
 VmsHelp = _("Names of the VMs: --vms web db.")
 TypeHelp = _("hourly, daily, weekly, monthly or cron.")
 TimeHelp = _("MM, HH:MM, DAY:HH:MM, D:HH:MM, or five fields of cron, as the type wants it.")
+NoSchedules = _('There are no schedules. Add one: schedule add "Nightly" --vms VM --type daily --time 02:00')
 ModeHelp = _("incremental (the default), full or snapshot.")
 RepositoryHelp = _("Where to: a repository's name or path; else the default one.")
 PreScriptHelp = _("A command before each run, such as '/usr/local/bin/before web'; no shell reads it.")
@@ -45,7 +46,7 @@ KeepYearly = Annotated[str | None, typer.Option("--keep-yearly", metavar="N", he
 @app.command("list", help=_("List the schedules."))
 def list_schedules(json: JsonOption = False) -> None:
     service = application().schedules
-    view.show_list(service.all(), service.zone, service.clock(), json=json, empty=_("There are no schedules."))
+    view.show_list(service.all(), service.zone, service.clock(), json=json, empty=NoSchedules)
 
 
 @app.command("add", help=_("Add a schedule."))

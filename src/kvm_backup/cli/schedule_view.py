@@ -64,7 +64,7 @@ def show_list(schedules: Sequence[Schedule], zone: ZoneInfo, now: datetime, *, j
             console().print(
                 table(titles, [_coloured(row, schedule) for row, schedule in zip(rows, schedules, strict=True)])
             )
-    console().print(f"[dim]{_('Times are of the zone {zone}.').format(zone=cell(zone.key))}[/dim]")
+    console().print(f"[dim]{_('Times are in the zone {zone}.').format(zone=cell(zone.key))}[/dim]")
 
 
 def show_one(schedule: Schedule, zone: ZoneInfo, now: datetime, upcoming: Sequence[datetime]) -> None:
@@ -96,9 +96,12 @@ def show_done(sentence: str, schedule: Schedule, zone: ZoneInfo, now: datetime) 
     """Print what was done to a schedule, and what it is now."""
     out = console()
     out.print(f"[green]✓[/green] {sentence}")
-    out.print(f"  {cell(when_in_words(schedule))}, {schedule.backup_mode}: {cell(', '.join(schedule.vm_names))}")
+    what = _("{when}, {mode}: {vms}").format(
+        when=when_in_words(schedule), mode=schedule.backup_mode, vms=", ".join(schedule.vm_names)
+    )
+    out.print(f"  {cell(what)}")
     planned = moment(schedule.next_run, zone, now) if schedule.enabled else _("disabled")
-    out.print(f"  {_('next run')}: {cell(planned)}")
+    out.print(f"  {cell(_('next run: {time}').format(time=planned))}")
 
 
 def when_in_words(schedule: Schedule) -> str:

@@ -32,3 +32,5 @@ def install(
         out.print("it starts at each boot" + ("" if root else ", and runs now"))
     elif root is None:
         out.print(f"Start it now and at each boot: systemctl enable --now {UNIT}")
+    if done.replaced and root is None:
+        out.print(f"Where it runs already, the new file counts after: systemctl restart {UNIT}")

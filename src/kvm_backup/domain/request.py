@@ -129,7 +129,7 @@ def scheduled_id(host: str, schedule_id: str, due: datetime, vm: str) -> str:
 def scheduled_run_id(host: str, schedule_id: str, due: datetime, vm: str) -> str:
     """The run's id for a due time: the same whoever computes it, so that the history holds it once too.
 
-    It begins with the due time, so that ids sort as runs do.
+    The due time stands last: lists show the beginnings of ids, and those of one due time must differ early.
     """
     stamp = due.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{stamp}-{hashlib.sha256(scheduled_id(host, schedule_id, due, vm).encode()).hexdigest()[:12]}"
+    return f"{hashlib.sha256(scheduled_id(host, schedule_id, due, vm).encode()).hexdigest()[:12]}-{stamp}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kvm_backup import process
 from kvm_backup.domain.errors import KvmBackupError, ServiceManagerError, TargetExistsError, ToolFailedError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.durable import replace_content, storage_error
 
 UNIT = "kvm-backup.service"
@@ -19,10 +20,11 @@ _FIRST_WORDS = b"# Written by kvm-backup install-service"
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What was done; `path` is the unit's file."""
+    """What was done; `path` is the unit's file, `replaced` whether it said something else before."""
 
     path: Path
     written: bool
+    replaced: bool
     reloaded: bool
     enabled: bool
 
@@ -38,15 +40,18 @@ def install_service(
     """
     if root is None and not booted.is_dir():
         raise ServiceManagerError(
-            "systemd does not run on this host",
-            hint="Have what starts services here run 'kvm-backup daemon'. For an image or package, give --root DIR.",
+            phrase("systemd does not run on this host"),
+            hint=phrase(
+                "Have what starts services here run 'kvm-backup daemon'. For an image or package, give --root DIR."
+            ),
         )
     path = (root or Path("/")) / _FOLDER / UNIT
     content = unit_text(command).encode()
     before = _content(path)
     if before is not None and not before.startswith(_FIRST_WORDS):
         raise TargetExistsError(
-            f"{path} exists and was not written by this command", hint="Move it away first; it was left as it is."
+            phrase("{path} exists and was not written by this command", path=path),
+            hint=phrase("Move it away first; it was left as it is."),
         )
     if before != content:
         try:
@@ -55,22 +60,24 @@ def install_service(
             raise storage_error(error, path) from error
         replace_content(path, content)
         path.chmod(0o644)
+    written = before != content
+    replaced = written and before is not None
     if root is not None:
         if enable:
             _systemctl("--root", str(root), "enable", UNIT)
-        return Installed(path, before != content, reloaded=False, enabled=enable)
+        return Installed(path, written, replaced, reloaded=False, enabled=enable)
     _systemctl("daemon-reload")
     if enable:
         _systemctl("enable", "--now", UNIT)
-    return Installed(path, before != content, reloaded=True, enabled=enable)
+    return Installed(path, written, replaced, reloaded=True, enabled=enable)
 
 
 def unit_text(command: Path) -> str:
     """The unit's file for a program at that path."""
     if not command.is_absolute() or not str(command).isprintable():
         raise ServiceManagerError(
-            f"systemd cannot start {str(command)!r}",
-            hint="Install KVM Backup below a path without control characters.",
+            phrase("systemd cannot start {command!r}", command=str(command)),
+            hint=phrase("Install KVM Backup below a path without control characters."),
         )
     # Source: systemd.service(5), "Command lines": % and $ are doubled, quotes and backslashes escaped.
     quoted = str(command).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
@@ -94,7 +101,7 @@ def _systemctl(*words: str) -> None:
         process.run(["systemctl", *words], timeout=120)
     except ToolFailedError as error:
         raise ServiceManagerError(
-            error.message, hint="'systemctl status kvm-backup' and the journal tell why."
+            error.message, hint=phrase("'systemctl status kvm-backup' and the journal tell why.")
         ) from error
     except KvmBackupError as error:
         raise ServiceManagerError(error.message, hint=error.hint) from error

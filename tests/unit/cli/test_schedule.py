@@ -55,7 +55,7 @@ def manager(command: Command, *arguments: str, **environment: str) -> Ended:
 
 
 def test_the_life_of_a_schedule(schedule: Command) -> None:
-    assert schedule("schedule", "list").output.startswith("There are no schedules.\n")
+    assert schedule("schedule", "list").output.startswith("There are no schedules. Add one: ")
     added = schedule(*ADD)
     assert added.status == EXIT_DONE, added
     assert "every day at 02:00, incremental: vm1, vm2" in added.output
@@ -68,7 +68,7 @@ def test_the_life_of_a_schedule(schedule: Command) -> None:
     [line] = [line for line in shown.splitlines() if line.startswith(row["id"][:8])]
     assert re.search(r"Nom +vm1, vm2 +every day at 02:00 +incremental +scheduled +\d", line)
     assert re.search(r"\d 02:00 CES?T \((in \d+ (minute|hour)s?|now)\)", shown)
-    assert "Times are of the zone Europe/Paris." in shown
+    assert "Times are in the zone Europe/Paris." in shown
 
     prefix = row["id"][:4]
     assert schedule("schedule", "disable", prefix).status == EXIT_DONE

@@ -23,7 +23,8 @@ def test_below_a_root_it_is_written_once_and_left_alone_after(tmp_path: Path) ->
     assert (first.written, first.reloaded, first.enabled) == (True, False, False)
     assert "ExecStart=/bin/true serve\n" in first.path.read_text()
     assert not install_service(PROGRAM, root=tmp_path).written
-    assert install_service(Path("/usr/bin/true"), root=tmp_path).written
+    again = install_service(Path("/usr/bin/true"), root=tmp_path)
+    assert (first.replaced, again.written, again.replaced) == (False, True, True)
 
 
 def test_a_unit_of_somebody_else_is_left_as_it_is(tmp_path: Path) -> None:
