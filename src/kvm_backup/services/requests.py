@@ -1,10 +1,10 @@
 """From what a user asks for to the requests of runs, checked as far as that is quick."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from uuid import uuid4
 
 from kvm_backup.domain.errors import BadArgumentError, PointNotFoundError
 from kvm_backup.domain.phrase import phrase
@@ -30,6 +30,11 @@ from kvm_backup.repository.lookup import folders_of_vm
 from kvm_backup.services.prune import VmPoints, points_in
 from kvm_backup.services.restore import check_folder, check_new_vm
 from kvm_backup.services.restore_in_place import check_in_place
+
+
+def new_run_id(now: datetime) -> str:
+    """32 hexadecimal digits that sort as the runs were asked for: those of one second are done in that order."""
+    return f"{round(now.timestamp() * 1000):012x}{secrets.token_hex(10)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +68,15 @@ class Requests:
         schedule: Schedule | None = None,
     ) -> RunRequest:
         """A backup of a VM; `schedule` is the one that a user starts by hand. Nothing is checked."""
+        now = self.clock()
         return RunRequest(
-            run_id=uuid4().hex,
+            run_id=new_run_id(now),
             host=self.host,
             vm=vm,
             task=BackupTask(mode),
             repository=self.lasting_name(repository),
             trigger=asker.trigger,
-            created=self.clock(),
+            created=now,
             asked_by=asker.user,
             schedule_id=schedule.id if schedule else None,
             schedule_name=schedule.name if schedule else None,
@@ -159,14 +165,15 @@ class Requests:
 
     def again(self, earlier: Run, asker: Asker) -> RunRequest:
         """A run that does what an earlier one did. Raises BadArgumentError when its record does not tell what."""
+        now = self.clock()
         return RunRequest(
-            run_id=uuid4().hex,
+            run_id=new_run_id(now),
             host=self.host,
             vm=earlier.vm_name,
             task=task_of(earlier),
             repository=earlier.repository,
             trigger=asker.trigger,
-            created=self.clock(),
+            created=now,
             vm_uuid=earlier.vm_uuid,
             asked_by=asker.user,
             schedule_id=earlier.schedule_id,
@@ -175,14 +182,15 @@ class Requests:
         )
 
     def _request(self, owner: VmPoints, task: Task, repository: str | None, asker: Asker) -> RunRequest:
+        now = self.clock()
         return RunRequest(
-            run_id=uuid4().hex,
+            run_id=new_run_id(now),
             host=self.host,
             vm=owner.vm,
             task=task,
             repository=self.lasting_name(repository),
             trigger=asker.trigger,
-            created=self.clock(),
+            created=now,
             vm_uuid=owner.vm_uuid,
             asked_by=asker.user,
         )

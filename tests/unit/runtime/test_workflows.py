@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,11 +11,18 @@ from typing import Any
 import pytest
 
 from kvm_backup.database.history import History
-from kvm_backup.domain.errors import CancelledError, DatabaseError, KvmBackupError, NoSpaceError, VmNotFoundError
+from kvm_backup.domain.errors import (
+    CancelledError,
+    DatabaseError,
+    InterruptedRunError,
+    KvmBackupError,
+    NoSpaceError,
+    VmNotFoundError,
+)
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest, scheduled_run_id
-from kvm_backup.domain.run import Run, RunState, Trigger
-from kvm_backup.domain.task import BackupTask
+from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from kvm_backup.domain.task import AsNewVm, BackupTask, InPlace, PruneTask, RestoreTask, Task, VerifyTask, kind_of
 from kvm_backup.runtime.queue import Suspended
 from kvm_backup.runtime.workflows import RetryAt, RunWorkflow
 from kvm_backup.services import events
@@ -44,6 +52,7 @@ class Bench:
     notices: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     stopping: bool = False
+    on_call: Callable[[], object] = lambda: None
 
     def workflow(self) -> RunWorkflow:
         return RunWorkflow(
@@ -79,8 +88,9 @@ class Bench:
     def _back_up(
         self, request: RunRequest, listener: events.Listener, stop_requested: Callable[[], bool], *, again: bool
     ) -> tuple[events.Finished, KvmBackupError | None]:
-        self.calls.append("backup")
+        self.calls.append(request.kind.value + (" again" if again else ""))
         result = self.results.pop(0)
+        self.on_call()
         if isinstance(result, type):
             raise result
         if stop_requested():
@@ -128,6 +138,99 @@ def test_a_run_that_goes_well_is_pruned_after_and_ends_in_the_history(bench: Ben
     run = bench.history.get(RUN)
     assert (run.state, run.point, run.mode, run.attempt) == (RunState.SUCCEEDED, POINT, Mode.FULL, 1)
     assert bench.settled == [RUN]
+
+
+VERIFY, PRUNE = VerifyTask("web--1a2b3c4d"), PruneTask("web--1a2b3c4d")
+AS_NEW_VM, IN_PLACE = RestoreTask(POINT, AsNewVm("web2")), RestoreTask(POINT, InPlace())
+
+
+def asked_for(task: Task, **changes: Any) -> RunRequest:
+    return request(**{"task": task, "trigger": Trigger.WEB, "schedule_id": None, "due": None} | changes)
+
+
+@pytest.mark.parametrize("task", [VERIFY, PRUNE, AS_NEW_VM, IN_PLACE])
+def test_a_run_of_another_kind_is_one_step_and_prunes_nothing_after(bench: Bench, task: Task) -> None:
+    bench.do(asked_for(task))
+    kind = kind_of(task)
+    assert (bench.calls, list(bench.remembered)) == ([kind.value], [kind.value])
+    run = bench.history.get(RUN)
+    assert (run.kind, run.task, run.requested_mode, run.state) == (kind, task, None, RunState.SUCCEEDED)
+
+
+@pytest.mark.parametrize("task", [VERIFY, PRUNE, AS_NEW_VM, IN_PLACE])
+def test_a_run_of_another_kind_that_was_killed_is_told_so_when_it_is_taken_up(bench: Bench, task: Task) -> None:
+    bench.results = [Killed, None]
+    with pytest.raises(Killed):
+        bench.do(asked_for(task))
+    bench.clock.move(hours=9)
+    bench.do(asked_for(task))
+    assert bench.calls == [kind_of(task).value, f"{kind_of(task)} again"]
+    assert bench.state() == ("succeeded", 2, None)
+
+
+def test_a_run_that_was_killed_while_it_was_taken_up_is_told_so_too(bench: Bench) -> None:
+    bench.history.create(asked_for(IN_PLACE).as_run())
+    bench.history.start(RUN)
+    bench.history.wait(RUN, bench.clock.now, RunResult(error="killed", error_code="interrupted"))
+    bench.do(asked_for(IN_PLACE))
+    assert bench.calls == ["restore again"]
+
+
+def test_what_a_restore_in_place_says_of_its_interruption_is_the_end_of_the_run(bench: Bench) -> None:
+    bench.results = [InterruptedRunError("not done again", hint="Restore again.")]
+    bench.do(asked_for(IN_PLACE))
+    assert bench.state() == ("interrupted", 1, "interrupted")
+    assert bench.queued == []
+
+
+def test_a_restore_in_place_that_waited_an_hour_needs_another_confirmation(bench: Bench) -> None:
+    bench.clock.now = DUE + timedelta(minutes=61)
+    bench.do(asked_for(IN_PLACE))
+    assert bench.calls == []
+    assert bench.state() == ("cancelled", 1, "not-confirmed")
+
+
+def test_a_restore_as_a_new_vm_may_wait_as_long_as_it_must(bench: Bench) -> None:
+    bench.clock.now = DUE + timedelta(days=2)
+    bench.do(asked_for(AS_NEW_VM))
+    assert bench.state() == ("succeeded", 1, None)
+
+
+@pytest.mark.parametrize(("task", "state"), [(IN_PLACE, "interrupted"), (AS_NEW_VM, "waiting"), (VERIFY, "waiting")])
+def test_when_the_service_ends_only_a_restore_in_place_is_not_left_for_its_next_start(
+    bench: Bench, task: Task, state: str
+) -> None:
+    bench.on_call = lambda: setattr(bench, "stopping", True)
+    with pytest.raises(Suspended) if state == "waiting" else nullcontext():
+        bench.do(asked_for(task))
+    assert bench.state() == (state, 1, "interrupted")
+
+
+def test_a_restore_in_place_that_has_not_begun_waits_for_the_next_start(bench: Bench) -> None:
+    bench.history.create(asked_for(IN_PLACE).as_run())
+    bench.stopping = True
+    with pytest.raises(Suspended):
+        bench.do(asked_for(IN_PLACE))
+    bench.stopping = False
+    bench.do(asked_for(IN_PLACE))
+    assert bench.calls == ["restore"]
+
+
+@pytest.mark.parametrize("task", [VERIFY, PRUNE, AS_NEW_VM, IN_PLACE])
+def test_a_request_of_each_kind_survives_the_queue(task: Task) -> None:
+    asked = asked_for(task, asked_by="zoé", vm_uuid="1a2b3c4d-0000-4000-8000-000000000000", attempt=2)
+    assert RunRequest.from_json(json.loads(json.dumps(asked.as_json()))) == asked
+
+
+def test_a_request_that_the_first_version_queued_is_read_as_a_backup() -> None:
+    held = {
+        "run_id": "r1", "host": "alpha", "vm": "web", "mode": "full", "repository": "default", "trigger": "schedule",
+        "created": "2026-11-22T02:00:00+00:00", "schedule_id": "s1", "schedule_name": "night",
+        "due": "2026-11-22T02:00:00+00:00", "late": False, "retry": 1, "pre_script": ["/bin/true"], "post_script": [],
+    }  # fmt: skip
+    read = RunRequest.from_json(held)
+    assert (read.task, read.kind, read.attempt) == (BackupTask(Mode.FULL), RunKind.BACKUP, 1)
+    assert (read.due, read.retry, read.pre_script) == (DUE, 1, ("/bin/true",))
 
 
 def test_a_run_killed_in_the_backup_is_its_own_next_attempt(bench: Bench) -> None:
