@@ -23,6 +23,7 @@ CATALOGUE = "LC_MESSAGES/kvm_backup.po"
 LANGUAGES = ("en", "fr")
 _PLACE = re.compile(r"{(?P<name>\w+)(?P<repr>!r)?(?::[^}]*)?}")
 _SHORTEST_LITERAL = 10
+_SENTENCES = re.compile(r"(?<=[.?!]) (?=[A-Z'])")
 
 
 @cache
@@ -85,7 +86,8 @@ def _told_again(text: str, code: str) -> str:
         if match is not None:
             values = {place: _told_again(value, code) for place, value in match.groupdict().items()}
             return _put(values, known.text)
-    return text
+    parts = _SENTENCES.split(text)
+    return text if len(parts) == 1 else " ".join(_told_again(part, code) for part in parts)
 
 
 def _put(values: dict[str, str], template: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvm_backup.domain.errors import ToolFailedError, ToolMissingError
+from kvm_backup.domain.phrase import phrase
 
 PACKAGES = {
     "qemu-img": "qemu-utils",
@@ -77,13 +78,18 @@ def run(
             raise
     if done is None:
         raise ToolFailedError(
-            f"{words[0]} did not end within {timeout:.0f} s",
-            hint="The storage may hang; look at the kernel's log and at the mounts of the host.",
+            phrase("{words} did not end within {timeout:.0f} s", words=words[0], timeout=timeout),
+            hint=phrase("The storage may hang; look at the kernel's log and at the mounts of the host."),
         )
     if check and done.status != 0:
         raise ToolFailedError(
-            f"{words[0]} failed with status {done.status}: {last_line(done.stderr) or 'it said nothing'}",
-            hint=f"The command was: {' '.join(words)}",
+            phrase(
+                "{words} failed with status {status}: {last_line}",
+                words=words[0],
+                status=done.status,
+                last_line=last_line(done.stderr) or "it said nothing",
+            ),
+            hint=phrase("The command was: {words}", words=" ".join(words)),
         )
     return done
 
@@ -154,8 +160,8 @@ def run_script(
             raise _missing(argv[0]) from error
         except (OSError, ValueError) as error:
             raise ToolFailedError(
-                f"{argv[0]!r} cannot be started: {error}",
-                hint="It must be a program, or a script that begins with #! and may be executed.",
+                phrase("{argv!r} cannot be started: {error}", argv=argv[0], error=error),
+                hint=phrase("It must be a program, or a script that begins with #! and may be executed."),
             ) from error
         deadline = time.monotonic() + timeout
         while program.poll() is None and time.monotonic() < deadline and not stop_requested():
@@ -167,8 +173,8 @@ def run_script(
             program.wait()
             if not stop_requested():
                 raise ToolFailedError(
-                    f"{argv[0]} did not end within {timeout:.0f} s",
-                    hint="It was killed. Find out what it waits for, or allow more time: hooks.timeout.",
+                    phrase("{argv} did not end within {timeout:.0f} s", argv=argv[0], timeout=timeout),
+                    hint=phrase("It was killed. Find out what it waits for, or allow more time: hooks.timeout."),
                 )
         size = output.seek(0, os.SEEK_END)
         output.seek(max(size - _OUTPUT_KEPT, 0))
@@ -193,4 +199,7 @@ def last_line(text: str) -> str:
 
 def _missing(program: str) -> ToolMissingError:
     package = PACKAGES.get(program, program)
-    return ToolMissingError(f"the program {program} is not installed", hint=f"Install it: apt-get install {package}")
+    return ToolMissingError(
+        phrase("the program {program} is not installed", program=program),
+        hint=phrase("Install it: apt-get install {package}", package=package),
+    )

@@ -15,6 +15,7 @@ from kvm_backup.domain.errors import (
     BadArgumentError,
     KvmBackupError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
@@ -45,10 +46,10 @@ def backup(
     """
     parts = application()
     if vms and every:
-        raise BadArgumentError("give only one of VM and --all", hint="Leave out the names, or --all.")
+        raise BadArgumentError(phrase("give only one of VM and --all"), hint=phrase("Leave out the names, or --all."))
     if not vms and not every:
         raise BadArgumentError(
-            "name the VMs to back up, or give --all", hint="'kvm-backup vm list' shows their names."
+            phrase("name the VMs to back up, or give --all"), hint=phrase("'kvm-backup vm list' shows their names.")
         )
     names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
     back_up_each(parts, [parts.requests.backup(name, mode, repository) for name in names], json=json)

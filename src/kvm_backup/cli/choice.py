@@ -2,6 +2,7 @@
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.domain.errors import KvmBackupError, PointNotFoundError
+from kvm_backup.domain.phrase import phrase, sentences
 from kvm_backup.domain.point import Manifest
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.lookup import NEWEST, find_point, points_of_vm
@@ -19,9 +20,9 @@ def choose_point(parts: Application, store: LocalRepository, reference: str, *, 
         if points_of_vm(store, vm):
             if vm != reference:
                 raise
-            hint = f"{vm!r} is a VM. Did you mean {vm}/{NEWEST}?"
+            hint: str = phrase("{vm!r} is a VM. Did you mean {point}?", vm=vm, point=f"{vm}/{NEWEST}")
             if whole_vm:
-                hint += f" For all of its points: {whole_vm} {vm}."
+                hint = sentences(hint, phrase("For all of its points: {words}.", words=f"{whole_vm} {vm}"))
         else:
             hint = elsewhere(parts, store, vm) or error.hint
         raise PointNotFoundError(error.message, hint=hint) from error
@@ -38,5 +39,7 @@ def elsewhere(parts: Application, store: LocalRepository, vm: str) -> str:
         except KvmBackupError:
             continue  # this is a hint; what is wrong with another repository is not asked here
         if count:
-            found.append(f"Repository {name} has {count} point{'s' if count > 1 else ''} of it: add -r {name}.")
-    return " ".join(found)
+            found.append(
+                phrase("Repository {name} holds points of it ({count}): add -r {name}.", name=name, count=count)
+            )
+    return sentences(*found)

@@ -10,6 +10,7 @@ from kvm_backup.cli.context import JsonOption, RepositoryOption, application
 from kvm_backup.cli.output import cell, console, print_error, print_json, prose, table
 from kvm_backup.cli.program import Program
 from kvm_backup.domain.errors import PointNotFoundError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import LocalRepository
@@ -76,8 +77,8 @@ def _require_points(parts: Application, store: LocalRepository, vm: str) -> None
     if points_of_vm(store, vm) or not (hint or any(store.folders())):
         return
     raise PointNotFoundError(
-        f"no restore point of a VM {vm!r} in repository {store.name}",
-        hint=hint or "See what there is: 'kvm-backup point list'.",
+        phrase("no restore point of a VM {vm!r} in repository {repository}", vm=vm, repository=store.name),
+        hint=hint or phrase("See what there is with 'kvm-backup point list'."),
     )
 
 

@@ -10,6 +10,7 @@ from kvm_backup.cli.context import JsonOption, RepositoryOption, application, st
 from kvm_backup.cli.output import cell, console, print_error, print_json_line, prose
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_SOME_FAILED, BadArgumentError, CancelledError, KvmBackupError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import LocalRepository
@@ -34,7 +35,9 @@ def prune(
     longer knows are pruned, too.
     """
     if bool(vms) == every:
-        raise BadArgumentError("name the VMs to prune, or give --all", hint="'kvm-backup point list' shows them.")
+        raise BadArgumentError(
+            phrase("name the VMs to prune, or give --all"), hint=phrase("'kvm-backup point list' shows them.")
+        )
     parts = application()
     store = parts.repository(repository)
     chosen: dict[str, VmPoints] = {}

@@ -14,6 +14,7 @@ from kvm_backup.cli.context import JsonOption, RepositoryOption, application, st
 from kvm_backup.cli.output import cell, console, print_json_line
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import BadArgumentError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.domain.task import AsNewVm, InPlace, RestoreTarget, ToFolder, is_in_place
@@ -49,18 +50,20 @@ def restore(
     targets = (to is not None) + (new_name is not None) + in_place
     if targets > 1:
         raise BadArgumentError(
-            "give only one of --to, --as and --in-place", hint="'kvm-backup restore --help' explains each."
+            phrase("give only one of --to, --as and --in-place"),
+            hint=phrase("'kvm-backup restore --help' explains each."),
         )
     if not targets:
         raise BadArgumentError(
-            "say where to: --to DIR, --as NAME or --in-place", hint="'kvm-backup restore --help' explains each."
+            phrase("say where to: --to DIR, --as NAME or --in-place"),
+            hint=phrase("'kvm-backup restore --help' explains each."),
         )
     if (stop or yes) and not in_place:
-        raise BadArgumentError("--stop and --yes go with --in-place", hint="Leave them out.")
+        raise BadArgumentError(phrase("--stop and --yes go with --in-place"), hint=phrase("Leave them out."))
     if start and new_name is None:
-        raise BadArgumentError("--start goes with --as", hint="Leave it out.")
+        raise BadArgumentError(phrase("--start goes with --as"), hint=phrase("Leave it out."))
     if disks_in is not None and to is not None:
-        raise BadArgumentError("--disks-in goes with --as and --in-place", hint="Leave it out.")
+        raise BadArgumentError(phrase("--disks-in goes with --as and --in-place"), hint=phrase("Leave it out."))
     parts = application()
     store = parts.repository(repository)
     manifest = choose_point(parts, store, point)

@@ -17,6 +17,7 @@ from kvm_backup.domain.errors import (
     DamagedPointError,
     PointNotFoundError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import LocalRepository
@@ -39,7 +40,7 @@ def verify(
     """
     if (point is not None) + (vm is not None) + every > 1:
         raise BadArgumentError(
-            "give only one of POINT, --vm and --all", hint="'kvm-backup verify --help' explains each."
+            phrase("give only one of POINT, --vm and --all"), hint=phrase("'kvm-backup verify --help' explains each.")
         )
     parts = application()
     store = parts.repository(repository)
@@ -81,8 +82,8 @@ def _folders_of(parts: Application, store: LocalRepository, vm: str) -> list[str
     found = folders_of_vm(store, vm)
     if not found:
         raise PointNotFoundError(
-            f"repository {store.name} holds no point of a VM {vm!r}",
-            hint=elsewhere(parts, store, vm) or "See what there is: 'kvm-backup point list'.",
+            phrase("repository {repository} holds no point of a VM {vm!r}", repository=store.name, vm=vm),
+            hint=elsewhere(parts, store, vm) or phrase("See what there is: 'kvm-backup point list'."),
         )
     return found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kvm_backup.config.settings import FILE_VARIABLE, MANUAL, NAME_PATTERN, check, file_locations, load, settings_file
 from kvm_backup.domain.errors import SettingsError
+from kvm_backup.domain.phrase import phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,13 @@ class Registration:
             beside.replace(file)
         except OSError as error:
             raise SettingsError(
-                f"the repository {self.name!r} could not be added to {file}: {error.strerror}",
-                hint=f"Give its path to --repository, or add it by hand as shown in {MANUAL}.",
+                phrase(
+                    "the repository {name!r} could not be added to {file}: {error}",
+                    name=self.name,
+                    file=file,
+                    error=error.strerror,
+                ),
+                hint=phrase("Give its path to --repository, or add it by hand as shown in {manual}.", manual=MANUAL),
             ) from error
         finally:
             with contextlib.suppress(OSError):
@@ -50,25 +56,36 @@ def prepare_registration(name: str, path: Path, *, default: bool = False) -> Reg
     """
     current = load()
     if name in {repository.name for repository in current.repository}:
-        raise SettingsError(f"a repository called {name!r} is configured already", hint="Give another --name.")
+        raise SettingsError(
+            phrase("a repository called {name!r} is configured already", name=name),
+            hint=phrase("Give another --name."),
+        )
     if default and "default_repository" in current.model_fields_set:
         raise SettingsError(
-            f"the default repository is set already: {current.default_repository}",
-            hint="Leave out --default, or change default_repository in the settings first.",
+            phrase(
+                "the default repository is set already: {default_repository}",
+                default_repository=current.default_repository,
+            ),
+            hint=phrase("Leave out --default, or change default_repository in the settings first."),
         )
     if not re.fullmatch(NAME_PATTERN, name):
         raise SettingsError(
-            f"{name!r} cannot be a repository's name", hint="Use letters, digits, '.', '-' and '_' with --name."
+            phrase("{name!r} cannot be a repository's name", name=name),
+            hint=phrase("Use letters, digits, '.', '-' and '_' with --name."),
         )
     if not str(path).isprintable():
         raise SettingsError(
-            f"{str(path)!r} cannot be written to the settings", hint="Use a path without control characters."
+            phrase("{path!r} cannot be written to the settings", path=str(path)),
+            hint=phrase("Use a path without control characters."),
         )
     file = settings_file() or _new_file()
     try:
         before = file.read_text(encoding="utf-8") if file.exists() else ""
     except OSError as error:
-        raise SettingsError(f"{file} cannot be read: {error.strerror}", hint="Check its permissions.") from error
+        raise SettingsError(
+            phrase("{file} cannot be read: {error}", file=file, error=error.strerror),
+            hint=phrase("Check its permissions."),
+        ) from error
     quoted = str(path).replace("\\", "\\\\").replace('"', '\\"')
     content = f'{before.rstrip()}\n\n[[repository]]\nname = "{name}"\npath = "{quoted}"\n'.lstrip()
     if default:
@@ -79,8 +96,13 @@ def prepare_registration(name: str, path: Path, *, default: bool = False) -> Reg
     except tomllib.TOMLDecodeError as error:
         # Such as `repository = [...]` in one line, which a table cannot be added to.
         raise SettingsError(
-            f"the repository {name!r} cannot be added at the end of {file}: {error}",
-            hint=f"Add it by hand as shown in {MANUAL}.",
+            phrase(
+                "the repository {name!r} cannot be added at the end of {file}: {error}",
+                name=name,
+                file=file,
+                error=error,
+            ),
+            hint=phrase("Add it by hand as shown in {manual}.", manual=MANUAL),
         ) from error
     return Registration(file, content, name)
 

@@ -27,6 +27,7 @@ from pydantic_settings import SettingsError as PydanticSettingsError
 
 from kvm_backup.config.retention import RetentionOverride, RetentionSettings
 from kvm_backup.domain.errors import SettingsError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.sizes import parse_size
 
 FILE_NAME = "kvm-backup.toml"
@@ -254,15 +255,18 @@ def settings_file() -> Path | None:
             continue
         except OSError as error:
             raise SettingsError(
-                f"the settings file {path} cannot be used: {error.strerror}",
-                hint=f"Run as the user that may read it, or name another one in {FILE_VARIABLE}.",
+                phrase("the settings file {path} cannot be used: {error}", path=path, error=error.strerror),
+                hint=phrase(
+                    "Run as the user that may read it, or name another one in {file_variable}.",
+                    file_variable=FILE_VARIABLE,
+                ),
             ) from error
         if stat.S_ISREG(status.st_mode):
             return path
     if os.environ.get(FILE_VARIABLE):
         raise SettingsError(
-            f"the settings file {os.environ[FILE_VARIABLE]} is not there, or is no file",
-            hint=f"Correct or unset {FILE_VARIABLE}.",
+            phrase("the settings file {path} is not there, or is no file", path=os.environ[FILE_VARIABLE]),
+            hint=phrase("Correct or unset {file_variable}.", file_variable=FILE_VARIABLE),
         )
     return None
 
@@ -298,17 +302,21 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}", hint=f"A whole example: {MANUAL}.") from error
+        raise SettingsError(
+            phrase("{path} is not valid TOML: {error}", path=path, error=error),
+            hint=phrase("A whole example: {manual}.", manual=MANUAL),
+        ) from error
     except OSError as error:
         raise SettingsError(
-            f"{path} cannot be read: {error.strerror}", hint="Run as the user that may read it."
+            phrase("{path} cannot be read: {error}", path=path, error=error.strerror),
+            hint=phrase("Run as the user that may read it."),
         ) from error
 
 
 def _unusable(key: str, where: Path | str | None, problem: str) -> SettingsError:
     return SettingsError(
-        f"setting {key!r} in {where or 'the defaults'}: {problem}",
-        hint=f"Every setting, with its default: {MANUAL}.",
+        phrase("setting {key!r} in {where}: {problem}", key=key, where=where or "the defaults", problem=problem),
+        hint=phrase("Every setting, with its default: {manual}.", manual=MANUAL),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from kvm_backup.domain.errors import SettingsError
+from kvm_backup.domain.phrase import phrase
 
 _LOCAL_TIME = Path("/etc/localtime")
 _NAME_FILE = Path("/etc/timezone")
@@ -31,8 +32,8 @@ def named(name: str, source: str = "setting 'timezone'") -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise SettingsError(
-            f"{source}: there is no time zone {name!r}",
-            hint="Use a name such as Europe/Paris; 'timedatectl list-timezones' lists them.",
+            phrase("{source}: there is no time zone {name!r}", source=source, name=name),
+            hint=phrase("Use a name such as Europe/Paris; 'timedatectl list-timezones' lists them."),
         ) from error
 
 

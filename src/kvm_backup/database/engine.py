@@ -116,8 +116,9 @@ class Database:
         if found is not None and found > VERSION:
             raise NewerDatabaseError(
                 phrase(
-                    "{shown} is of version {found}, newer than {version}, the newest that this program knows",
-                    shown=self._shown(),
+                    "the database {where} is of version {found}, newer than {version},"
+                    " the newest that this program knows",
+                    where=self._where(),
                     found=found,
                     version=VERSION,
                 ),
@@ -156,8 +157,8 @@ class Database:
         finally:
             os.close(lock)
 
-    def _shown(self) -> str:
-        return f"the database {self._file or self.engine.url.render_as_string(hide_password=True)}"
+    def _where(self) -> str:
+        return str(self._file or self.engine.url.render_as_string(hide_password=True))
 
     def _in_our_words(self, error: Exception) -> DatabaseError:
         url = self.engine.url
@@ -167,13 +168,15 @@ class Database:
         if url.password:
             shown = shown.replace(str(url.password), "***")
         hint = (
-            "Check that the disk is not full and that this user may write there. A damaged file can be moved away:"
-            " the history of runs is lost then, the restore points are not."
+            phrase(
+                "Check that the disk is not full and that this user may write there. A damaged file can be moved"
+                " away: the history of runs is lost then, the restore points are not."
+            )
             if self._file
-            else "Check that the server runs, and the user, password and rights in the setting database.url."
+            else phrase("Check that the server runs, and the user, password and rights in the setting database.url.")
         )
         return DatabaseError(
-            phrase("{database} cannot be used: {cause}", database=self._shown(), cause=shown), hint=hint
+            phrase("the database {where} cannot be used: {cause}", where=self._where(), cause=shown), hint=hint
         )
 
 

@@ -16,6 +16,7 @@ from kvm_backup.database.engine import Database
 from kvm_backup.database.statistics import count_run
 from kvm_backup.database.tables import RUNS, STEPS, Moment, storable
 from kvm_backup.domain.errors import RunNotFoundError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, RunStep, states_before
 
 _UTC = ZoneInfo("UTC")
@@ -202,10 +203,10 @@ class History:
                 return _whole(connection, matches[0])
         if not matches:
             raise _not_found(reference)
-        more = ", …" if len(matches) > _MATCHES_SHOWN else ""
+        ids = ", ".join(matches[:_MATCHES_SHOWN]) + (", …" if len(matches) > _MATCHES_SHOWN else "")
         raise RunNotFoundError(
-            f"several runs begin with {reference!r}: {', '.join(matches[:_MATCHES_SHOWN])}{more}",
-            hint="Give more of the id.",
+            phrase("several runs begin with {reference!r}: {ids}", reference=reference, ids=ids),
+            hint=phrase("Give more of the id."),
         )
 
     def newest(
@@ -403,5 +404,6 @@ def _end_step(connection: Connection, run_id: str, now: datetime) -> None:
 
 def _not_found(reference: str) -> RunNotFoundError:
     return RunNotFoundError(
-        f"there is no run {reference!r}", hint="See the ids with 'kvm-backup run list'; a beginning is enough."
+        phrase("there is no run {reference!r}", reference=reference),
+        hint=phrase("See the ids with 'kvm-backup run list'; a beginning is enough."),
     )

@@ -30,3 +30,9 @@ def phrase(template: str, /, **values: object) -> Phrase:
     The template must be written out where this is called: a test looks there for texts that lack their French one.
     """
     return Phrase(template, values)
+
+
+def sentences(*texts: str) -> Phrase:
+    """Sentences, one behind the other; empty when there is none."""
+    values = {f"sentence_{number}": text for number, text in enumerate(texts)}
+    return Phrase(" ".join(f"{{{name}}}" for name in values), {**values})

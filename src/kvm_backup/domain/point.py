@@ -17,6 +17,7 @@ from kvm_backup.domain.chain import FullReason
 from kvm_backup.domain.disk import LeftOut
 from kvm_backup.domain.errors import DamagedManifestError
 from kvm_backup.domain.names import FILE_PATTERN, POINT_ID_PATTERN
+from kvm_backup.domain.phrase import phrase
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -257,7 +258,9 @@ def _digest(content: bytes) -> str:
 
 def _damaged(where: str, cause: str) -> DamagedManifestError:
     return DamagedManifestError(
-        f"the manifest {where} is damaged: {cause}",
-        hint="Nothing was changed. Run 'kvm-backup verify --all' to see what is affected; the qcow2 files beside it"
-        " may still be whole and can be read with qemu-img.",
+        phrase("the manifest {where} is damaged: {cause}", where=where, cause=cause),
+        hint=phrase(
+            "Nothing was changed. Run 'kvm-backup verify --all' to see what is affected; the qcow2 "
+            "files beside it may still be whole and can be read with qemu-img."
+        ),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from kvm_backup.domain.errors import KvmBackupError, NoSpaceError, StorageError, TargetExistsError
+from kvm_backup.domain.phrase import phrase
 
 ALIGNMENT = 4096
 """Of offsets, lengths and memory; enough for every logical block size that Linux has for disks."""
@@ -34,13 +35,16 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
 def storage_error(path: Path, doing: str, error: OSError) -> KvmBackupError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(
-            f"no space left for {path}", hint="Free some space there, or choose another place, and start again."
+            phrase("no space left for {path}", path=path),
+            hint=phrase("Free some space there, or choose another place, and start again."),
         )
     if error.errno == errno.EEXIST:
-        return TargetExistsError(f"{path} exists", hint="Choose another name, or move the file away.")
+        return TargetExistsError(
+            phrase("{path} exists", path=path), hint=phrase("Choose another name, or move the file away.")
+        )
     return StorageError(
-        f"cannot {doing} {path}: {error.strerror or error}",
-        hint="Look at the permissions and, for an input/output error, at the kernel's log.",
+        phrase("cannot {doing} {path}: {error}", doing=doing, path=path, error=error.strerror or error),
+        hint=phrase("Look at the permissions and, for an input/output error, at the kernel's log."),
     )
 
 

@@ -18,6 +18,7 @@ import nbd
 
 from kvm_backup.domain.errors import SourceReadError
 from kvm_backup.domain.extent import Extent, ExtentKind, align, clip, combine
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.engine.copy import WAIT_SECONDS, CopyControl, NoControl
 from kvm_backup.engine.direct_io import aligned_buffer
 from kvm_backup.engine.qcow2.format import CLUSTER_SIZE, SECTOR_SIZE
@@ -33,7 +34,8 @@ _CONNECT_SECONDS = 30.0
 
 def source_error(message: str) -> SourceReadError:
     return SourceReadError(
-        message, hint="Start the backup again; if it fails again, look at the VM's log and at the host's disks."
+        message,
+        hint=phrase("Start the backup again; if it fails again, look at the VM's log and at the host's disks."),
     )
 
 

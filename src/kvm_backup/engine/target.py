@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kvm_backup.domain.errors import StorageError, UnsupportedDiskError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.engine.direct_io import ALIGNMENT, DirectFile, aligned_buffer, storage_errors
 from kvm_backup.engine.qcow2.format import CLUSTER_SIZE
 from kvm_backup.engine.qcow2.writer import Qcow2Writer
@@ -48,7 +49,8 @@ def open_target(path: Path, virtual_size: int, target_format: str, check: Callab
     if target_format == "qcow2":
         if is_device:
             raise UnsupportedDiskError(
-                f"{path} is a block device, which takes raw disks only", hint="Restore to it with format raw."
+                phrase("{path} is a block device, which takes raw disks only", path=path),
+                hint=phrase("Restore to it with format raw."),
             )
         return Qcow2Target(path, virtual_size)
     return DeviceTarget(path, virtual_size, check) if is_device else RawFileTarget(path, virtual_size)
@@ -114,7 +116,13 @@ class DeviceTarget(_RawTarget):
         if size < virtual_size:
             self.discard()
             raise StorageError(
-                f"{path} has {size} bytes, the disk {virtual_size}", hint="Choose a device that is large enough."
+                phrase(
+                    "{path} has {size} bytes, the disk {virtual_size}",
+                    path=path,
+                    size=size,
+                    virtual_size=virtual_size,
+                ),
+                hint=phrase("Choose a device that is large enough."),
             )
 
     def place(self, cluster: int, count: int) -> int:

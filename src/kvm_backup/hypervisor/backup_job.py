@@ -21,6 +21,7 @@ from kvm_backup.domain.errors import (
     KvmBackupError,
     VmBusyError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import backup_xml, run_folder
 from kvm_backup.hypervisor.backup_xml import JobDisk, RunningJob
@@ -139,8 +140,8 @@ def begin(
     run_folder.check_socket_path(socket)
     if base is None and any(disk.incremental for disk in disks):
         raise CheckpointUnusableError(
-            f"VM {vm.name}: an incremental needs the checkpoint it starts from",
-            hint="Take a full backup.",
+            phrase("VM {vm}: an incremental needs the checkpoint it starts from", vm=vm.name),
+            hint=phrase("Take a full backup."),
             vm=vm.name,
         )
     _refuse_busy(hypervisor, vm)
@@ -170,8 +171,8 @@ def begin(
         job = running_job(hypervisor, vm.uuid)
         if job is None:
             raise HypervisorError(
-                f"VM {vm.name}: the backup job ended as soon as it was started",
-                hint="/var/log/libvirt/qemu/<VM>.log may tell more.",
+                phrase("VM {vm}: the backup job ended as soon as it was started", vm=vm.name),
+                hint=phrase("/var/log/libvirt/qemu/<VM>.log may tell more."),
                 vm=vm.name,
             )
         exports = {target: Export(*named) for target, named in job.exports.items()}
@@ -225,8 +226,8 @@ def end_job(hypervisor: Hypervisor, vm: str, socket: Path) -> bool:
             time.sleep(0.5)
         if time.monotonic() > deadline:
             raise HypervisorError(
-                f"the backup job on {socket} does not end",
-                hint=f"Look at it with: virsh domjobinfo {vm}; the VM itself goes on.",
+                phrase("the backup job on {socket} does not end", socket=socket),
+                hint=phrase("Look at it with: virsh domjobinfo {vm}; the VM itself goes on.", vm=vm),
                 vm=vm,
             )
         time.sleep(pause)
@@ -256,8 +257,8 @@ def _refuse_busy(hypervisor: Hypervisor, vm: Vm) -> None:
     job = running_job(hypervisor, vm.uuid)
     if job is not None:
         raise VmBusyError(
-            f"VM {vm.name} already has a backup job ({job.server})",
-            hint=f"Wait for it to end. If its program is gone: virsh domjobabort {vm.name}",
+            phrase("VM {vm} already has a backup job ({server})", vm=vm.name, server=job.server),
+            hint=phrase("Wait for it to end. If its program is gone: virsh domjobabort {vm}", vm=vm.name),
             vm=vm.name,
         )
     domain = hypervisor.domain(vm.uuid)
@@ -265,7 +266,7 @@ def _refuse_busy(hypervisor: Hypervisor, vm: Vm) -> None:
         kind = domain.jobStats()["type"]
     if kind not in (libvirt.VIR_DOMAIN_JOB_NONE, libvirt.VIR_DOMAIN_JOB_COMPLETED):
         raise VmBusyError(
-            f"VM {vm.name} is being migrated, saved or dumped",
-            hint=f"Wait for it to end; virsh domjobinfo {vm.name} shows its progress.",
+            phrase("VM {vm} is being migrated, saved or dumped", vm=vm.name),
+            hint=phrase("Wait for it to end; virsh domjobinfo {vm} shows its progress.", vm=vm.name),
             vm=vm.name,
         )

@@ -19,6 +19,7 @@ import libvirt_qemu
 
 from kvm_backup.domain.disk import SourceKind
 from kvm_backup.domain.errors import HypervisorError, ToolFailedError, UnsupportedDiskError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import domain_xml, image
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -198,8 +199,13 @@ def _qmp(hypervisor: Hypervisor, vm: Vm, command: str, **arguments: object) -> A
     reply = json.loads(answer)
     if "error" in reply:
         raise HypervisorError(
-            f"VM {vm.name}: QEMU refused {command}: {reply['error'].get('desc', 'no reason given')}",
-            hint="/var/log/libvirt/qemu/<VM>.log may tell more.",
+            phrase(
+                "VM {vm}: QEMU refused {command}: {reason}",
+                vm=vm.name,
+                command=command,
+                reason=reply["error"].get("desc", "no reason given"),
+            ),
+            hint=phrase("/var/log/libvirt/qemu/<VM>.log may tell more."),
             vm=vm.name,
         )
     return reply.get("return")

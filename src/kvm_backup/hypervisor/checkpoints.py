@@ -20,6 +20,7 @@ from kvm_backup.domain.errors import (
     UnsupportedDiskError,
     VmRunningError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import backup_xml, bitmaps, image
 from kvm_backup.hypervisor.backup_xml import Checkpoint
@@ -49,8 +50,8 @@ def create_offline_checkpoint(
     """
     if hypervisor.state(vm.uuid) is not vm.state or vm.has_qemu:
         raise VmRunningError(
-            f"VM {vm.name} runs, so its images cannot be changed from outside",
-            hint="A running VM gets its checkpoint together with the backup job.",
+            phrase("VM {vm} runs, so its images cannot be changed from outside", vm=vm.name),
+            hint=phrase("A running VM gets its checkpoint together with the backup job."),
             vm=vm.name,
         )
     paths = [_bitmap_path(vm, target) for target in targets]
@@ -119,8 +120,8 @@ def _remove_from_qemu(hypervisor: Hypervisor, vm: Vm, name: str) -> None:
     ]
     if left:
         raise HypervisorError(
-            f"VM {vm.name}: bitmap {name} of {', '.join(left)} cannot be removed",
-            hint="A job may use it. When no backup runs, try again; else shut the VM down and try then.",
+            phrase("VM {vm}: bitmap {name} of {left} cannot be removed", vm=vm.name, name=name, left=", ".join(left)),
+            hint=phrase("A job may use it. When no backup runs, try again; else shut the VM down and try then."),
             vm=vm.name,
         )
 
@@ -160,8 +161,13 @@ def _bitmap_path(vm: Vm, target: str) -> str:
     disk = vm.disk(target)
     if disk.path is None or not disk.can_have_bitmap:
         raise UnsupportedDiskError(
-            f"VM {vm.name}: disk {target} ({disk.format}) cannot hold a bitmap",
-            hint="Only qcow2 images can; other disks are saved whole each time.",
+            phrase(
+                "VM {vm}: disk {target} ({format}) cannot hold a bitmap",
+                vm=vm.name,
+                target=target,
+                format=disk.format,
+            ),
+            hint=phrase("Only qcow2 images can; other disks are saved whole each time."),
             vm=vm.name,
         )
     return disk.path

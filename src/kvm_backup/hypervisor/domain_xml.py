@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kvm_backup.domain.disk import Disk, SourceKind
 from kvm_backup.domain.errors import HypervisorError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.hypervisor import safe_xml
 
 SWTPM_FOLDER = "/var/lib/libvirt/swtpm"
@@ -38,7 +39,8 @@ def describe(xml: str) -> DomainDescription:
     name, uuid = root.findtext("name"), safe_xml.text_of(root, "uuid")
     if not name or not uuid:
         raise HypervisorError(
-            "the domain XML has no name or no UUID", hint="This is not a description that libvirt wrote."
+            phrase("the domain XML has no name or no UUID"),
+            hint=phrase("This is not a description that libvirt wrote."),
         )
     return DomainDescription(
         name=name,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from kvm_backup.domain.errors import BadArgumentError, HypervisorError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.process import Program, finish, last_line, start
 
 READY_TIMEOUT = 20.0
@@ -67,8 +68,8 @@ class Guard:
         if not ready:
             said = guard._abandon(READY_TIMEOUT)
             raise HypervisorError(
-                f"the process that guards the guest did not start: {said or 'it said nothing'}",
-                hint="Without it a killed backup could leave the guest frozen, so the backup was not begun.",
+                phrase("the process that guards the guest did not start: {said}", said=said or "it said nothing"),
+                hint=phrase("Without it a killed backup could leave the guest frozen, so the backup was not begun."),
             )
         return guard
 
@@ -85,7 +86,9 @@ class Guard:
     def checkpoint(self, name: str) -> None:
         """A checkpoint of this name is about to be made; until `durable` it is deleted with the run."""
         if "\n" in name:
-            raise BadArgumentError("a checkpoint's name cannot hold a line break", hint="Choose another name.")
+            raise BadArgumentError(
+                phrase("a checkpoint's name cannot hold a line break"), hint=phrase("Choose another name.")
+            )
         self._outstanding.add("checkpoint")
         self._tell(f"checkpoint {name}")
 
@@ -129,8 +132,8 @@ class Guard:
             self._wire.sendall(words.encode() + b"\n")
         except OSError as error:
             raise HypervisorError(
-                "the process that guards the guest has ended",
-                hint="Someone killed it, or memory ran out (see the kernel's log); run the backup again.",
+                phrase("the process that guards the guest has ended"),
+                hint=phrase("Someone killed it, or memory ran out (see the kernel's log); run the backup again."),
             ) from error
 
     def _abandon(self, timeout: float) -> str:

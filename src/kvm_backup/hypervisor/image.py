@@ -13,6 +13,7 @@ from typing import Any
 
 from kvm_backup.domain.disk import Disk
 from kvm_backup.domain.errors import ToolFailedError, UnsupportedDiskError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.process import run
 
 MAX_LAYERS = 200
@@ -71,16 +72,16 @@ def chain(disk: Disk) -> tuple[Image, ...]:
     """
     if disk.path is None:
         raise UnsupportedDiskError(
-            f"disk {disk.target} is not a file or block device of this host",
-            hint="Start the VM: such a disk can be read through QEMU only.",
+            phrase("disk {target} is not a file or block device of this host", target=disk.target),
+            hint=phrase("Start the VM: such a disk can be read through QEMU only."),
         )
     found: list[Image] = []
     path, image_format = disk.path, disk.format
     while True:
         if len(found) >= MAX_LAYERS or any(layer.path == path for layer in found):
             raise UnsupportedDiskError(
-                f"the backing chain of disk {disk.target} does not end",
-                hint="Look at it with: qemu-img info -U --backing-chain",
+                phrase("the backing chain of disk {target} does not end", target=disk.target),
+                hint=phrase("Look at it with: qemu-img info -U --backing-chain"),
             )
         info = _info(path, image_format)
         found.append(Image(path, image_format, int(info.get("virtual-size", 0)), _stored_bitmaps(info)))
@@ -111,7 +112,8 @@ def _info(path: str, image_format: str) -> dict[str, Any]:
         info = json.loads(done.stdout)
     except ValueError as error:
         raise ToolFailedError(
-            f"qemu-img info of {path} gave no JSON", hint="Look at the image with: qemu-img info -U"
+            phrase("qemu-img info of {path} gave no JSON", path=path),
+            hint=phrase("Look at the image with: qemu-img info -U"),
         ) from error
     return info if isinstance(info, dict) else {}
 

@@ -14,6 +14,7 @@ from kvm_backup.domain.errors import (
     VmNotFoundError,
     VmStateChangedError,
 )
+from kvm_backup.domain.phrase import phrase
 
 _CONNECTION_CODES = frozenset(
     {
@@ -54,38 +55,44 @@ def our_error(error: libvirt.libvirtError, vm: str | None = None) -> KvmBackupEr
         return vm_not_found(vm if vm is not None else "?")
     if is_connection_error(error):
         return HypervisorUnavailableError(
-            f"{where}libvirt cannot be reached: {message}",
-            hint="Check that libvirtd runs (systemctl status libvirtd) and that this user may use it "
-            "(root, or a member of group libvirt).",
+            phrase("{where}libvirt cannot be reached: {message}", where=where, message=message),
+            hint=phrase(
+                "Check that libvirtd runs (systemctl status libvirtd) and that this user may use it "
+                "(root, or a member of group libvirt)."
+            ),
             vm=vm,
         )
     if code == libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT:
         return CheckpointUnusableError(
             f"{where}{message}",
-            hint="The next backup must be a full one: QEMU was killed, or a bitmap was removed from the image.",
+            hint=phrase(
+                "The next backup must be a full one: QEMU was killed, or a bitmap was removed from the image."
+            ),
             vm=vm,
         )
     if code == libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT:
         return CheckpointUnusableError(
-            f"{where}{message}", hint="The checkpoint was deleted; the next backup must be a full one.", vm=vm
+            f"{where}{message}", hint=phrase("The checkpoint was deleted; the next backup must be a full one."), vm=vm
         )
     if code == libvirt.VIR_ERR_OPERATION_TIMEOUT or "block job" in message or "backup job is already" in message:
         return VmBusyError(
-            f"{where}{message}", hint="Another operation uses the VM; try again when it has ended.", vm=vm
+            f"{where}{message}", hint=phrase("Another operation uses the VM; try again when it has ended."), vm=vm
         )
     if code == libvirt.VIR_ERR_OPERATION_INVALID and "not running" in message:
         return VmStateChangedError(
-            f"{where}{message}", hint="The VM was shut down meanwhile; run the same command again.", vm=vm
+            f"{where}{message}", hint=phrase("The VM was shut down meanwhile; run the same command again."), vm=vm
         )
     if "Permission denied" in message:
         return HypervisorError(
             f"{where}{message}",
-            hint="QEMU runs as its own user and may be confined by AppArmor; 'kvm-backup doctor' says what it lacks.",
+            hint=phrase(
+                "QEMU runs as its own user and may be confined by AppArmor; 'kvm-backup doctor' says what it lacks."
+            ),
             vm=vm,
         )
     return HypervisorError(
         f"{where}{message}",
-        hint="libvirt's log (journalctl -u libvirtd) and /var/log/libvirt/qemu/<VM>.log may tell more.",
+        hint=phrase("libvirt's log (journalctl -u libvirtd) and /var/log/libvirt/qemu/<VM>.log may tell more."),
         vm=vm,
     )
 
@@ -101,5 +108,7 @@ def is_connection_error(error: libvirt.libvirtError) -> bool:
 def vm_not_found(name: str) -> VmNotFoundError:
     """The error for a name or UUID that libvirt does not know."""
     return VmNotFoundError(
-        f"there is no VM named {name!r}", hint="`kvm-backup vm list` shows the VMs of this host.", vm=name
+        phrase("there is no VM named {name!r}", name=name),
+        hint=phrase("`kvm-backup vm list` shows the VMs of this host."),
+        vm=name,
     )

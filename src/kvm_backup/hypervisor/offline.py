@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kvm_backup.domain.disk import Disk
 from kvm_backup.domain.errors import CheckpointUnusableError, KvmBackupError, ToolFailedError, UnsupportedDiskError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.hypervisor import image, run_folder
 from kvm_backup.process import last_line, start
 
@@ -37,8 +38,8 @@ class OfflineExport:
         run_folder.check_socket_path(socket_path)
         if disk.path is None:
             raise UnsupportedDiskError(
-                f"disk {disk.target} is not a file or block device of this host",
-                hint="Start the VM: such a disk can be read through QEMU only.",
+                phrase("disk {target} is not a file or block device of this host", target=disk.target),
+                hint=phrase("Start the VM: such a disk can be read through QEMU only."),
             )
         if bitmap is not None:
             _check_bitmap(disk, bitmap)
@@ -99,15 +100,23 @@ class OfflineExport:
                 raise self._failure
             if not alive:
                 raise ToolFailedError(
-                    f"qemu-nbd cannot serve {self.disk.path}: {last_line(''.join(self._said)) or 'it said nothing'}",
-                    hint="Check the image with: qemu-img check -U",
+                    phrase(
+                        "qemu-nbd cannot serve {path}: {last_line}",
+                        path=self.disk.path,
+                        last_line=last_line("".join(self._said)) or "it said nothing",
+                    ),
+                    hint=phrase("Check the image with: qemu-img check -U"),
                 )
             if _accepts(self.socket):
                 return
             time.sleep(0.005)
         raise ToolFailedError(
-            f"qemu-nbd did not answer within {READY_TIMEOUT:.0f} s for {self.disk.path}",
-            hint="The storage may hang; look at the kernel's log.",
+            phrase(
+                "qemu-nbd did not answer within {ready_timeout:.0f} s for {path}",
+                ready_timeout=READY_TIMEOUT,
+                path=self.disk.path,
+            ),
+            hint=phrase("The storage may hang; look at the kernel's log."),
         )
 
 
@@ -125,14 +134,25 @@ def _check_bitmap(disk: Disk, name: str) -> None:
     layers = image.chain(disk)
     holders = [number for number, layer in enumerate(layers) if any(one.name == name for one in layer.bitmaps)]
     if holders != [0]:
-        where = "in no layer" if not holders else "in a lower layer" if holders[0] != 0 else "in several layers"
+        where = phrase("in several layers")
+        if not holders:
+            where = phrase("in no layer")
+        elif holders[0] != 0:
+            where = phrase("in a lower layer")
         raise CheckpointUnusableError(
-            f"the bitmap {name} of disk {disk.target} is {where} of its backing chain",
-            hint="While the VM is off only a bitmap that lies in the top layer alone can be read: start the VM, "
-            "or take a full backup.",
+            phrase(
+                "the bitmap {name} of disk {target} is {where} of its backing chain",
+                name=name,
+                target=disk.target,
+                where=where,
+            ),
+            hint=phrase(
+                "While the VM is off only a bitmap that lies in the top layer alone can be read: start "
+                "the VM, or take a full backup."
+            ),
         )
     if any(one.in_use for one in layers[0].bitmaps if one.name == name):
         raise CheckpointUnusableError(
-            f"the bitmap {name} of disk {disk.target} was not saved when QEMU ended",
-            hint="The next backup must be a full one.",
+            phrase("the bitmap {name} of disk {target} was not saved when QEMU ended", name=name, target=disk.target),
+            hint=phrase("The next backup must be a full one."),
         )

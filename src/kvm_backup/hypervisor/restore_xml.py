@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 
 from kvm_backup.domain.errors import BadArgumentError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.hypervisor import safe_xml
 from kvm_backup.hypervisor.host_parts import RUNTIME_FOLDERS, SafeFile, disk_sources, drop_host_parts
 
@@ -31,7 +32,8 @@ def check_vm_name(name: str) -> None:
         problem = "is a folder's name"
     if problem is not None:
         raise BadArgumentError(
-            f"the VM name {name!r} {problem}", hint="Choose a name of letters, digits, spaces and - . _"
+            phrase("the VM name {name!r} {problem}", name=name, problem=problem),
+            hint=phrase("Choose a name of letters, digits, spaces and - . _"),
         )
 
 
@@ -45,7 +47,7 @@ def new_macs(random_bytes: Callable[[int], bytes]) -> Callable[[], str]:
             if mac not in given:
                 given.add(mac)
                 return mac
-        raise BadArgumentError("the source of random bytes repeats itself", hint="Use the system's.")
+        raise BadArgumentError(phrase("the source of random bytes repeats itself"), hint=phrase("Use the system's."))
 
     return next_mac
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kvm_backup.domain.errors import BadArgumentError, StorageError
+from kvm_backup.domain.phrase import phrase
 
 MAX_SOCKET_PATH = 107
 """Bytes of sun_path on Linux, less the closing zero."""
@@ -37,13 +38,20 @@ def prepare_run_folder(folder: Path, owner: tuple[int, int]) -> Path:
         for parent in folder.resolve().parents:
             if not _may_enter(parent, uid, gid):
                 raise StorageError(
-                    f"QEMU (uid {uid}) may not enter {parent}, so it cannot create files in {folder}",
-                    hint=f"Allow it: chmod o+x '{parent}'; or choose another folder in the settings.",
+                    phrase(
+                        "QEMU (uid {uid}) may not enter {parent}, so it cannot create files in {folder}",
+                        uid=uid,
+                        parent=parent,
+                        folder=folder,
+                    ),
+                    hint=phrase(
+                        "Allow it: chmod o+x '{parent}'; or choose another folder in the settings.", parent=parent
+                    ),
                 )
     except OSError as error:
         raise StorageError(
-            f"the folder {folder} cannot be prepared: {error.strerror}",
-            hint="Run as root, and check that the file system is mounted read-write.",
+            phrase("the folder {folder} cannot be prepared: {error}", folder=folder, error=error.strerror),
+            hint=phrase("Run as root, and check that the file system is mounted read-write."),
         ) from error
     return folder
 
@@ -60,8 +68,13 @@ def check_socket_path(path: Path) -> None:
     size = len(os.fsencode(path))
     if size > MAX_SOCKET_PATH:
         raise BadArgumentError(
-            f"the socket path {path} has {size} bytes, at most {MAX_SOCKET_PATH} are possible",
-            hint="Choose a shorter runtime folder in the settings.",
+            phrase(
+                "the socket path {path} has {size} bytes, at most {max_socket_path} are possible",
+                path=path,
+                size=size,
+                max_socket_path=MAX_SOCKET_PATH,
+            ),
+            hint=phrase("Choose a shorter runtime folder in the settings."),
         )
 
 
@@ -69,7 +82,8 @@ def scratch_path(folder: Path, target: str) -> Path:
     """The scratch file of one disk. Raises BadArgumentError for a target that is not a plain name."""
     if not target or "/" in target or "\0" in target or target.startswith("."):
         raise BadArgumentError(
-            f"the disk name {target!r} cannot be part of a file name", hint="Rename the disk's target in the VM."
+            phrase("the disk name {target!r} cannot be part of a file name", target=target),
+            hint=phrase("Rename the disk's target in the VM."),
         )
     return folder / f"{target}{SCRATCH_SUFFIX}"
 

@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 
 from kvm_backup.domain.errors import HypervisorError
+from kvm_backup.domain.phrase import phrase
 
 MAX_XML_BYTES = 16 * 1024 * 1024
 """Far above any real domain; libvirt itself refuses RPC strings above 4 MiB."""
@@ -16,8 +17,8 @@ class _NoDoctype(ET.TreeBuilder):
 
     def doctype(self, name: str, *_where: str | None) -> None:
         raise HypervisorError(
-            f"the XML declares a document type ({name})",
-            hint="libvirt never writes one: the file was made or changed by something else; do not use it.",
+            phrase("the XML declares a document type ({name})", name=name),
+            hint=phrase("libvirt never writes one: the file was made or changed by something else; do not use it."),
         )
 
 
@@ -29,7 +30,8 @@ def parse(text: str, *, root: str) -> ET.Element:
     """
     if len(text) > MAX_XML_BYTES:
         raise HypervisorError(
-            f"the XML is larger than {MAX_XML_BYTES} bytes", hint="This is not a description that libvirt wrote."
+            phrase("the XML is larger than {max_xml_bytes} bytes", max_xml_bytes=MAX_XML_BYTES),
+            hint=phrase("This is not a description that libvirt wrote."),
         )
     parser = ET.XMLParser(target=_NoDoctype())  # noqa: S314 (no document type, hence no entity, passes)
     try:
@@ -37,11 +39,13 @@ def parse(text: str, *, root: str) -> ET.Element:
         element: ET.Element = parser.close()
     except (ET.ParseError, ValueError) as error:
         raise HypervisorError(
-            f"the XML cannot be parsed: {error}", hint="The file is damaged; use another restore point."
+            phrase("the XML cannot be parsed: {error}", error=error),
+            hint=phrase("The file is damaged; use another restore point."),
         ) from error
     if element.tag != root:
         raise HypervisorError(
-            f"the XML describes <{element.tag}>, not <{root}>", hint="This is not the file that was expected here."
+            phrase("the XML describes <{tag}>, not <{root}>", tag=element.tag, root=root),
+            hint=phrase("This is not the file that was expected here."),
         )
     return element
 

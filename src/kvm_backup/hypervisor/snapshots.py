@@ -26,6 +26,7 @@ from kvm_backup.domain.errors import (
     TargetExistsError,
     UnsupportedDiskError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import bitmaps, domain_xml, image, safe_xml
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -64,13 +65,17 @@ def create_snapshot(
     """
     if not overlays:
         raise BadArgumentError(
-            f"VM {vm.name}: a snapshot needs at least one disk", hint="Include a disk.", vm=vm.name
+            phrase("VM {vm}: a snapshot needs at least one disk", vm=vm.name),
+            hint=phrase("Include a disk."),
+            vm=vm.name,
         )
     for target, overlay in overlays.items():
         _check_disk(vm, target)
         if overlay.exists() or overlay.is_symlink():
             raise TargetExistsError(
-                f"VM {vm.name}: {overlay} exists already", hint="Choose another snapshot name.", vm=vm.name
+                phrase("VM {vm}: {overlay} exists already", vm=vm.name, overlay=overlay),
+                hint=phrase("Choose another snapshot name."),
+                vm=vm.name,
             )
     xml = _snapshot_xml(name, description, [disk.target for disk in vm.disks], overlays)
     if vm.has_qemu:
@@ -183,14 +188,24 @@ def _check_disk(vm: Vm, target: str) -> None:
     disk = vm.disk(target)
     if disk.kind not in (SourceKind.FILE, SourceKind.BLOCK) or disk.format not in ("qcow2", "raw"):
         raise UnsupportedDiskError(
-            f"VM {vm.name}: disk {target} ({disk.kind}, {disk.format}) cannot have an external snapshot here",
-            hint="Only qcow2 and raw files and block devices can; exclude the disk, or take a backup instead.",
+            phrase(
+                "VM {vm}: disk {target} ({kind}, {format}) cannot have an external snapshot here",
+                vm=vm.name,
+                target=target,
+                kind=disk.kind,
+                format=disk.format,
+            ),
+            hint=phrase(
+                "Only qcow2 and raw files and block devices can; exclude the disk, or take a backup instead."
+            ),
             vm=vm.name,
         )
     if disk.read_only or disk.shareable:
         raise UnsupportedDiskError(
-            f"VM {vm.name}: disk {target} is {'read-only' if disk.read_only else 'shared with other VMs'}",
-            hint="Exclude the disk from the snapshot.",
+            phrase("VM {vm}: disk {target} is read-only", vm=vm.name, target=target)
+            if disk.read_only
+            else phrase("VM {vm}: disk {target} is shared with other VMs", vm=vm.name, target=target),
+            hint=phrase("Exclude the disk from the snapshot."),
             vm=vm.name,
         )
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from kvm_backup.domain.errors import DamagedPointError, KvmBackupError, NoSpaceError, StorageError
+from kvm_backup.domain.phrase import phrase
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
@@ -53,8 +54,10 @@ def read_limited(path: Path, limit: int) -> bytes:
     except OSError as error:
         if error.errno in lost:
             raise DamagedPointError(
-                f"{path} is {'a symbolic link' if error.errno == errno.ELOOP else 'missing'}",
-                hint="Run 'kvm-backup repository check' to see what else is not as it should be.",
+                phrase("{path} is a symbolic link", path=path)
+                if error.errno == errno.ELOOP
+                else phrase("{path} is missing", path=path),
+                hint=phrase("Run 'kvm-backup repository check' to see what else is not as it should be."),
             ) from error
         raise storage_error(error, path) from error
 
@@ -94,10 +97,12 @@ def storage_error(error: OSError, path: Path) -> KvmBackupError:
     """What an OSError on `path` is in our words."""
     if error.errno in _FULL_DISK:
         return NoSpaceError(
-            f"no space left while writing {path}",
-            hint=f"Free space on the file system of {path.parent}, or use a repository on another one.",
+            phrase("no space left while writing {path}", path=path),
+            hint=phrase(
+                "Free space on the file system of {parent}, or use a repository on another one.", parent=path.parent
+            ),
         )
     return StorageError(
         f"{error.strerror or error} ({path})",
-        hint="Check that the path exists, is on a healthy file system and can be used by this user.",
+        hint=phrase("Check that the path exists, is on a healthy file system and can be used by this user."),
     )

@@ -34,6 +34,7 @@ from kvm_backup.domain.names import (
     stamp,
     vm_folder,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import (
     MANIFEST_BYTES_MAX,
     MANIFEST_FILE,
@@ -88,13 +89,13 @@ class LocalRepository:
             raise durable.storage_error(error, root) from error
         if REPOSITORY_FILE in occupied:
             raise TargetExistsError(
-                f"{root} is a repository already",
-                hint="Use it as it is: name it in the settings, or give its path to --repository.",
+                phrase("{root} is a repository already", root=root),
+                hint=phrase("Use it as it is: name it in the settings, or give its path to --repository."),
             )
         if occupied:
             raise TargetExistsError(
-                f"{root} is not empty ({occupied[0]} is there)",
-                hint="Give an empty folder, or one that is not there yet.",
+                phrase("{root} is not empty ({occupied} is there)", root=root, occupied=occupied[0]),
+                hint=phrase("Give an empty folder, or one that is not there yet."),
             )
         repository_id = str(uuid4())
         fields = {
@@ -130,21 +131,31 @@ class LocalRepository:
             content = durable.read_limited(root / REPOSITORY_FILE, 65536)
         except DamagedPointError as error:
             raise RepositoryNotFoundError(
-                f"there is no repository in {root}",
-                hint=f"Make one with 'kvm-backup repository init {root}'; a disk of its own may need mounting.",
+                phrase("there is no repository in {root}", root=root),
+                hint=phrase(
+                    "Make one with 'kvm-backup repository init {root}'; a disk of its own may need mounting.",
+                    root=root,
+                ),
             ) from error
         try:
             fields = json.loads(content)
             version, repository_id = fields["format"], str(UUID(fields["id"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RepositoryFormatError(
-                f"{root / REPOSITORY_FILE} cannot be read: {error}",
-                hint="It was left as it is. The points beside it are plain files; qemu-img can still restore them.",
+                phrase("{file} cannot be read: {error}", file=root / REPOSITORY_FILE, error=error),
+                hint=phrase(
+                    "It was left as it is. The points beside it are plain files; qemu-img can still restore them."
+                ),
             ) from error
         if version != FORMAT_VERSION:
             raise RepositoryFormatError(
-                f"{root} has repository format {version!r}, this program knows {FORMAT_VERSION}",
-                hint="Use the version of KVM Backup that wrote it, or a newer one.",
+                phrase(
+                    "{root} has repository format {version!r}, this program knows {format_version}",
+                    root=root,
+                    version=version,
+                    format_version=FORMAT_VERSION,
+                ),
+                hint=phrase("Use the version of KVM Backup that wrote it, or a newer one."),
             )
         return cls(name, root, repository_id)
 
@@ -217,15 +228,22 @@ class LocalRepository:
         folder = self.path_of(point_id)
         if folder.is_symlink() or not folder.is_dir():
             raise PointNotFoundError(
-                f"there is no restore point {point_id} in repository {self.name}",
-                hint="See what there is with 'kvm-backup point list'.",
+                phrase(
+                    "there is no restore point {point_id} in repository {name}", point_id=point_id, name=self.name
+                ),
+                hint=phrase("See what there is with 'kvm-backup point list'."),
             )
         content = durable.read_limited(folder / MANIFEST_FILE, MANIFEST_BYTES_MAX)
         manifest = parse(content, f"{point_id}/{MANIFEST_FILE}")
         if manifest.id != point_id or manifest.repository != self.id:
             raise DamagedManifestError(
-                f"the manifest in {folder} belongs to {manifest.id} of repository {manifest.repository}",
-                hint="A point was moved or copied here by hand; put it back where it belongs.",
+                phrase(
+                    "the manifest in {folder} belongs to {id} of repository {repository}",
+                    folder=folder,
+                    id=manifest.id,
+                    repository=manifest.repository,
+                ),
+                hint=phrase("A point was moved or copied here by hand; put it back where it belongs."),
             )
         return manifest
 
@@ -233,8 +251,8 @@ class LocalRepository:
         """The folder of a point; the id is checked, so that it cannot lead out of the repository."""
         if not re.fullmatch(POINT_ID_PATTERN, point_id):
             raise PointNotFoundError(
-                f"{point_id!r} is not the id of a restore point",
-                hint="An id looks like web--1a2b3c4d/20261122T020000Z; 'kvm-backup point list' shows them.",
+                phrase("{point_id!r} is not the id of a restore point", point_id=point_id),
+                hint=phrase("An id looks like web--1a2b3c4d/20261122T020000Z; 'kvm-backup point list' shows them."),
             )
         return self.root / point_id
 
@@ -250,14 +268,19 @@ class LocalRepository:
                 parent = self.load(parent_id)
             except (PointNotFoundError, DamagedPointError, DamagedManifestError, StorageError) as error:
                 raise BrokenChainError(
-                    f"{child.id} needs its parent {parent_id}, which cannot be used: {error.message}",
-                    hint="Restore a point whose chain is whole; the next backup of this VM is a full one.",
+                    phrase(
+                        "{id} needs its parent {parent_id}, which cannot be used: {cause}",
+                        id=child.id,
+                        parent_id=parent_id,
+                        cause=error.message,
+                    ),
+                    hint=phrase("Restore a point whose chain is whole; the next backup of this VM is a full one."),
                     vm=child.vm_name,
                 ) from error
             if parent.uuid != child.parent_uuid:
                 raise BrokenChainError(
-                    f"{parent_id} is not the point that {child.id} was made on",
-                    hint="It was replaced by another one of the same name; put the original back.",
+                    phrase("{parent_id} is not the point that {id} was made on", parent_id=parent_id, id=child.id),
+                    hint=phrase("It was replaced by another one of the same name; put the original back."),
                     vm=child.vm_name,
                 )
             links.insert(0, parent)
@@ -283,8 +306,12 @@ class LocalRepository:
                 moment = max(now, parse_stamp(earlier[-1]) + timedelta(seconds=1))
             except OverflowError as error:
                 raise RepositoryFormatError(
-                    f"the point {folder.name}/{earlier[-1]} leaves no room for a later one",
-                    hint="That folder was not made by a backup; move it away.",
+                    phrase(
+                        "the point {folder}/{earlier} leaves no room for a later one",
+                        folder=folder.name,
+                        earlier=earlier[-1],
+                    ),
+                    hint=phrase("That folder was not made by a backup; move it away."),
                     vm=vm_name,
                 ) from error
         partial = folder / f"{PARTIAL_PREFIX}{stamp(moment)}"

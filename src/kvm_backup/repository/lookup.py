@@ -5,11 +5,12 @@ from uuid import UUID
 
 from kvm_backup.domain.errors import PointNotFoundError
 from kvm_backup.domain.names import FOLDER_PATTERN, safe_name
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 
 NEWEST = "latest"
-_HINT = "See the ids with 'kvm-backup point list'; a part of the id is enough when only one point has it."
+_HINT = phrase("See the ids with 'kvm-backup point list'; a part of the id is enough when only one point has it.")
 
 
 def find_point(repository: LocalRepository, reference: str) -> Manifest:
@@ -26,12 +27,22 @@ def find_point(repository: LocalRepository, reference: str) -> Manifest:
         matches = [point for point in candidates if point.id.split("/")[1].startswith(moment)] if moment else []
     if not matches:
         raise PointNotFoundError(
-            f"no restore point in repository {repository.name} matches {reference!r}", hint=_HINT
+            phrase(
+                "no restore point in repository {repository} matches {reference!r}",
+                repository=repository.name,
+                reference=reference,
+            ),
+            hint=_HINT,
         )
     if len(matches) > 1:
         raise PointNotFoundError(
-            f"{len(matches)} restore points in repository {repository.name} match {reference!r}:"
-            f" {', '.join(point.id for point in matches[:3])}{', …' if len(matches) > 3 else ''}",
+            phrase(
+                "{count} restore points in repository {repository} match {reference!r}: {ids}",
+                count=len(matches),
+                repository=repository.name,
+                reference=reference,
+                ids=", ".join(point.id for point in matches[:3]) + (", …" if len(matches) > 3 else ""),
+            ),
             hint=_HINT,
         )
     match = matches[0]

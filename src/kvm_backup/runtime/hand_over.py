@@ -9,6 +9,7 @@ from typing import Any
 from kvm_backup.database.history import History
 from kvm_backup.domain import errors
 from kvm_backup.domain.errors import DetachedError, KvmBackupError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import Run
 from kvm_backup.services import events
 from kvm_backup.services.log_reader import LogReader
@@ -76,8 +77,10 @@ class Follower:
     @staticmethod
     def _detached(run: Run, why: str) -> DetachedError:
         return DetachedError(
-            f"run {run.id} has not ended: {why}",
-            hint=f"Follow it with 'kvm-backup run logs {run.id} --follow'; 'kvm-backup run cancel {run.id}' ends it.",
+            phrase("run {id} has not ended: {why}", id=run.id, why=why),
+            hint=phrase(
+                "Follow it with 'kvm-backup run logs {id} --follow'; 'kvm-backup run cancel {id}' ends it.", id=run.id
+            ),
             vm=run.vm_name,
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kvm_backup.domain.errors import KvmBackupError, ServiceRunningError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.durable import read_limited, storage_error
 
 _LOCK = "daemon.lock"
@@ -42,8 +43,8 @@ def only_service(folder: Path) -> Iterator[None]:
             held = read_heartbeat(folder)
             who = f" (process {held.pid})" if held else ""
             raise ServiceRunningError(
-                f"the service runs already{who} with the state folder {folder}",
-                hint="One is enough: it serves every schedule. 'systemctl status kvm-backup' shows it.",
+                phrase("the service runs already{who} with the state folder {folder}", who=who, folder=folder),
+                hint=phrase("One is enough: it serves every schedule. 'systemctl status kvm-backup' shows it."),
             )
         yield
     finally:

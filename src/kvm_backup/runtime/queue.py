@@ -20,6 +20,7 @@ from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from kvm_backup.domain.errors import DatabaseError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
 
 APPLICATION = "kvm-backup"
@@ -236,8 +237,8 @@ class QueueClient:
             if self._engine.url.password:
                 cause = cause.replace(str(self._engine.url.password), "***")
             raise DatabaseError(
-                f"the queue of runs cannot be used: {cause}",
-                hint="Check that its disk is not full, or that the PostgreSQL server of database.url runs.",
+                phrase("the queue of runs cannot be used: {cause}", cause=cause),
+                hint=phrase("Check that its disk is not full, or that the PostgreSQL server of database.url runs."),
             ) from error
 
 

@@ -95,7 +95,8 @@ class RunWorkflow:
         again = run.state is not RunState.QUEUED
         if run.state is RunState.RUNNING:
             cause = InterruptedRunError(
-                "the service was killed during this attempt", hint="The run was taken up again by itself."
+                phrase("the service was killed during this attempt"),
+                hint=phrase("The run was taken up again by itself."),
             )
             self._write(lambda: self.history.wait(run.id, self.clock(), _failure(cause)))
             self.say(f"run {run.id} of {run.vm_name} was interrupted and is taken up again")
@@ -187,7 +188,9 @@ class RunWorkflow:
         """Raises Suspended when the service ends, so that the run goes on with the next start."""
         if not self.stopping():
             return
-        cause = InterruptedRunError("the service was stopped", hint="The run goes on when the service is back.")
+        cause = InterruptedRunError(
+            phrase("the service was stopped"), hint=phrase("The run goes on when the service is back.")
+        )
         try:
             self.history.wait(request.run_id, self.clock(), _failure(cause))
         except KvmBackupError as error:

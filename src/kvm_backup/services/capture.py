@@ -12,6 +12,7 @@ from kvm_backup.domain.errors import (
     StorageError,
 )
 from kvm_backup.domain.names import disk_file
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk
 from kvm_backup.engine.capture import capture_disk, contradiction, planned_bytes
 from kvm_backup.engine.qcow2.format import Identity
@@ -79,19 +80,28 @@ def _require_honest_bitmap(source: NbdSource, target: str, parent: list[Path]) -
         offset = contradiction(source, parent)
     except (DamagedImageError, StorageError) as error:
         raise BitmapIncompleteError(
-            f"the parent of disk {target} cannot be read: {error.message}", hint=error.hint
+            phrase("the parent of disk {target} cannot be read: {cause}", target=target, cause=error.message),
+            hint=error.hint,
         ) from error
     if offset is not None:
         raise BitmapIncompleteError(
-            f"disk {target} reads as zeros at {offset:#x}, where the newest point has data and the bitmap no change",
-            hint="The next backup must be a full one.",
+            phrase(
+                "disk {target} reads as zeros at {offset:#x}, where the newest point has data and the "
+                "bitmap no change",
+                target=target,
+                offset=offset,
+            ),
+            hint=phrase("The next backup must be a full one."),
         )
 
 
 def _backing_file(parent: Manifest, target: str) -> str:
     held = parent.disk(target)
     if held is None or held.file is None:
-        raise KvmBackupError(f"the parent {parent.id} holds no disk {target}", hint="Take a full backup.")
+        raise KvmBackupError(
+            phrase("the parent {id} holds no disk {target}", id=parent.id, target=target),
+            hint=phrase("Take a full backup."),
+        )
     return f"../{parent.stamp}/{held.file}"
 
 

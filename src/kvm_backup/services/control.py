@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvm_backup.domain.errors import CancelledError, NoSpaceError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.durable import storage_error
 
@@ -34,16 +35,23 @@ class SpaceWatch:
         if free < wanted + needed:
             asked = f"{show_size(needed)} are needed and {show_size(wanted)}" if needed else show_size(wanted)
             raise NoSpaceError(
-                f"only {show_size(free)} left for {self.what} on the file system of {self.path},"
-                f" {asked} must stay free",
-                hint="Free space there, or lower backup.space_reserve in the settings.",
+                phrase(
+                    "only {free} left for {what} on the file system of {path}, {asked} must stay free",
+                    free=show_size(free),
+                    what=self.what,
+                    path=self.path,
+                    asked=asked,
+                ),
+                hint=phrase("Free space there, or lower backup.space_reserve in the settings."),
             )
 
 
 def refuse_when_stopped(stop_requested: Callable[[], bool]) -> None:
     """Raises CancelledError when the user or a signal wants the run to end."""
     if stop_requested():
-        raise CancelledError("the run was cancelled", hint="Nothing is left behind; start it again when you like.")
+        raise CancelledError(
+            phrase("the run was cancelled"), hint=phrase("Nothing is left behind; start it again when you like.")
+        )
 
 
 class RunControl:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.phrase import phrase
 
 if TYPE_CHECKING:
     from kvm_backup.services.prune import Pruned
@@ -169,8 +170,8 @@ def unexpected(problem: Exception) -> KvmBackupError:
     frames = traceback.extract_tb(problem.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     error = KvmBackupError(
-        f"unexpected {type(problem).__name__}: {problem}{where}",
-        hint="This is a fault of KVM Backup: report this message.",
+        phrase("unexpected {name}: {problem}{where}", name=type(problem).__name__, problem=problem, where=where),
+        hint=phrase("This is a fault of KVM Backup: report this message."),
     )
     error.__cause__ = problem
     return error

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from kvm_backup import process
 from kvm_backup.domain.errors import CancelledError, HookError, KvmBackupError
+from kvm_backup.domain.phrase import phrase
 
 VARIABLES = "KVM_BACKUP_HOOK_"
 
@@ -55,8 +56,8 @@ def run_before(
         _run(argv, happening, timeout, stop_requested)
     except HookError as error:
         raise HookError(
-            f"the script before the run failed: {error.message}",
-            hint=f"Nothing was begun. {error.hint}",
+            phrase("the script before the run failed: {cause}", cause=error.message),
+            hint=phrase("Nothing was begun. {hint}", hint=error.hint),
             vm=happening.vm,
         ) from error
 
@@ -68,7 +69,7 @@ def run_after(
     try:
         _run(argv, happening, timeout, stop_requested)
     except KvmBackupError as error:
-        return f"the script after the run failed: {error.message}"
+        return phrase("the script after the run failed: {cause}", cause=error.message)
     return None
 
 
@@ -82,10 +83,15 @@ def _run(argv: tuple[str, ...], happening: Happening, timeout: float, stop_reque
     if done.status == 0:
         return
     if stop_requested():
-        raise CancelledError(f"the script {argv[0]} was ended with the run", hint="Start the run again.")
+        raise CancelledError(
+            phrase("the script {program} was ended with the run", program=argv[0]),
+            hint=phrase("Start the run again."),
+        )
     said = process.last_line(done.stdout)
     raise HookError(
-        f"{argv[0]} ended with {done.status}" + (f" and said: {said}" if said else ""),
-        hint="Try it by hand; it is given what happens in variables KVM_BACKUP_HOOK_….",
+        phrase("{program} ended with {status} and said: {said}", program=argv[0], status=done.status, said=said)
+        if said
+        else phrase("{program} ended with {status}", program=argv[0], status=done.status),
+        hint=phrase("Try it by hand; it is given what happens in variables KVM_BACKUP_HOOK_…."),
         vm=happening.vm,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvm_backup.domain.errors import BrokenChainError, DamagedPointError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk
 from kvm_backup.engine.copy import CopyControl
 from kvm_backup.engine.qcow2.format import Identity
@@ -33,16 +34,21 @@ def disk_links(repository: LocalRepository, chain: list[Manifest], target: str) 
         disk = manifest.disk(target)
         if disk is None or disk.file is None:
             raise BrokenChainError(
-                f"{manifest.id} holds no data of disk {target}, which {chain[-1].id} builds on",
-                hint="Restore an older point.",
+                phrase(
+                    "{id} holds no data of disk {target}, which {child} builds on",
+                    id=manifest.id,
+                    target=target,
+                    child=chain[-1].id,
+                ),
+                hint=phrase("Restore an older point."),
                 vm=manifest.vm_name,
             )
         links.insert(0, Link(manifest, disk, repository.path_of(manifest.id) / disk.file))
         if disk.mode is not DiskMode.INCREMENTAL:
             return links
     raise BrokenChainError(
-        f"the chain of {chain[-1].id} has no full image of disk {target}",
-        hint="Restore an older point.",
+        phrase("the chain of {id} has no full image of disk {target}", id=chain[-1].id, target=target),
+        hint=phrase("Restore an older point."),
         vm=chain[-1].vm_name,
     )
 
@@ -73,7 +79,11 @@ def check_link(link: Link, control: CopyControl) -> None:
     )
     if damage:
         raise DamagedPointError(
-            f"{link.manifest.id}/{link.disk.file} is damaged: {damage[0].message}",
-            hint="Nothing was written. Restore another point; 'kvm-backup verify --all' tells which are whole.",
+            phrase(
+                "{id}/{file} is damaged: {cause}", id=link.manifest.id, file=link.disk.file, cause=damage[0].message
+            ),
+            hint=phrase(
+                "Nothing was written. Restore another point; 'kvm-backup verify --all' tells which are whole."
+            ),
             vm=link.manifest.vm_name,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kvm_backup.database.history import History
 from kvm_backup.domain.errors import InterruptedRunError, StorageError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import RunResult, RunState
 from kvm_backup.repository.durable import storage_error
 
@@ -60,7 +61,8 @@ class OwnRuns:
                 continue  # it ended meanwhile
             except OSError as error:
                 raise StorageError(
-                    f"{error.strerror or error} ({path})", hint="Check who owns the file; remove it if it is foreign."
+                    f"{error.strerror or error} ({path})",
+                    hint=phrase("Check who owns the file; remove it if it is foreign."),
                 ) from error
 
     @staticmethod
@@ -80,8 +82,10 @@ class OwnRuns:
 def interrupted() -> RunResult:
     """The result of a run whose process was killed."""
     error = InterruptedRunError(
-        "the process of this run was killed",
-        hint="Start it again with 'kvm-backup run retry'. The next backup of the VM removes what may be left.",
+        phrase("the process of this run was killed"),
+        hint=phrase(
+            "Start it again with 'kvm-backup run retry'. The next backup of the VM removes what may be left."
+        ),
     )
     return RunResult(error=error.message, error_code=error.code, hint=error.hint)
 

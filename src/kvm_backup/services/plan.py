@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from kvm_backup.domain.chain import BitmapCondition, Decision, DiskNow, NewestPoint, PointDisk, decide
 from kvm_backup.domain.disk import Disk, SourceKind, why_left_out
 from kvm_backup.domain.errors import BrokenChainError, UnsupportedDiskError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import DiskMode, LeftOutDisk, Manifest, Mode
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.bitmaps import BitmapFault, BitmapState, bitmaps, source_images
@@ -65,8 +66,8 @@ def saved_disks(vm: Vm, excluded: frozenset[str]) -> tuple[tuple[Disk, ...], tup
     if not saved:
         listed = ", ".join(f"{disk.target}: {disk.reason}" for disk in left_out) or "it has no disks"
         raise UnsupportedDiskError(
-            f"the VM {vm.name} has no disk to save ({listed})",
-            hint="See 'kvm-backup vm list'; vm.exclude_disks in the settings leaves disks out.",
+            phrase("the VM {vm} has no disk to save ({listed})", vm=vm.name, listed=listed),
+            hint=phrase("See 'kvm-backup vm list'; vm.exclude_disks in the settings leaves disks out."),
             vm=vm.name,
         )
     return saved, left_out
@@ -161,13 +162,29 @@ def _refuse_unreadable(vm: Vm, saved: tuple[Disk, ...]) -> None:
     for disk in saved:
         if disk.encrypted:
             raise UnsupportedDiskError(
-                f"disk {disk.target} of {vm.name} is encrypted, and only a running QEMU has its key",
-                hint=f'Start the VM, or leave the disk out: [vm."{vm.name}"] exclude_disks = ["{disk.target}"].',
+                phrase(
+                    "disk {target} of {vm} is encrypted, and only a running QEMU has its key",
+                    target=disk.target,
+                    vm=vm.name,
+                ),
+                hint=phrase(
+                    'Start the VM, or leave the disk out: [vm."{vm}"] exclude_disks = ["{target}"].',
+                    vm=vm.name,
+                    target=disk.target,
+                ),
                 vm=vm.name,
             )
         if disk.kind is SourceKind.OTHER:
             raise UnsupportedDiskError(
-                f"disk {disk.target} of {vm.name} is on network storage, which can only be read while the VM runs",
-                hint=f'Start the VM, or leave the disk out: [vm."{vm.name}"] exclude_disks = ["{disk.target}"].',
+                phrase(
+                    "disk {target} of {vm} is on network storage, which can only be read while the VM runs",
+                    target=disk.target,
+                    vm=vm.name,
+                ),
+                hint=phrase(
+                    'Start the VM, or leave the disk out: [vm."{vm}"] exclude_disks = ["{target}"].',
+                    vm=vm.name,
+                    target=disk.target,
+                ),
                 vm=vm.name,
             )

@@ -113,8 +113,10 @@ class PruneService:
         """
         if wanted.vm_uuid is None:
             raise PointNotFoundError(
-                f"no point in {wanted.folder} can be read, so that it is not known whose they are",
-                hint="Nothing was changed. 'kvm-backup repository check' tells what is wrong with each.",
+                phrase(
+                    "no point in {folder} can be read, so that it is not known whose they are", folder=wanted.folder
+                ),
+                hint=phrase("Nothing was changed. 'kvm-backup repository check' tells what is wrong with each."),
                 vm=wanted.vm,
             )
         rule = self.rule_for(wanted.vm, wanted.vm_uuid)
@@ -138,8 +140,8 @@ def vms_with_points(repository: LocalRepository, name: str | None = None) -> lis
     ]
     if name is not None and not found:
         raise PointNotFoundError(
-            f"repository {repository.name} holds no point of a VM {name!r}",
-            hint="See what there is: 'kvm-backup point list'.",
+            phrase("repository {repository} holds no point of a VM {name!r}", repository=repository.name, name=name),
+            hint=phrase("See what there is: 'kvm-backup point list'."),
         )
     return found
 

@@ -15,6 +15,7 @@ from kvm_backup.domain.errors import (
     TargetExistsError,
     VmNotFoundError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import MANIFEST_FILE, NVRAM_FILE, TPM_FILE, Manifest, serialize
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -228,8 +229,8 @@ def _known_vm(hypervisor: Hypervisor, name: str) -> Vm | None:
 
 def _name_taken(known: Vm) -> TargetExistsError:
     return TargetExistsError(
-        f"a VM called {known.name} exists already",
-        hint="Nothing was written. Give another name, or restore in place with --in-place.",
+        phrase("a VM called {known} exists already", known=known.name),
+        hint=phrase("Nothing was written. Give another name, or restore in place with --in-place."),
         vm=known.name,
     )
 
@@ -238,7 +239,10 @@ def file_stem(name: str) -> str:
     """What files of a VM of that name begin with. Raises BadArgumentError."""
     stem = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name).lstrip(".-")
     if not stem:
-        raise BadArgumentError(f"the name {name!r} has no letter or digit", hint="Give the new VM another name.")
+        raise BadArgumentError(
+            phrase("the name {name!r} has no letter or digit", name=name),
+            hint=phrase("Give the new VM another name."),
+        )
     return stem
 
 
@@ -278,6 +282,6 @@ def _undo_on_failure() -> Iterator[ExitStack]:
             yield undo
         except OSError as error:
             raise StorageError(
-                f"{error.strerror or error}", hint="Nothing was left behind. Check the target's file system."
+                f"{error.strerror or error}", hint=phrase("Nothing was left behind. Check the target's file system.")
             ) from error
         undo.pop_all()

@@ -17,6 +17,7 @@ from kvm_backup.domain.errors import (
     PointNotFoundError,
     TargetExistsError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import DOMAIN_XML_FILE, Manifest, StoredDisk
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.engine.copy import CopyControl
@@ -95,12 +96,14 @@ class PointReader:
         """A file other than a disk, checked against its digest. Raises DamagedPointError."""
         stored = next((stored for stored in self.manifest.files if stored.name == name), None)
         if stored is None:
-            raise DamagedPointError(f"{self.manifest.id} holds no {name}", hint="Restore another point.")
+            raise DamagedPointError(
+                phrase("{id} holds no {name}", id=self.manifest.id, name=name), hint=phrase("Restore another point.")
+            )
         content = durable.read_limited(self._repository.path_of(self.manifest.id) / name, stored.bytes)
         if hashlib.sha256(content).hexdigest() != stored.sha256:
             raise DamagedPointError(
-                f"{self.manifest.id}/{name} does not match its digest",
-                hint="Restore another point; 'kvm-backup verify --all' tells which are whole.",
+                phrase("{id}/{name} does not match its digest", id=self.manifest.id, name=name),
+                hint=phrase("Restore another point; 'kvm-backup verify --all' tells which are whole."),
             )
         return content
 
@@ -175,8 +178,12 @@ class PointReader:
         frozen = frozen_image(self._hypervisor(), self.manifest, disk)
         if frozen is None:
             raise PointNotFoundError(
-                f"the image of disk {disk.target} of snapshot {self.manifest.id} is no longer on this host",
-                hint="Nothing was written. Restore a full or incremental point.",
+                phrase(
+                    "the image of disk {target} of snapshot {id} is no longer on this host",
+                    target=disk.target,
+                    id=self.manifest.id,
+                ),
+                hint=phrase("Nothing was written. Restore a full or incremental point."),
             )
         return frozen
 
@@ -198,7 +205,8 @@ def refuse_existing(paths: Iterable[Path]) -> None:
     for path in paths:
         if os.path.lexists(path):
             raise TargetExistsError(
-                f"{path} exists already", hint="Nothing was written. Give another place, or move that file away."
+                phrase("{path} exists already", path=path),
+                hint=phrase("Nothing was written. Give another place, or move that file away."),
             )
 
 
@@ -209,8 +217,13 @@ def require_space(folder: Path, needed: int) -> None:
     free = status.f_bavail * status.f_frsize
     if free < needed:
         raise NoSpaceError(
-            f"the restore needs up to {show_size(needed)} in {folder}, {show_size(free)} are free",
-            hint="Nothing was written. Free space there, or restore to another file system.",
+            phrase(
+                "the restore needs up to {needed} in {folder}, {free} are free",
+                needed=show_size(needed),
+                folder=folder,
+                free=show_size(free),
+            ),
+            hint=phrase("Nothing was written. Free space there, or restore to another file system."),
         )
 
 

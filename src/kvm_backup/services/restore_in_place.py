@@ -19,6 +19,7 @@ from kvm_backup.domain.errors import (
     VmRunningError,
     VmStateChangedError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import NVRAM_FILE, TPM_FILE, Manifest
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.checkpoints import forget_checkpoints
@@ -98,7 +99,9 @@ def restore_in_place(
         require_space(swap.new.parent, sum(reader.planned_bytes(target.disk) for target in targets))
     if not confirm(_question(manifest, vm, notices, targets, swaps)):
         raise NotConfirmedError(
-            "the restore was not confirmed", hint="Nothing was changed. Scripts give --yes.", vm=manifest.vm_name
+            phrase("the restore was not confirmed"),
+            hint=phrase("Nothing was changed. Scripts give --yes."),
+            vm=manifest.vm_name,
         )
     reader.check_links()
     if vm is not None and vm.has_qemu:
@@ -108,8 +111,10 @@ def restore_in_place(
     def still_off() -> None:
         if vm is not None and hypervisor.vm(vm.uuid).has_qemu:
             raise VmStateChangedError(
-                f"the VM {vm.name} was started while its new disks were written",
-                hint="Its disks are as they were. Shut it down and restore again; autostart may have started it.",
+                phrase("the VM {vm} was started while its new disks were written", vm=vm.name),
+                hint=phrase(
+                    "Its disks are as they were. Shut it down and restore again; autostart may have started it."
+                ),
                 vm=vm.name,
             )
 
@@ -136,8 +141,8 @@ def check_in_place(manifest: Manifest, *, hypervisor: Hypervisor, stop: bool) ->
     vm = _known(hypervisor, manifest)
     if vm is not None and vm.has_qemu and not stop:
         raise VmRunningError(
-            f"the VM {vm.name} is {vm.state}",
-            hint="Nothing was changed. Shut it down first, or give --stop to have it stopped.",
+            phrase("the VM {vm} is {state}", vm=vm.name, state=vm.state),
+            hint=phrase("Nothing was changed. Shut it down first, or give --stop to have it stopped."),
             vm=vm.name,
         )
     return vm
@@ -175,8 +180,13 @@ def _known(hypervisor: Hypervisor, manifest: Manifest) -> Vm | None:
     except VmNotFoundError:
         return None
     raise TargetExistsError(
-        f"another VM is called {other.name} now (UUID {other.uuid}, the point has {manifest.vm_uuid})",
-        hint="Nothing was changed. Restore under another name with --as NAME.",
+        phrase(
+            "another VM is called {other} now (UUID {uuid}, the point has {vm_uuid})",
+            other=other.name,
+            uuid=other.uuid,
+            vm_uuid=manifest.vm_uuid,
+        ),
+        hint=phrase("Nothing was changed. Restore under another name with --as NAME."),
         vm=other.name,
     )
 
@@ -186,9 +196,16 @@ def require_own_xml(xml: str, manifest: Manifest) -> None:
     described = describe(xml)
     if (described.uuid.lower(), described.name) != (manifest.vm_uuid, manifest.vm_name):
         raise DamagedPointError(
-            f"the domain XML of {manifest.id} describes another VM ({described.name}, UUID {described.uuid})",
-            hint="Nothing was changed. Whoever can write to the repository may have changed it: restore another"
-            " point, or to a folder with --to.",
+            phrase(
+                "the domain XML of {id} describes another VM ({described}, UUID {uuid})",
+                id=manifest.id,
+                described=described.name,
+                uuid=described.uuid,
+            ),
+            hint=phrase(
+                "Nothing was changed. Whoever can write to the repository may have changed it: restore "
+                "another point, or to a folder with --to."
+            ),
             vm=manifest.vm_name,
         )
 
@@ -199,10 +216,17 @@ def require_known_parts(xml: str, current: str, manifest: Manifest) -> None:
     added = added_host_parts(xml, current, is_safe_file, restored_disks=restored)
     if added:
         raise DamagedPointError(
-            f"the domain XML of {manifest.id} reaches parts of the host that {manifest.vm_name} does not have now:"
-            f" {', '.join(added)}",
-            hint="Nothing was changed. If they are yours, give them to the VM first (virsh edit) and restore again."
-            " Otherwise somebody may have changed the point: restore with --as, which leaves them out, or --to.",
+            phrase(
+                "the domain XML of {id} reaches parts of the host that {vm_name} does not have now: {added}",
+                id=manifest.id,
+                vm_name=manifest.vm_name,
+                added=", ".join(added),
+            ),
+            hint=phrase(
+                "Nothing was changed. If they are yours, give them to the VM first (virsh edit) and "
+                "restore again. Otherwise somebody may have changed the point: restore with --as, which "
+                "leaves them out, or --to."
+            ),
             vm=manifest.vm_name,
         )
 
@@ -225,21 +249,25 @@ def _targets(
         place = held.path if held is not None else disk.source_path
         if place is None:
             raise UnsupportedDiskError(
-                f"disk {disk.target} is neither a file nor a block device of this host",
-                hint="Nothing was changed. Restore to a folder with --to, then copy the disk to where it belongs.",
+                phrase("disk {target} is neither a file nor a block device of this host", target=disk.target),
+                hint=phrase(
+                    "Nothing was changed. Restore to a folder with --to, then copy the disk to where it belongs."
+                ),
                 vm=manifest.vm_name,
             )
         path = Path(place) if held is not None else place_for_disk(disk.target, place, folders, disks_in)
         if any(swap.final == path.resolve() for swap in swaps):
             raise TargetExistsError(
-                f"two disks of the point would become {path}",
-                hint="Nothing was changed. Restore as another VM with --as NAME.",
+                phrase("two disks of the point would become {path}", path=path),
+                hint=phrase("Nothing was changed. Restore as another VM with --as NAME."),
                 vm=manifest.vm_name,
             )
         if held is None and os.path.lexists(path):
             raise TargetExistsError(
-                f"{path} exists, but disk {disk.target} of the VM is not there now",
-                hint="Nothing was changed. Move that file away, or restore under another name with --as NAME.",
+                phrase("{path} exists, but disk {target} of the VM is not there now", path=path, target=disk.target),
+                hint=phrase(
+                    "Nothing was changed. Move that file away, or restore under another name with --as NAME."
+                ),
                 vm=manifest.vm_name,
             )
         image_format: ImageFormat = "raw" if (held.format if held else disk.source_format) == "raw" else "qcow2"
@@ -303,8 +331,12 @@ def settle_remains(swaps: Sequence[Swap]) -> None:
                 swap.old.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
-            f"what an interrupted restore left cannot be removed: {error.strerror} ({error.filename})",
-            hint="Look at the files beside the VM's disks that end in .kvm-backup-new and .kvm-backup-old.",
+            phrase(
+                "what an interrupted restore left cannot be removed: {error} ({filename})",
+                error=error.strerror,
+                filename=error.filename,
+            ),
+            hint=phrase("Look at the files beside the VM's disks that end in .kvm-backup-new and .kvm-backup-old."),
         ) from error
 
 
@@ -319,7 +351,9 @@ def settle_vm(hypervisor: Hypervisor, vm: Vm) -> None:
     """Remove what an interrupted restore left beside the disks of a VM. Raises VmRunningError, StorageError."""
     swaps = remains(vm)
     if swaps and hypervisor.vm(vm.uuid).has_qemu:
-        raise VmRunningError(f"the VM {vm.name} runs on these disks", hint="Shut it down first.", vm=vm.name)
+        raise VmRunningError(
+            phrase("the VM {vm} runs on these disks", vm=vm.name), hint=phrase("Shut it down first."), vm=vm.name
+        )
     settle_remains(swaps)
 
 
@@ -356,8 +390,8 @@ def _exchange(swaps: list[Swap]) -> None:
                     swap.old.rename(swap.final)
                 swap.old.unlink(missing_ok=True)
         raise StorageError(
-            f"the new disks could not be put in place: {error}",
-            hint="The old disks are in place again. Check the file system of the VM's disks.",
+            phrase("the new disks could not be put in place: {error}", error=error),
+            hint=phrase("The old disks are in place again. Check the file system of the VM's disks."),
         ) from error
 
 

@@ -83,7 +83,9 @@ class RunService:
         recording = RecordingListener(history, run_id, self.log.bind(run=run_id), also=listener)
         try:
             if not history.start(run_id):
-                ended = CancelledError("the run was cancelled before it began", hint="Nothing was done.")
+                ended = CancelledError(
+                    phrase("the run was cancelled before it began"), hint=phrase("Nothing was done.")
+                )
                 return events.failed(request.vm, request.requested_mode, ended, 0.0), ended
             if request.vm_uuid is None:
                 # A VM that cannot be found is the run's own error, told in a moment.
@@ -115,7 +117,10 @@ class RunService:
         self.own_runs.sweep(history)
         run = history.get(reference)
         if run.state.final:
-            raise BadArgumentError(f"run {run.id} has ended already: {run.state}", hint="There is nothing to cancel.")
+            raise BadArgumentError(
+                phrase("run {id} has ended already: {state}", id=run.id, state=run.state),
+                hint=phrase("There is nothing to cancel."),
+            )
         history.request_cancel(run.id)
         return history.get(run.id)
 
@@ -126,7 +131,8 @@ class RunService:
         run = history.get(reference)
         if not run.state.final:
             raise BadArgumentError(
-                f"run {run.id} has not ended: {run.state}", hint=f"Cancel it first: kvm-backup run cancel {run.id}"
+                phrase("run {id} has not ended: {state}", id=run.id, state=run.state),
+                hint=phrase("Cancel it first: kvm-backup run cancel {id}", id=run.id),
             )
         if is_in_place(task_of(run)):
             raise BadArgumentError(

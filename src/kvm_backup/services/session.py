@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kvm_backup.domain.disk import SourceKind
 from kvm_backup.domain.errors import HypervisorUnavailableError, KvmBackupError, VmStateChangedError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Consistency, DiskMode
 from kvm_backup.domain.vm import Vm
 from kvm_backup.engine.source import NbdSource
@@ -76,8 +77,11 @@ class Session:
     def _require(self) -> None:
         if not self.unchanged():
             raise VmStateChangedError(
-                f"the VM {self.vm} was started, shut down or killed while it was read, or its backup job was ended",
-                hint="Run the backup again; it works on a VM that is on or off.",
+                phrase(
+                    "the VM {vm} was started, shut down or killed while it was read, or its backup job was ended",
+                    vm=self.vm,
+                ),
+                hint=phrase("Run the backup again; it works on a VM that is on or off."),
                 vm=self.vm,
             )
 
@@ -245,7 +249,9 @@ def _stopped(
             except KvmBackupError as error:
                 if hypervisor.vm(vm.uuid).has_qemu:
                     raise VmStateChangedError(
-                        f"the VM {vm.name} was started just now", hint="Run the backup again.", vm=vm.name
+                        phrase("the VM {vm} was started just now", vm=vm.name),
+                        hint=phrase("Run the backup again."),
+                        vm=vm.name,
                     ) from error
                 raise
             guard.begun()

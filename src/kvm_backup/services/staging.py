@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from kvm_backup.domain.errors import TargetExistsError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository import durable
 
 HIDDEN_PREFIX = ".kvm-backup-restore"
@@ -65,8 +66,8 @@ class Staging:
             durable.sync_folder(self._folder)
         except FileExistsError as error:
             raise TargetExistsError(
-                f"{error.filename2 or error.filename} appeared meanwhile",
-                hint="Nothing was left behind. Give another place, or move that file away.",
+                phrase("{path} appeared meanwhile", path=error.filename2 or error.filename),
+                hint=phrase("Nothing was left behind. Give another place, or move that file away."),
             ) from error
         except OSError as error:
             raise durable.storage_error(error, self._folder) from error
@@ -89,7 +90,8 @@ def reclaim(folder: Path, key: str = "") -> bool:
         lock = _locked(hidden)
     except BlockingIOError as error:
         raise TargetExistsError(
-            f"another restore writes to {folder} right now", hint="Wait until it has ended, or give another place."
+            phrase("another restore writes to {folder} right now", folder=folder),
+            hint=phrase("Wait until it has ended, or give another place."),
         ) from error
     except OSError as error:
         raise durable.storage_error(error, hidden) from error

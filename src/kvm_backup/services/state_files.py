@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 
 from kvm_backup.domain.errors import DamagedPointError, StorageError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import DOMAIN_XML_FILE, NVRAM_FILE, TPM_FILE, StoredFile
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -46,8 +47,12 @@ def _read(path: Path) -> bytes:
         content = durable.read_limited(path, _LIMIT)
     except DamagedPointError as error:
         raise StorageError(
-            f"{path} vanished while it was read", hint="Check the VM's firmware files and run the backup again."
+            phrase("{path} vanished while it was read", path=path),
+            hint=phrase("Check the VM's firmware files and run the backup again."),
         ) from error
     if len(content) > _LIMIT:
-        raise StorageError(f"{path} is larger than {_LIMIT} bytes", hint="That is no firmware state; check the path.")
+        raise StorageError(
+            phrase("{path} is larger than {limit} bytes", path=path, limit=_LIMIT),
+            hint=phrase("That is no firmware state; check the path."),
+        )
     return content

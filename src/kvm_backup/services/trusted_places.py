@@ -7,6 +7,7 @@ from pathlib import Path
 from kvm_backup.domain.disk import SourceKind
 from kvm_backup.domain.errors import UnsupportedDiskError
 from kvm_backup.domain.names import safe_name
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.vm import Vm
 
 IMAGE_FOLDER = Path("/var/lib/libvirt/images")
@@ -53,7 +54,11 @@ def place_for_disk(target: str, source_path: str, folders: frozenset[Path], chos
     if was.is_absolute() and was.name and not was.name.startswith(".") and path.parent in folders:
         return path
     raise UnsupportedDiskError(
-        f"only the point says that disk {target} belongs at {source_path}: no VM on this host has a disk in that"
-        " folder",
-        hint="Nothing was changed. Say where its disks go with --disks-in DIR.",
+        phrase(
+            "only the point says that disk {target} belongs at {source_path}: no VM on this host has "
+            "a disk in that folder",
+            target=target,
+            source_path=source_path,
+        ),
+        hint=phrase("Nothing was changed. Say where its disks go with --disks-in DIR."),
     )

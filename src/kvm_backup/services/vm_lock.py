@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvm_backup.domain.errors import VmBusyError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.durable import storage_error
 from kvm_backup.services.control import refuse_when_stopped
 
@@ -50,8 +51,8 @@ def _acquire(descriptor: int, vm_name: str, wait: float, stop_requested: Callabl
             if time.monotonic() >= deadline:
                 holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
                 raise VmBusyError(
-                    f"another run works on this VM (process {holder})",
-                    hint="Wait until it has ended, then try again.",
+                    phrase("another run works on this VM (process {holder})", holder=holder),
+                    hint=phrase("Wait until it has ended, then try again."),
                     vm=vm_name,
                 ) from None
             refuse_when_stopped(stop_requested)

@@ -220,7 +220,7 @@ def test_points_in_another_repository_are_pointed_out(command: Command, shelf: S
     assert command("repository", "init", str(tmp_path / "nas"), "--default").status == EXIT_DONE
     for arguments in (("point", "show", "web/latest"), ("point", "list", "web"), ("verify", "--vm", "web")):
         told = one_clear_error(command(*arguments), EXIT_NOT_FOUND)
-        assert "Repository default has 2 points of it: add -r default." in told
+        assert "Repository default holds points of it (2): add -r default." in told
 
 
 def test_a_repository_becomes_the_default_once_and_the_rest_of_the_settings_stays(

@@ -183,6 +183,8 @@ def test_a_stored_text_that_was_no_phrase_stays_as_it_is(text: str) -> None:
 
 def test_every_phrase_is_found_again_by_its_english_text() -> None:
     for template in sorted(phrases()):
-        names = re.findall(r"{(\w+)[^}]*}", template)
-        said = phrase(template, **{name: f"{number}" for number, name in enumerate(names)})
+        places = re.findall(r"{(\w+)([^}]*)}", template)
+        said = phrase(
+            template, **{name: number if ":" in how else str(number) for number, (name, how) in enumerate(places)}
+        )
         assert told(str(said), "fr") == told(said, "fr"), template

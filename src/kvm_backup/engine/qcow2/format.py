@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 
 from kvm_backup.domain.errors import DamagedImageError
+from kvm_backup.domain.phrase import phrase
 
 CLUSTER_BITS = 16
 CLUSTER_SIZE = 1 << CLUSTER_BITS
@@ -98,7 +99,8 @@ class Header:
 def damaged(message: str) -> DamagedImageError:
     """A DamagedImageError with the hint that fits all of them."""
     return DamagedImageError(
-        message, hint="Run `kvm-backup verify` on the restore point; another copy or an older point may be whole."
+        message,
+        hint=phrase("Run `kvm-backup verify` on the restore point; another copy or an older point may be whole."),
     )
 
 

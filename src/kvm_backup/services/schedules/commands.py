@@ -292,9 +292,11 @@ def find(schedules: Schedules, wanted: str) -> Schedule:
             hint=phrase("'schedule list' shows the beginning of each id."),
         )
     raise ScheduleNotFoundError(
-        f"{len(matches)} schedules have an id that begins with {wanted!r}",
-        hint=f"Give more of it: {', '.join(schedule.id for schedule in matches[:5])}"
-        + (", and more." if len(matches) > 5 else "."),
+        phrase("{count} schedules have an id that begins with {wanted!r}", count=len(matches), wanted=wanted),
+        hint=phrase(
+            "Give more of it: {ids}.",
+            ids=", ".join(schedule.id for schedule in matches[:5]) + (", …" if len(matches) > 5 else ""),
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from kvm_backup.domain.errors import KvmBackupError, SchedulesFileError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.repository.durable import replace_content, storage_error
 from kvm_backup.services.schedules import format as text
@@ -87,7 +88,8 @@ class ScheduleFile:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     raise SchedulesFileError(
-                        f"{self.path} is no regular file", hint="Move it away; it was left alone."
+                        phrase("{path} is no regular file", path=self.path),
+                        hint=phrase("Move it away; it was left alone."),
                     )
                 signature = (status.st_ino, status.st_mtime_ns, status.st_size)
                 return signature, None if signature == known else file.read(text.BYTES_MAX + 1)
@@ -115,8 +117,12 @@ class ScheduleFile:
                 return
             if time.monotonic() >= deadline:
                 raise SchedulesFileError(
-                    f"{self.path} has been locked by another process for {self._lock_wait:g} seconds",
-                    hint=f"See which one it is: 'fuser -v {self.path}.lock'. Nothing was changed.",
+                    phrase(
+                        "{path} has been locked by another process for {lock_wait:g} seconds",
+                        path=self.path,
+                        lock_wait=self._lock_wait,
+                    ),
+                    hint=phrase("See which one it is: 'fuser -v {path}.lock'. Nothing was changed.", path=self.path),
                 )
             time.sleep(_POLL_SECONDS)
 

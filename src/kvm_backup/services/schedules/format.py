@@ -52,25 +52,31 @@ def parse(content: bytes, path: str, zone: ZoneInfo) -> tuple[Schedule, ...]:
     Raises SchedulesFileError naming `path`, the line and the column.
     """
     if len(content) > BYTES_MAX:
-        raise _damaged(path, f"is larger than {BYTES_MAX} bytes")
+        raise _damaged(path, phrase("is larger than {bytes_max} bytes", bytes_max=BYTES_MAX))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - content.rfind(b"\n", 0, error.start)
-        raise _damaged(path, "is not UTF-8", (line, column)) from error
+        raise _damaged(path, phrase("is not UTF-8"), (line, column)) from error
     entries = _load(text, path)
     if not isinstance(entries, list):
-        raise _damaged(path, f"holds {_kind(entries)} where a list of schedules is expected", (1, 1))
+        raise _damaged(
+            path, phrase("holds {kind} where a list of schedules is expected", kind=_kind(entries)), (1, 1)
+        )
     schedules: list[Schedule] = []
     seen: set[str] = set()
     for number, entry in enumerate(entries):
         try:
             schedule = _schedule(entry, zone)
             if schedule.id in seen:
-                raise _BadEntryError(f"another schedule has the id {schedule.id!r} too")
+                raise _BadEntryError(phrase("another schedule has the id {id!r} too", id=schedule.id))
         except _BadEntryError as error:
-            raise _damaged(path, f"schedule {number + 1}: {error}", _place_of_entry(text, number)) from None
+            raise _damaged(
+                path,
+                phrase("schedule {number}: {problem}", number=number + 1, problem=error.args[0]),
+                _place_of_entry(text, number),
+            ) from None
         seen.add(schedule.id)
         schedules.append(schedule)
     return tuple(schedules)
@@ -85,7 +91,8 @@ def render(schedules: Iterable[Schedule], path: str) -> bytes:
         encoded = _render(schedules, ascii_only=True).encode()
     if len(encoded) > BYTES_MAX:
         raise SchedulesFileError(
-            f"{path} would be larger than {BYTES_MAX} bytes", hint="Remove schedules that are not needed any more."
+            phrase("{path} would be larger than {bytes_max} bytes", path=path, bytes_max=BYTES_MAX),
+            hint=phrase("Remove schedules that are not needed any more."),
         )
     return encoded
 
@@ -139,19 +146,25 @@ def _iso(moment: datetime | None) -> str | None:
 
 def _load(text: str, path: str) -> Any:
     if not text.strip():
-        raise _damaged(path, "is empty", (1, 1))
+        raise _damaged(path, phrase("is empty"), (1, 1))
     try:
         loaded = json.loads(
             text, parse_constant=_no_constant, parse_float=_finite_float, object_pairs_hook=_object_without_doubles
         )
     except json.JSONDecodeError as error:
-        raise _damaged(path, f"is not JSON: {_first_lower(error.msg)}", (error.lineno, error.colno)) from error
+        raise _damaged(
+            path,
+            phrase("is not JSON: {problem}", problem=_first_lower(error.msg)),
+            (error.lineno, error.colno),
+        ) from error
     except RecursionError as error:
-        raise _damaged(path, "is nested too deeply") from error
+        raise _damaged(path, phrase("is nested too deeply")) from error
     except ValueError as error:  # from the hooks below, or a number of thousands of digits
-        raise _damaged(path, str(error), _place_of_offender(text, error)) from error
+        raise _damaged(
+            path, error.args[0] if isinstance(error, _OffenceError) else str(error), _place_of_offender(text, error)
+        ) from error
     if _is_deep(loaded):
-        raise _damaged(path, "is nested too deeply")
+        raise _damaged(path, phrase("is nested too deeply"))
     return loaded
 
 
@@ -172,13 +185,13 @@ class _OffenceError(ValueError):
 
 
 def _no_constant(word: str) -> float:
-    raise _OffenceError(f"{word} is no JSON", re.escape(word))
+    raise _OffenceError(phrase("{word} is no JSON", word=word), re.escape(word))
 
 
 def _finite_float(word: str) -> float:
     number = float(word)
     if not math.isfinite(number):
-        raise _OffenceError(f"the number {word[:20]} is too large", re.escape(word))
+        raise _OffenceError(phrase("the number {word} is too large", word=word[:20]), re.escape(word))
     return number
 
 
@@ -187,7 +200,9 @@ def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         keys = [key for key, _ in pairs]
         double = next(key for key in keys if keys.count(key) > 1)
-        raise _OffenceError(f"the key {double!r} stands twice in one object", re.escape(json.dumps(double)))
+        raise _OffenceError(
+            phrase("the key {double!r} stands twice in one object", double=double), re.escape(json.dumps(double))
+        )
     return made
 
 
@@ -225,10 +240,10 @@ def _place(text: str, position: int) -> tuple[int, int]:
 
 def _schedule(entry: Any, zone: ZoneInfo) -> Schedule:
     if not isinstance(entry, dict):
-        raise _BadEntryError(f"{_kind(entry)} where an object is expected")
+        raise _BadEntryError(phrase("{kind} where an object is expected", kind=_kind(entry)))
     for key in _NEEDED:
         if key not in entry:
-            raise _BadEntryError(f"the key {key!r} is missing")
+            raise _BadEntryError(phrase("the key {key!r} is missing", key=key))
     return Schedule(
         id=_text(entry, "id"),
         name=_text(entry, "name"),
@@ -252,15 +267,15 @@ def _schedule(entry: Any, zone: ZoneInfo) -> Schedule:
 def _text(entry: dict[str, Any], key: str) -> str:
     value = entry[key]
     if not isinstance(value, str) or not value:
-        raise _BadEntryError(f"{key}: {_kind(value)} where a text is expected")
+        raise _BadEntryError(phrase("{key}: {kind} where a text is expected", key=key, kind=_kind(value)))
     if not is_plain(value):
-        raise _BadEntryError(f"{key}: {value[:100]!r} holds control characters")
+        raise _BadEntryError(phrase("{key}: {value!r} holds control characters", key=key, value=value[:100]))
     return value
 
 
 def _names(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) and is_plain(name) for name in value):
-        raise _BadEntryError(f"vm_names: {_kind(value)} where a list of names is expected")
+        raise _BadEntryError(phrase("vm_names: {kind} where a list of names is expected", kind=_kind(value)))
     return tuple(value)
 
 
@@ -270,10 +285,14 @@ def _words(entry: dict[str, Any], key: str) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list) or not all(isinstance(word, str) and is_plain(word) for word in value):
         raise _BadEntryError(
-            f'{key}: {_kind(value)} where a list of plain words such as ["/usr/local/bin/before", "web"] is expected'
+            phrase(
+                '{key}: {kind} where a list of plain words such as ["/usr/local/bin/before", "web"] is expected',
+                key=key,
+                kind=_kind(value),
+            )
         )
     if value and not value[0]:
-        raise _BadEntryError(f"{key}: an empty text where a program is expected")
+        raise _BadEntryError(phrase("{key}: an empty text where a program is expected", key=key))
     return tuple(value)
 
 
@@ -282,16 +301,28 @@ def _wish(value: Any) -> RetentionWish:
     if value is None:
         return RetentionWish()
     if not isinstance(value, dict):
-        raise _BadEntryError(f"retention: {_kind(value)} where an object is expected")
+        raise _BadEntryError(phrase("retention: {kind} where an object is expected", kind=_kind(value)))
     for key, number in value.items():
         if key not in _RETENTION_KINDS:
-            raise _BadEntryError(f"retention: {key[:100]!r} where one of {', '.join(_RETENTION_KINDS)} is expected")
+            raise _BadEntryError(
+                phrase(
+                    "retention: {key!r} where one of {retention_kinds} is expected",
+                    key=key[:100],
+                    retention_kinds=", ".join(_RETENTION_KINDS),
+                )
+            )
         if number is None:
             continue
         least = 1 if key == "last" else 0
         if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= RETENTION_MAX:
             raise _BadEntryError(
-                f"retention: {key}: {_kind(number)} where a number from {least} to {RETENTION_MAX} is expected"
+                phrase(
+                    "retention: {key}: {kind} where a number from {least} to {retention_max} is expected",
+                    key=key,
+                    kind=_kind(number),
+                    least=least,
+                    retention_max=RETENTION_MAX,
+                )
             )
     return RetentionWish(**value)
 
@@ -300,19 +331,21 @@ def _mode(value: Any) -> Mode:
     try:
         return Mode(value)
     except ValueError:
-        raise _BadEntryError(f"backup_mode: {str(value)[:100]!r} where one of {_MODES} is expected") from None
+        raise _BadEntryError(
+            phrase("backup_mode: {value!r} where one of {modes} is expected", value=str(value)[:100], modes=_MODES)
+        ) from None
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _BadEntryError(f"enabled: {_kind(value)} where true or false is expected")
+        raise _BadEntryError(phrase("enabled: {kind} where true or false is expected", kind=_kind(value)))
     return value
 
 
 def _status(value: Any) -> ScheduleStatus:
     """The first version had words of its own, such as `completed`; what they mean to us is that nothing is wrong."""
     if value is not None and not isinstance(value, str):
-        raise _BadEntryError(f"status: {_kind(value)} where a text is expected")
+        raise _BadEntryError(phrase("status: {kind} where a text is expected", kind=_kind(value)))
     return ScheduleStatus(value) if value in list(ScheduleStatus) else ScheduleStatus.SCHEDULED
 
 
@@ -328,7 +361,11 @@ def _moment(entry: dict[str, Any], key: str, zone: ZoneInfo) -> datetime | None:
         raise ValueError(value)
     except (ValueError, TypeError, OverflowError, OSError):
         raise _BadEntryError(
-            f"{key}: {str(value)[:100]!r} where a time such as 2026-11-22T02:00:00+00:00 is expected"
+            phrase(
+                "{key}: {value!r} where a time such as 2026-11-22T02:00:00+00:00 is expected",
+                key=key,
+                value=str(value)[:100],
+            )
         ) from None
 
 
@@ -337,10 +374,10 @@ def _kind(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, str):
-        return "a text" if value else "an empty text"
+        return phrase("a text") if value else phrase("an empty text")
     if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "a list"
-    return f"the number {str(value)[:20]}"
+        return phrase("an object") if isinstance(value, dict) else phrase("a list")
+    return phrase("the number {number}", number=str(value)[:20])
 
 
 def _first_lower(text: str) -> str:
@@ -348,7 +385,7 @@ def _first_lower(text: str) -> str:
 
 
 def _damaged(path: str, problem: str, place: tuple[int, int] | None = None) -> SchedulesFileError:
-    message = f"{path}: {problem}"
+    message = phrase("{path}: {problem}", path=path, problem=problem)
     if place is not None:
         line, column = place
         message = phrase(
