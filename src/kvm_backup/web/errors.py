@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvm_backup.domain import errors
@@ -31,6 +32,7 @@ _STATUS: tuple[tuple[type[KvmBackupError], int], ...] = (
     (errors.TooManyAttemptsError, 429),
     (errors.UserExistsError, 409),
     (errors.LastAdministratorError, 409),
+    (errors.RequestTooLargeError, 413),
     (errors.BadArgumentError, 422),
     (errors.DatabaseError, 503),
     (errors.HypervisorUnavailableError, 503),
@@ -116,9 +118,17 @@ def _on_http_error(request: Request, error: Exception) -> Response:
         404: _("There is no such page. What it showed may have been removed."),
         405: _("This address does not take such a request."),
     }
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request))
     given = error.detail if error.detail != HTTPStatus(error.status_code).phrase else None
     message = given or told.get(error.status_code) or HTTPStatus(error.status_code).phrase
     return failure(request, error.status_code, in_words(message), headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the address of a request does take: Starlette tells only what its first route there does."""
+    matching = (route for route in request.app.router.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
 
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ from kvm_backup.web.language import in_words
 
 PROBLEM = "application/problem+json"
 _WHY = {
+    400: "The body is no JSON.",
     401: "Nobody is signed in, or the token is not valid.",
     403: "The account may not do this, or the request was forged.",
     404: "There is no such thing.",
@@ -44,7 +45,7 @@ def problems(*more: int) -> dict[int | str, dict[str, Any]]:
             "description": _WHY[status],
             "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in sorted({401, 403, 422, 500, 503, *more})
+        for status in sorted({400, 401, 403, 413, 422, 500, 503, *more})
     }
 
 

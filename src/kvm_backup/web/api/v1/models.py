@@ -202,8 +202,8 @@ class ScheduleList(Page):
 class NewSchedule(_Wanted):
     """A schedule to make; fields as `schedule add` takes them."""
 
-    name: Text
-    vm_names: Annotated[list[Text], Field(max_length=20_000)]
+    name: NameText
+    vm_names: Annotated[list[NameText], Field(min_length=1, max_length=20_000)]
     schedule_type: Text
     schedule_time: Text
     backup_mode: Text = Mode.INCREMENTAL.value
@@ -215,7 +215,7 @@ class ScheduleChanges(_Wanted):
     """What to change about a schedule; what is left out stays."""
 
     name: Text | None = None
-    vm_names: Annotated[list[Text], Field(max_length=20_000)] | None = None
+    vm_names: Annotated[list[NameText], Field(min_length=1, max_length=20_000)] | None = None
     schedule_type: Text | None = None
     schedule_time: Text | None = None
     backup_mode: Text | None = None
