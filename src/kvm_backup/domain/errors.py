@@ -266,6 +266,12 @@ class ForbiddenError(KvmBackupError):
     code = "forbidden"
 
 
+class RequestTooLargeError(BadArgumentError):
+    """A request holds more than any page or program of good will sends."""
+
+    code = "request-too-large"
+
+
 class ForgedRequestError(KvmBackupError):
     """A request that changes something does not come from a page of ours."""
 

@@ -12,6 +12,7 @@ Every request has `request.state.user` (an Account, or None) and `request.state.
 
 import time
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import quote, urlsplit
 
@@ -35,6 +36,7 @@ from kvm_backup.web.security.sessions import drop_session, form_secret, keep_for
 
 LOGIN = "/login"
 SETUP = "/setup/"
+METRICS = "/metrics"
 _API_DOCS = f"{API}docs"
 """The one page below the API's address."""
 _RECHECK_SECONDS = 15.0
@@ -139,7 +141,7 @@ class AccessMiddleware:
         return _Caller() if found is None else _Caller(user=found[0], session=found[1], secret=secret)
 
     async def _checked(self, request: Request, caller: _Caller, receive: Receive) -> Receive:
-        """Raises NotSignedInError, ForbiddenError, ForgedRequestError, BadArgumentError."""
+        """Raises NotSignedInError, ForbiddenError, ForgedRequestError, RequestTooLargeError, ClientDisconnect."""
         open_to_all = _open_to_all(request)
         if caller.user is None and not open_to_all:
             raise _not_signed_in(phrase("you are not signed in"))
@@ -242,8 +244,21 @@ def _open_to_all(request: Request) -> bool:
     if _needs_nobody(request):
         return True
     return request.method in csrf.SAFE_METHODS and (
-        path in ("/healthz", "/favicon.ico", "/preferences") or path.startswith("/static/")
+        path in ("/healthz", "/favicon.ico", "/preferences")
+        or path.startswith("/static/")
+        or (path == METRICS and _from_this_host(request))
     )
+
+
+def _from_this_host(request: Request) -> bool:
+    """Whether a program on this host asks for itself, and not a proxy for somebody else."""
+    if any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via")):
+        return False
+    try:
+        address = ip_address(address_of(request) or "")
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _needs_nobody(request: Request) -> bool:
@@ -272,9 +287,9 @@ def _form_owner(request: Request, caller: _Caller) -> str | None:
 def _least_role(request: Request) -> Role:
     """What a request needs whatever its route asks for."""
     path = request.url.path
-    if path.startswith(("/administration", "/api/v1/users", "/api/v1/audit")):
+    if path.startswith(("/administration", "/api/v1/users", "/api/v1/tokens", "/api/v1/audit")):
         return Role.ADMINISTRATOR
-    own = path in ("/logout", "/account") or path.startswith(("/account/", "/api/v1/account", "/api/v1/tokens"))
+    own = path in ("/logout", "/account") or path.startswith("/account/")
     return Role.VIEWER if own or request.method in csrf.SAFE_METHODS else Role.OPERATOR
 
 

@@ -8,15 +8,17 @@ import hmac
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from kvm_backup.domain.errors import BadArgumentError, ForgedRequestError
+from kvm_backup.domain.errors import ForgedRequestError, RequestTooLargeError
 from kvm_backup.domain.phrase import phrase
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 FIELD = "csrf"
 HEADER = "x-csrf-token"
 BODY_MAX = 1024 * 1024
+_LENGTH_DIGITS = 18
 _FIELDS_MAX = 20_000
 """A form may name as many VMs as a host has."""
 _PURPOSE = b"kvm-backup csrf"
@@ -44,16 +46,19 @@ def check(headers: Headers, body: bytes, secret: str | None) -> None:
 
 
 async def read_body(headers: Headers, receive: Receive) -> tuple[bytes, Receive]:
-    """The body, and what gives it to whoever reads it next. Raises BadArgumentError when it is too long."""
+    """The body, and what gives it to whoever reads it next.
+
+    Raises RequestTooLargeError, and ClientDisconnect when it did not come whole: half a form is another form.
+    """
     stated = headers.get("content-length", "0")
-    if not (stated.isascii() and stated.isdigit()) or int(stated) > BODY_MAX:
+    if not (stated.isascii() and stated.isdigit() and len(stated) <= _LENGTH_DIGITS) or int(stated) > BODY_MAX:
         raise _too_long()
     parts: list[bytes] = []
     more, length = True, 0
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            break
+            raise ClientDisconnect
         parts.append(message.get("body", b""))
         length += len(parts[-1])
         if length > BODY_MAX:
@@ -96,7 +101,7 @@ def _field(headers: Headers, body: bytes) -> str:
     return next((value for name, value in fields if name == FIELD), "")
 
 
-def _too_long() -> BadArgumentError:
-    return BadArgumentError(
+def _too_long() -> RequestTooLargeError:
+    return RequestTooLargeError(
         phrase("the request is too long"), hint=phrase("Send {count} bytes at most.", count=BODY_MAX)
     )

@@ -1,12 +1,15 @@
 """What changes something must come from a page of ours: all that can be forged is refused, for every route."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
+from starlette.requests import ClientDisconnect
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.domain.account import Role
-from tests.unit.web.access.conftest import FORM, PASSWORD, Browser, signed_in
+from tests.unit.web.access.conftest import FORM, PASSWORD, SESSION, Browser, signed_in
 
 OpenBrowser = Callable[..., Browser]
 
@@ -139,14 +142,14 @@ def test_logging_out_needs_the_token(operator: Browser) -> None:
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_read(operator: Browser, changes: list[str]) -> None:
     long = operator.client.post("/things", content=b"x" * (1024 * 1024 + 1), headers={"X-CSRF-Token": operator.csrf})
-    assert long.status_code == 422
+    assert long.status_code == 413
 
     def chunks() -> object:
         for _chunk in range(40):
             yield b"x" * 32768
 
     streamed = operator.client.post("/things", content=chunks(), headers={"X-CSRF-Token": operator.csrf})
-    assert streamed.status_code == 422
+    assert streamed.status_code == 413
     form = {"content-type": "application/x-www-form-urlencoded"}
     many = operator.client.post("/things", content=f"csrf={operator.csrf}" + "&a=1" * 30_000, headers=form)
     assert many.status_code == 403
@@ -169,3 +172,40 @@ def test_a_valid_token_of_a_program_needs_no_token_of_a_page_and_hides_behind_no
     assert operator.client.post("/things", headers=basic).status_code == 403
     assert operator.client.get("/things", headers=basic).status_code == 200
     assert changes == ["olga"]
+
+
+def test_a_body_that_did_not_come_whole_changes_nothing(operator: Browser, changes: list[str]) -> None:
+    coming = [
+        {"type": "http.request", "body": b"vms=web", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[object] = []
+
+    async def receive() -> object:
+        return coming.pop(0)
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    headers = [
+        (b"host", b"localhost:8080"),
+        (b"cookie", f"{SESSION}={operator.cookie()}".encode()),
+        (b"x-csrf-token", operator.csrf.encode()),
+        (b"content-type", b"application/x-www-form-urlencoded"),
+    ]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "method": "POST",
+        "scheme": "http",
+        "path": "/things",
+        "raw_path": b"/things",
+        "query_string": b"",
+        "root_path": "",
+        "headers": headers,
+        "client": ("192.0.2.7", 40000),
+        "server": ("localhost", 8080),
+    }
+    with suppress(ClientDisconnect):
+        asyncio.run(operator.app(scope, receive, send))  # type: ignore[arg-type]
+    assert changes == []
