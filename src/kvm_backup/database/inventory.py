@@ -1,7 +1,8 @@
 """The inventory: one row for each VM of this host, with all that lists of VMs show, so that a page asks one table."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +30,17 @@ class VmFilter:
     protection: Protection | None = None
     state: VmState | None = None
     gone: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VmPoints:
+    """The points of a VM in short; `failed_runs` is how many backups failed since one succeeded."""
+
+    name: str
+    overdue: bool
+    last_point_at: datetime | None
+    bytes_stored: int
+    failed_runs: int
 
 
 class VmSort(StrEnum):
@@ -144,6 +156,13 @@ class Inventory:
             for is_gone, rank, number in connection.execute(query):
                 counted["gone" if is_gone else list(Protection)[rank].value] += number
         return ProtectionCounts(**counted)
+
+    def points_of_all(self) -> list[VmPoints]:
+        """What is known of the points of every VM that libvirt has, by name; only numbers, for metrics."""
+        columns = (VMS.c[field.name] for field in fields(VmPoints))
+        query = select(*columns).where(VMS.c.host == self._host, VMS.c.gone_since.is_(None))
+        with self._database.transaction() as connection:
+            return [VmPoints(*row) for row in connection.execute(query.order_by(VMS.c.name))]
 
     def host_facts(self) -> HostFacts:
         """When this host was last looked at."""

@@ -11,7 +11,7 @@ from kvm_backup import __version__
 from kvm_backup.bootstrap import Application
 from kvm_backup.domain.run import Run
 from kvm_backup.services.run_log import make_log
-from kvm_backup.web import assets, health, preferences
+from kvm_backup.web import assets, health, metrics, preferences
 from kvm_backup.web.api import docs
 from kvm_backup.web.assets import Assets
 from kvm_backup.web.context import make_environment
@@ -40,6 +40,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     assets.router,
     preferences.router,
     health.router,
+    metrics.router,
     events.router,
     login.router,
     account.router,
