@@ -449,6 +449,11 @@ def test_an_address_is_known_where_its_user_signed_in_lately(
     assert not failures.knows(user.id, "192.0.2.8", MOMENT)
     assert not failures.knows("", "192.0.2.7", MOMENT)
     assert not failures.knows(user.id, "192.0.2.7", clock.now)
+    failures.forget_addresses(clock.now)
+    assert failures.knows(user.id, "192.0.2.7", MOMENT)
+    clock.after(seconds=1)
+    failures.forget_addresses(clock.now)
+    assert not failures.knows(user.id, "192.0.2.7", MOMENT)
 
 
 # The audit log

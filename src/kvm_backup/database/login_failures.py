@@ -65,3 +65,8 @@ class LoginFailures:
             statement = insert(KNOWN_ADDRESSES).values(row)
             keys = [KNOWN_ADDRESSES.c.user_id, KNOWN_ADDRESSES.c.address]
             connection.execute(statement.on_conflict_do_update(index_elements=keys, set_={"last": row["last"]}))
+
+    def forget_addresses(self, before: datetime) -> None:
+        """Forget from where users signed in last before that time."""
+        with self._database.transaction(write=True) as connection:
+            connection.execute(delete(KNOWN_ADDRESSES).where(KNOWN_ADDRESSES.c.last < before))

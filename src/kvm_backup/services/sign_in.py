@@ -118,9 +118,10 @@ class SignInService:
         self._accounts.set_password(user.id, self._passwords.hash(new), keep_session=session_id)
 
     def forget_expired(self) -> None:
-        """Remove sessions and invitations that have ended by themselves."""
+        """Remove sessions and invitations that have ended by themselves, and addresses that count no more."""
         self._sessions.forget_expired()
         self._accounts.forget_expired()
+        self._failures.forget_addresses(self._clock() - KNOWN_FOR)
 
     def _begin(self, user: Account, kept: str, address: str, agent: str) -> SignedIn:
         secret = new_secret()

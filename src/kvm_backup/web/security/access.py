@@ -135,7 +135,7 @@ class AccessMiddleware:
                 raise _not_signed_in(phrase("the token is unknown, revoked or expired"))
             return _Caller(user=holder[0], token=token, token_name=holder[1].name)
         secret = session_secret(request)
-        if secret is None or _needs_nobody(request):
+        if secret is None or _open_to_all(request):
             return _Caller()
         found = self._application.sign_in.who(secret)
         return _Caller() if found is None else _Caller(user=found[0], session=found[1], secret=secret)

@@ -97,6 +97,19 @@ def _paths(app: Any) -> list[str]:
     return sorted(set(found))
 
 
+def test_what_everybody_may_see_asks_nobody_who_they_are(
+    admin: Browser, application: Application, clock: Clock
+) -> None:
+    root = application.accounts.find("root")
+    clock.after(minutes=5)
+    before = application.sign_in.sessions_of(root)
+    for path in ("/healthz", "/favicon.ico", "/static/x/app.css", "/preferences"):
+        admin.client.get(path)
+    assert application.sign_in.sessions_of(root) == before
+    assert admin.is_in()
+    assert application.sign_in.sessions_of(root) != before
+
+
 def test_a_preflight_of_another_site_learns_nothing(open_browser: OpenBrowser) -> None:
     headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     answer = open_browser().client.options("/api/v1/things", headers=headers)
