@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy import URL, create_engine, inspect, make_url, text
 
 import kvm_backup.database
 from kvm_backup.database.engine import MIGRATION_LOCK, Database, parse_url, sqlite_url
@@ -145,3 +145,32 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("x")
     with pytest.raises(DatabaseError, match=r"cannot be used: (Not a directory|File exists)$"):
         Database.open(sqlite_url(tmp_path / "file" / "state" / "kvm-backup.db"))
+
+
+def test_a_file_that_was_moved_away_while_it_was_open_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "kvm-backup.db"
+    database = Database.open(sqlite_url(path))
+    with database.transaction(write=True) as connection:
+        connection.execute(text("CREATE TABLE of_the_old_file (a INTEGER)"))
+    for part in tmp_path.glob("kvm-backup.db*"):
+        part.rename(tmp_path / f"old-{part.name}")
+    with database.transaction() as connection:
+        assert connection.execute(text("SELECT count(*) FROM runs")).scalar_one() == 0
+    # What others see by the same name is the same file.
+    with create_engine(sqlite_url(path)).connect() as other, database.transaction(write=True) as connection:
+        connection.execute(text("CREATE TABLE of_the_new_file (a INTEGER)"))
+        assert not inspect(connection).has_table("of_the_old_file")
+        connection.commit()
+        assert inspect(other).has_table("of_the_new_file")
+
+
+def test_a_folder_that_vanished_is_not_made_again_but_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    database = Database.open(sqlite_url(folder / "kvm-backup.db"))
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(DatabaseError, match="No such file"), database.transaction():
+        raise AssertionError("a transaction on a file that is not there")
+    assert not folder.exists()
+    (tmp_path / "elsewhere").rename(folder)
+    with database.transaction() as connection:
+        assert connection.execute(text("SELECT count(*) FROM runs")).scalar_one() == 0

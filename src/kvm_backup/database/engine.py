@@ -2,9 +2,11 @@
 failures put into our words; a password never is.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,8 @@ _CONNECT_PATIENCE = 10
 """Seconds to wait for a PostgreSQL server to answer."""
 MIGRATION_LOCK = 0x6B766D62
 """A number of our own (the letters kvmb) for PostgreSQL's advisory lock."""
+_FileIdentity = tuple[int, int]
+"""Device and inode."""
 _WRITES = "kvm_backup_writes"
 _DRIVERS = ("postgresql+psycopg", "postgresql")
 
@@ -54,6 +58,8 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._opened: _FileIdentity | None = None
+        self._opening = threading.Lock()
 
     @classmethod
     def open(cls, url: URL) -> Self:
@@ -82,6 +88,12 @@ class Database:
 
         Raises DatabaseError.
         """
+        self._follow_the_file()
+        with self._transaction(write=write) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, *, write: bool = False) -> Iterator[Connection]:
         try:
             with self.engine.execution_options(**{_WRITES: write}).begin() as connection:
                 yield connection
@@ -98,16 +110,32 @@ class Database:
         url = self.engine.url
         return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
+    def _follow_the_file(self) -> None:
+        """A file that was removed, or moved away because it was damaged, is made anew; its connections would go on
+        with the one that nobody sees any more, for as long as this process lives.
+        """
+        path = self._file
+        if path is None or _identity(path) == self._opened:
+            return
+        with self._opening:
+            if _identity(path) == self._opened:
+                return
+            if not path.parent.is_dir():  # a disk that is not mounted, perhaps: nothing is made in its place
+                raise self._in_our_words(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+            self.engine.dispose()
+            self._bring_up_to_date()
+
     def _bring_up_to_date(self) -> None:
         # Several processes may be the first at once: one makes the tables, the others wait and find them made.
         with self._file_lock():
-            with self.transaction() as connection:
+            with self._transaction() as connection:
                 found = _version(connection)
             if found != VERSION:
-                with self.transaction(write=True) as connection:
+                with self._transaction(write=True) as connection:
                     if self._file is None:
                         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
                     self._migrate(connection)
+            self._opened = None if self._file is None else _identity(self._file)
 
     def _migrate(self, connection: Connection) -> None:
         found = _version(connection)  # again: another process may have been faster
@@ -178,6 +206,14 @@ class Database:
         return DatabaseError(
             phrase("the database {where} cannot be used: {cause}", where=self._where(), cause=shown), hint=hint
         )
+
+
+def _identity(path: Path) -> _FileIdentity | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _version(connection: Connection) -> str | None:
