@@ -5,23 +5,27 @@ This is the only module that knows DBOS. It runs without its network services: n
 
 import json
 import logging
+import os
+import re
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from dbos import DBOS, DBOSClient, DBOSConfig
 from dbos import EnqueueOptions as Options
 from dbos import Serializer as DbosSerializer
 from dbos import error as dbos_error
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from kvm_backup.domain.errors import DatabaseError
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.request import RunRequest
+from kvm_backup.domain.request import RETRY_WAITS, RunRequest
 
 APPLICATION = "kvm-backup"
 FORMAT = "1"
@@ -35,6 +39,9 @@ _PATIENCE = 30
 """Seconds to wait for another process that writes."""
 _CONNECT_PATIENCE = 10
 """Seconds to wait for a PostgreSQL server to answer."""
+_SLACK = 60.0
+"""Seconds by which a wait may look longer than it is."""
+_SAID_AGAIN_SECONDS = 600.0
 _FAILURES_MAX = 100
 """How often a run may fail to write its progress, one try about each two minutes, before it is given up."""
 _LIVE = ["PENDING", "ENQUEUED", "DELAYED"]
@@ -92,9 +99,23 @@ class DurableQueue:
         self._suspects: set[str] = set()
         self._client: QueueClient | None = None
         self._failures: Counter[str] = Counter()
+        self._opened: tuple[int, int] | None = None
 
     def start(self) -> None:
-        """Open the database and begin to work; runs that a killed process left are taken up again."""
+        """Open the database and begin to work; runs that a killed process left are taken up again.
+
+        Raises DatabaseError.
+        """
+        with _in_our_words(make_url(self._url)):
+            opened = _made_private(self._url)
+            self._launch()
+            if self._client is None:
+                self._client = QueueClient(database_url=self._url)
+            else:
+                self._client.reopen()
+        self._opened = opened
+
+    def _launch(self) -> None:
         _log_to(self._say)
         config: DBOSConfig = {
             "name": APPLICATION,
@@ -124,7 +145,6 @@ class DurableQueue:
             polling_interval_sec=_POLL_SECONDS,
             on_conflict="always_update",
         )
-        self._client = QueueClient(database_url=self._url)
 
     def stop(self) -> None:
         """Take nothing more from the queue and close the database. Runs must have ended or been suspended."""
@@ -144,13 +164,35 @@ class DurableQueue:
     def take_up_orphans(self) -> None:
         """Queue again what was begun here and is not going on: its progress could not be written, because the disk
         was full or the database away. Call it once a minute; a run must be seen so twice, since one that just began
-        or ends looks the same. Raises DatabaseError.
+        or ends looks the same. What waits longer than any run does waits for a time that was computed while the
+        clock was wrong: it begins now. Raises DatabaseError.
         """
+        if self._opened != _identity(self._url):
+            self._move_to_the_new_file()
+            return
+        for workflow_id in self.client.delayed_beyond(self._host, time.time() + max(RETRY_WAITS) + _SLACK):
+            self.client.take_up(workflow_id, self._host)
+            self._say(f"{workflow_id} waited for a time that the clock showed by mistake; it begins now")
         orphans = self.client.begun_on(self._host) - self._active
         for workflow_id in sorted(orphans & self._suspects):
             self.client.take_up(workflow_id, self._host)
             self._say(f"{workflow_id} is taken up again")
         self._suspects = orphans - self._suspects
+
+    def _move_to_the_new_file(self) -> None:
+        """The file was removed, or moved away because it was damaged: others would fill one that we never see, and
+        SQLite writes no more to ours. What can still be read of it goes with us, once nothing goes on.
+        """
+        if self._active:
+            return
+        live: list[RunRequest] = []
+        try:
+            live = self.client.live(self._host)
+        except DatabaseError as error:
+            self._say(f"what the old queue held is lost: {error.message}")
+        self.start()
+        self._say("the queue's file was removed or replaced, and is opened anew")
+        self.client.enqueue(*live)
 
     def _work(self, request: RunRequest) -> None:
         name = request.workflow_id
@@ -177,8 +219,17 @@ class QueueClient:
         if not logging.getLogger("dbos").handlers:
             _log_to(lambda _message: None)
         self._engine = _engine(database_url)
+        self._client = self._opened()
+
+    def reopen(self) -> None:
+        """Leave the file that is open, and open the one that is there now."""
+        self._client.destroy()
+        self._engine.dispose()
+        self._client = self._opened()
+
+    def _opened(self) -> DBOSClient:
         with self._in_our_words():
-            self._client = DBOSClient(
+            return DBOSClient(
                 system_database_engine=self._engine,
                 serializer=JsonSerializer(),
                 application_name=APPLICATION,
@@ -214,6 +265,24 @@ class QueueClient:
             held = self._client.list_workflows(status=_LIVE, name=_WORKFLOW, load_output=False)
         return {_run_id(one.input) for one in held}
 
+    def delayed_beyond(self, host: str, moment: float) -> list[str]:
+        """The workflow ids of what begins on a host after a moment, in seconds since 1970, at the earliest."""
+        return [
+            one.workflow_id
+            for one in self._queued_on(host, ["DELAYED"])
+            if (one.delay_until_epoch_ms or 0) / 1000 > moment
+        ]
+
+    def live(self, host: str) -> list[RunRequest]:
+        """What is in a host's queue or going on there."""
+        return [RunRequest.from_json(one.input["args"][0]) for one in self._queued_on(host, _LIVE)]
+
+    def _queued_on(self, host: str, states: list[str]) -> list[Any]:
+        with self._in_our_words():
+            return self._client.list_workflows(
+                status=states, name=_WORKFLOW, queue_name=queue_name(host), load_output=False
+            )
+
     def forget_ended(self, before: datetime) -> int:
         """Remove what DBOS still knows of runs that were created before that and have ended; how many."""
         with self._in_our_words():
@@ -230,16 +299,45 @@ class QueueClient:
 
     @contextmanager
     def _in_our_words(self) -> Iterator[None]:
-        try:
+        with _in_our_words(self._engine.url):
             yield
-        except (SQLAlchemyError, sqlite3.Error, dbos_error.DBOSException) as error:
-            cause = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-            if self._engine.url.password:
-                cause = cause.replace(str(self._engine.url.password), "***")
-            raise DatabaseError(
-                phrase("the queue of runs cannot be used: {cause}", cause=cause),
-                hint=phrase("Check that its disk is not full, or that the PostgreSQL server of database.url runs."),
-            ) from error
+
+
+@contextmanager
+def _in_our_words(url: URL) -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, dbos_error.DBOSException, OSError) as error:
+        cause = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        if url.password:
+            cause = cause.replace(str(url.password), "***")
+        raise DatabaseError(
+            phrase("the queue of runs cannot be used: {cause}", cause=cause),
+            hint=phrase("Check that its disk is not full, or that the PostgreSQL server of database.url runs."),
+        ) from error
+
+
+def _file(database_url: str) -> Path | None:
+    url = make_url(database_url)
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def _identity(database_url: str) -> tuple[int, int] | None:
+    """Device and inode of the queue's file, where it is one and there."""
+    path = _file(database_url)
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if status else None
+
+
+def _made_private(database_url: str) -> tuple[int, int] | None:
+    """The identity of the queue's file. SQLite itself would make one that everybody may read."""
+    path = _file(database_url)
+    if path is not None:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    return _identity(database_url)
 
 
 def _engine(database_url: str) -> Engine:
@@ -284,18 +382,36 @@ def _run_id(held: Any) -> str:
         return ""
 
 
-class _Relay(logging.Handler):
+class Relay(logging.Handler):
+    """Hands on what DBOS complains of: in one line, and the same not again for a while: it tries twice a second."""
+
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._say = say
+        self._said: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         problem = record.exc_info[1] if record.exc_info else None
-        self._say(f"dbos: {record.getMessage()}" + (f" {type(problem).__name__}: {problem}" if problem else ""))
+        text = f"{record.getMessage()}\n{type(problem).__name__}: {problem}" if problem else record.getMessage()
+        line = _in_one_line(text)
+        alike, now = re.sub(r"[0-9.]+", "0", line), time.monotonic()
+        if now >= self._said.get(alike, 0.0):
+            self._said = {other: until for other, until in self._said.items() if until > now}
+            self._said[alike] = now + _SAID_AGAIN_SECONDS
+            self._say(f"dbos: {line}")
+
+
+def _in_one_line(text: str) -> str:
+    """What happened and why, of a text that may hold a statement of SQL, or the way that an exception took."""
+    first, _, rest = text.strip().partition("\n")
+    if "Traceback" not in first:
+        return first
+    causes = [line for line in rest.splitlines() if re.match(r"[A-Za-z_][\w.]*(Error|Exception): ", line)]
+    return f"{first.partition('Traceback')[0].strip()} {causes[-1] if causes else ''}".rstrip(" :")
 
 
 def _log_to(say: Callable[[str], None]) -> None:
     """DBOS prints to standard error unless its logger has a handler before it starts."""
     logger = logging.getLogger("dbos")
     logger.propagate = False
-    logger.handlers = [_Relay(say)]
+    logger.handlers = [Relay(say)]

@@ -1,5 +1,6 @@
 """The queue on the real DBOS, in processes of their own that are killed."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from kvm_backup.domain.errors import DatabaseError
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Trigger
 from kvm_backup.domain.task import BackupTask
-from kvm_backup.runtime.queue import QueueClient
+from kvm_backup.runtime.queue import DurableQueue, QueueClient, Relay
 
 PATIENCE = 60.0
 WORKER = """
@@ -200,3 +202,67 @@ def test_a_disk_that_is_full_for_a_while_loses_no_run_and_holds_up_no_other_of_t
     worker.until(lambda: {"done r1", "done r2"} <= set(worker.notes()))
     worker.until(lambda: worker.live_runs() == set())
     worker.kill()
+
+
+def test_a_run_whose_wait_was_computed_while_the_clock_was_years_ahead_begins_now(worker: Worker) -> None:
+    worker.start()
+    worker.let("first-early", "second-early")
+    client = QueueClient(database_url=f"sqlite:///{worker.folder}/queue.db")
+    client.enqueue(request("early", "web"), delay=365 * 86400)
+    client.enqueue(request("later", "db"), delay=1800)
+    worker.until(lambda: "done early" in worker.notes())
+    assert client.live_runs() == {"later"}
+    client.close()
+    worker.kill()
+
+
+def test_a_queue_whose_file_was_moved_away_goes_on_in_a_new_one_with_what_waited(worker: Worker) -> None:
+    worker.start()
+    worker.enqueue(request("going", "web"), request("waiting", "web"))
+    worker.until(lambda: "first going" in worker.notes())
+    for part in worker.folder.glob("queue.db*"):
+        part.rename(worker.folder / f"old-{part.name}")
+    worker.let("first-going", "second-going", "first-waiting", "second-waiting", "first-new", "second-new")
+    worker.until(lambda: any("opened anew" in note for note in worker.notes()))
+    worker.enqueue(request("new", "db"))
+    worker.until(lambda: {"done going", "done waiting", "done new"} <= set(worker.notes()))
+    assert worker.notes().count("done waiting") == 1
+    assert (worker.folder / "queue.db").stat().st_mode & 0o077 == 0
+    worker.kill()
+
+
+def test_a_queue_whose_file_is_no_database_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "queue.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(DatabaseError, match="the queue of runs cannot be used"):
+        QueueClient(database_url=f"sqlite:///{tmp_path}/queue.db").live_runs()
+    said: list[str] = []
+    queue = DurableQueue(
+        database_url=f"sqlite:///{tmp_path}/queue.db",
+        host="host",
+        parallel=1,
+        execute=lambda _request, _step: None,
+        say=said.append,
+    )
+    with pytest.raises(DatabaseError, match="the queue of runs cannot be used: file is not a database"):
+        queue.start()
+    queue.stop()
+    assert not any("\n" in line or "SELECT" in line for line in said)
+
+
+def test_complaints_are_one_line_without_statements_and_not_repeated() -> None:
+    said: list[str] = []
+    relay = Relay(said.append)
+    trace = 'polling: Traceback (most recent call last):\n  File "x", line 1\nsqlite3.OperationalError: locked\n[SQL]'
+    for text in (
+        trace,
+        "listing: (sqlite3.OperationalError) locked\n[SQL: SELECT 1]",
+        trace,
+        "attempt 1",
+        "attempt 2",
+    ):
+        relay.handle(logging.LogRecord("dbos", logging.WARNING, "", 0, text, None, None))
+    assert said == [
+        "dbos: polling: sqlite3.OperationalError: locked",
+        "dbos: listing: (sqlite3.OperationalError) locked",
+        "dbos: attempt 1",
+    ]
