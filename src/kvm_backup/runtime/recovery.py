@@ -29,5 +29,5 @@ def mark_lost_runs(
         return
     looked_after = live_runs() | own_runs.ids()
     for run in unfinished:
-        if run.id not in looked_after and history.finish(run.id, RunState.INTERRUPTED, interrupted()):
+        if run.id not in looked_after and history.finish(run.id, RunState.INTERRUPTED, interrupted(run)):
             say(f"run {run.id} of {run.vm_name} was interrupted and is not in the queue: marked so")

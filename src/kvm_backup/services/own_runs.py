@@ -6,13 +6,14 @@ What the service does is not here; the service looks after its runs itself, acro
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kvm_backup.database.history import History
-from kvm_backup.domain.errors import InterruptedRunError, StorageError
+from kvm_backup.domain.errors import InterruptedRunError, RunNotFoundError, StorageError
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.run import RunResult, RunState
+from kvm_backup.domain.run import Run, RunKind, RunResult, RunState
+from kvm_backup.domain.task import is_in_place
 from kvm_backup.repository.durable import storage_error
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -73,20 +74,23 @@ class OwnRuns:
         except BlockingIOError:
             return  # it goes on
         else:
-            history.finish(path.name, RunState.INTERRUPTED, interrupted())
+            with suppress(RunNotFoundError):  # its row could not be written then
+                history.finish(path.name, RunState.INTERRUPTED, interrupted(history.get(path.name)))
             path.unlink()
         finally:
             os.close(descriptor)
 
 
-def interrupted() -> RunResult:
+def interrupted(run: Run) -> RunResult:
     """The result of a run whose process was killed."""
-    error = InterruptedRunError(
-        phrase("the process of this run was killed"),
-        hint=phrase(
-            "Start it again with 'kvm-backup run retry'. The next backup of the VM removes what may be left."
-        ),
-    )
+    hint = phrase("Start it again with 'kvm-backup run retry', which removes what may be left.")
+    if run.kind is RunKind.BACKUP:
+        hint = phrase("Start it again with 'kvm-backup run retry'. The next backup of the VM removes what may be left.")
+    elif run.task is not None and is_in_place(run.task):
+        hint = phrase(
+            "Restore again, or get the old disks back with 'kvm-backup doctor --clean', before the VM is started."
+        )
+    error = InterruptedRunError(phrase("the process of this run was killed"), hint=hint)
     return RunResult(error=error.message, error_code=error.code, hint=error.hint)
 
 

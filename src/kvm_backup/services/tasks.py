@@ -106,7 +106,8 @@ class TaskService:
     ) -> Outcome:
         chosen = _points_to_verify(repository, task)
         listener(events.StepStarted(request.vm, events.Step.VERIFY))
-        total = sum(point.bytes_stored for point in chosen if isinstance(point, Manifest))
+        points = [point for point in chosen if isinstance(point, Manifest)]
+        total = sum(disk.bytes_stored for point in points for disk in point.disks)
         control = RunControl(
             stop_requested=stop_requested,
             on_progress=lambda done, of: listener(events.Progress(request.vm, events.Step.VERIFY, done, of)),
@@ -116,6 +117,7 @@ class TaskService:
         for verdict in verify_points(repository, chosen, hypervisor=self.hypervisor, deep=task.deep, control=control):
             verdicts.append(verdict)
             listener(events.PointVerified(request.vm, verdict))
+        control.finish()
         checked = sum(verdict.bytes_checked for verdict in verdicts)
         damaged = [verdict for verdict in verdicts if not verdict.good]
         if not damaged:

@@ -28,11 +28,11 @@ from kvm_backup.domain.errors import (
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
-from kvm_backup.domain.task import BackupTask
+from kvm_backup.domain.task import AsNewVm, BackupTask, InPlace, RestoreTask, VerifyTask
 from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.services import events
 from kvm_backup.services.backup import BackupService
-from kvm_backup.services.own_runs import OwnRuns
+from kvm_backup.services.own_runs import OwnRuns, interrupted
 from kvm_backup.services.recording import CancelWatch, RecordingListener
 from kvm_backup.services.run_log import LogFile, make_log
 from kvm_backup.services.runs import RunService
@@ -393,6 +393,19 @@ def holder(folder: Path) -> Iterator["subprocess.Popen[str]"]:
             yield process
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("changes", "what_to_do"),
+    [
+        ({}, "run retry'. The next backup of the VM removes"),
+        ({"kind": RunKind.VERIFY, "task": VerifyTask("f")}, "run retry', which removes"),
+        ({"kind": RunKind.RESTORE, "task": RestoreTask("p", AsNewVm("web2"))}, "run retry', which removes"),
+        ({"kind": RunKind.RESTORE, "task": RestoreTask("p", InPlace())}, "doctor --clean', before the VM is started"),
+    ],
+)
+def test_a_run_that_was_killed_says_what_to_do(run: Run, changes: dict[str, Any], what_to_do: str) -> None:
+    assert what_to_do in (interrupted(replace(run, **changes)).hint or "")
 
 
 def test_a_run_whose_process_was_killed_is_marked_and_one_that_goes_on_is_not(
