@@ -7,12 +7,13 @@ becomes a KvmBackupError with what it printed last.
 import os
 import signal
 import subprocess
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from kvm_backup.domain.errors import ToolFailedError, ToolMissingError
 from kvm_backup.domain.phrase import phrase
@@ -30,6 +31,8 @@ PACKAGES = {
 _POLL = 0.2
 _OUTPUT_KEPT = 64 * 1024
 """Bytes."""
+_LAST_WORDS = 2.0
+"""Seconds in which all that a program said before it ended has been read, unless another holds its output open."""
 
 Program = subprocess.Popen[str]
 """A program that `start` started."""
@@ -143,42 +146,64 @@ def run_script(
     """Run a script of the user to its end, with more variables in its environment; its status is not judged.
 
     After `timeout` seconds, or when `stop_requested` says so, the script and what it started are killed. Its output
-    may be endless or held open by a child, so it goes to a file and only the end is read.
-    Raises ToolMissingError, and ToolFailedError when it cannot be executed or takes too long.
+    may be endless or held open by a child; only the end is kept.
+    Raises ToolFailedError when it cannot be executed or takes too long.
     """
-    with tempfile.TemporaryFile() as output:
-        try:
-            program = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise _missing(argv[0]) from error
-        except (OSError, ValueError) as error:
+    try:
+        program = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        raise ToolFailedError(
+            phrase(
+                "{argv!r} cannot be started: {error}", argv=argv[0], error=getattr(error, "strerror", None) or error
+            ),
+            hint=phrase("It must be a program, or a script that begins with #! and may be executed."),
+        ) from error
+    output = _Tail(program)
+    deadline = time.monotonic() + timeout
+    while program.poll() is None and time.monotonic() < deadline and not stop_requested():
+        with suppress(subprocess.TimeoutExpired):
+            program.wait(min(_POLL, max(deadline - time.monotonic(), 0.0)))
+    if program.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
+        if not stop_requested():
             raise ToolFailedError(
-                phrase("{argv!r} cannot be started: {error}", argv=argv[0], error=error),
-                hint=phrase("It must be a program, or a script that begins with #! and may be executed."),
-            ) from error
-        deadline = time.monotonic() + timeout
-        while program.poll() is None and time.monotonic() < deadline and not stop_requested():
-            with suppress(subprocess.TimeoutExpired):
-                program.wait(min(_POLL, max(deadline - time.monotonic(), 0.0)))
-        if program.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(program.pid, signal.SIGKILL)
-            program.wait()
-            if not stop_requested():
-                raise ToolFailedError(
-                    phrase("{argv} did not end within {timeout:.0f} s", argv=argv[0], timeout=timeout),
-                    hint=phrase("It was killed. Find out what it waits for, or allow more time: hooks.timeout."),
-                )
-        size = output.seek(0, os.SEEK_END)
-        output.seek(max(size - _OUTPUT_KEPT, 0))
-        return Completed(program.returncode, output.read().decode(errors="replace"), "")
+                phrase("{argv} did not end within {timeout:.0f} s", argv=argv[0], timeout=timeout),
+                hint=phrase("It was killed. Find out what it waits for, or allow more time: hooks.timeout."),
+            )
+    return Completed(program.returncode, output.text(), "")
+
+
+class _Tail:
+    """The end of what a program says, read beside it.
+
+    A file could fill the disk. Closing our end when the program ends would kill what it left running in the
+    background, so that is read for as long as it talks.
+    """
+
+    def __init__(self, program: subprocess.Popen[bytes]) -> None:
+        assert program.stdout is not None
+        self._said = b""
+        self._thread = threading.Thread(target=self._read, args=(program.stdout,), daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        """What it said last, after it has ended."""
+        self._thread.join(_LAST_WORDS)
+        return self._said.decode(errors="replace")
+
+    def _read(self, stream: IO[bytes]) -> None:
+        with stream:
+            while said := os.read(stream.fileno(), _OUTPUT_KEPT):
+                self._said = (self._said + said)[-_OUTPUT_KEPT:]
 
 
 def finish(program: Program, timeout: float) -> str:

@@ -40,8 +40,10 @@ def test_what_it_said_last_is_in_the_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("argv", [("/nonexistent/script",), ("/etc",), ("/etc/hostname",)])
 def test_what_cannot_be_started_is_an_error_of_the_script(argv: tuple[str, ...]) -> None:
-    with pytest.raises(HookError):
+    with pytest.raises(HookError) as raised:
         before(argv)
+    assert f"'{argv[0]}' cannot be started: " in raised.value.message
+    assert "begins with #!" in raised.value.hint
 
 
 def test_one_that_takes_too_long_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
@@ -64,6 +66,20 @@ def test_a_child_that_keeps_the_output_open_is_not_waited_for(tmp_path: Path) ->
 def test_output_without_end_fills_no_memory(tmp_path: Path) -> None:
     with pytest.raises(HookError, match="said: y"):
         before(script(tmp_path, "yes | head -c 20000000; exit 1"))
+
+
+def test_output_fills_no_disk(tmp_path: Path) -> None:
+    # The limit is one for files: who writes more than 8 blocks into one is killed.
+    before(script(tmp_path, "ulimit -f 8\nexec head -c 10000000 /dev/zero"))
+
+
+def test_what_a_script_leaves_running_may_go_on_talking(tmp_path: Path) -> None:
+    end = tmp_path / "end"
+    before(script(tmp_path, f"(sleep 1; echo still here; echo and again; touch {end}) & exit 0"))
+    deadline = time.monotonic() + 30
+    while not end.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_run_that_is_cancelled_ends_its_script(tmp_path: Path) -> None:
