@@ -71,10 +71,10 @@ if TYPE_CHECKING:
     from kvm_backup.services.runs import RunService
     from kvm_backup.services.schedules.commands import ScheduleService
     from kvm_backup.services.schedules.file import ScheduleFile
-    from kvm_backup.services.vm_points import VmPointList
     from kvm_backup.services.sign_in import SignInService
     from kvm_backup.services.survey.survey import Survey
     from kvm_backup.services.tasks import TaskService
+    from kvm_backup.services.vm_points import VmPointList
 
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
@@ -341,7 +341,7 @@ class Application:
         return self.runs.do(request, listener=listener, stop_requested=stop_requested, confirm=confirm)
 
     # What the web page asks for: checked as far as that is quick, queued, and returned at once. `repository` is a
-    # name or None for the default one; `who` is the user's name, for the log. All raise KvmBackupError.
+    # name of the settings, or None for the default one; `who` is the user's name. All raise KvmBackupError.
 
     def enqueue_run(self, request: RunRequest) -> Run:
         """Put a run into the queue of its host. Twice is the same as once."""
@@ -349,18 +349,21 @@ class Application:
 
     def request_backup(self, vm: str, mode: Mode, repository: str | None = None, who: str | None = None) -> Run:
         """Back a VM up; `vm` is its name or UUID. Raises VmNotFoundError before anything is queued."""
+        self.configured_repository(repository)
         return self.enqueue_run(self.requests.backup_of_known_vm(vm, mode, repository, _web(who)))
 
     def request_verify(
         self, point: str, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> Run:
         """Check a point, by its whole id, and all that it builds on."""
+        self.configured_repository(repository)
         return self.enqueue_run(self.requests.verify_point(point, repository, _web(who), deep=deep))
 
     def request_verify_vm(
         self, vm: str, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> Run:
         """Check every point of a VM; `vm` is its UUID, its folder in the repository or, slower, its name."""
+        self.configured_repository(repository)
         folder = self.requests.folder_of(vm, repository)
         return self.enqueue_run(self.requests.verify_folder(folder, repository, _web(who), deep=deep))
 
@@ -368,6 +371,7 @@ class Application:
         self, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> list[Run]:
         """Check every point of a repository, one run for each VM."""
+        self.configured_repository(repository)
         asked = [
             self.requests.verify_folder(folder, repository, _web(who), deep=deep)
             for folder in self.requests.all_folders(repository)
@@ -381,15 +385,18 @@ class Application:
 
         Raises TargetExistsError, VmRunningError, BadArgumentError before anything is queued.
         """
+        self.configured_repository(repository)
         return self.enqueue_run(self.requests.checked_restore(point, target, repository, _web(who)))
 
     def request_prune(self, vm: str, repository: str | None = None, who: str | None = None) -> Run:
         """Prune the points of a VM; `vm` as for `request_verify_vm`."""
+        self.configured_repository(repository)
         folder = self.requests.folder_of(vm, repository)
         return self.enqueue_run(self.requests.prune_folder(folder, repository, _web(who)))
 
     def request_prune_all(self, repository: str | None = None, who: str | None = None) -> list[Run]:
         """Prune every VM that a repository holds points of, one run for each."""
+        self.configured_repository(repository)
         asked = [
             self.requests.prune_folder(folder, repository, _web(who))
             for folder in self.requests.all_folders(repository)
@@ -428,7 +435,7 @@ class Application:
             space_reserve=self.settings.backup.space_reserve,
             level=self.settings.backup.compression_level,
         )
-        return downloads.open(self.repository(repository), point, target, stop_requested)
+        return downloads.open(self.configured_repository(repository), point, target, stop_requested)
 
     @cached_property
     def _asking(self) -> Asking:
@@ -624,12 +631,20 @@ class Application:
         """
         from kvm_backup.repository.local import LocalRepository
 
+        if name is not None and "/" in name and name not in self.settings.repositories():
+            return LocalRepository.open(Path(name).name, Path(name).absolute())
+        return self.configured_repository(name)
+
+    def configured_repository(self, name: str | None = None) -> LocalRepository:
+        """A repository of the settings by its name, which is all that a page may name: where else root reads and
+        writes is said on the command line. Raises as `repository` does.
+        """
+        from kvm_backup.repository.local import LocalRepository
+
         wanted = name or self.settings.default_repository
         configured = self.settings.repositories()
         path = configured.get(wanted)
         if path is None:
-            if "/" in wanted:
-                return LocalRepository.open(Path(wanted).name, Path(wanted).absolute())
             raise RepositoryNotFoundError(
                 phrase("no repository is called {wanted!r}", wanted=wanted),
                 hint=phrase(

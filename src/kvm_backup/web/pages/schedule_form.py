@@ -40,6 +40,7 @@ from kvm_backup.web.pages.schedules import (
     shown,
     unknown_vms,
 )
+from kvm_backup.web.scheduling import check_repository
 from kvm_backup.web.security.access import Operator, Viewer, application_of
 from kvm_backup.web.security.audit import note
 
@@ -121,7 +122,7 @@ def create(request: Request, user: Operator, form: Form) -> Response:
     draft = _allowed(Draft.from_form(form), user)
     application = application_of(request)
     try:
-        _check_repository(application, draft, None)
+        check_repository(application, draft.repository)
         made = application.schedules.add(
             draft.name,
             draft.vm_names,
@@ -158,7 +159,7 @@ def change(request: Request, user: Operator, schedule_id: str, form: Form) -> Re
     schedule = None
     try:
         schedule, _problem = shown(application, schedule_id)
-        _check_repository(application, draft, schedule)
+        check_repository(application, draft.repository, schedule)
         changed = application.schedules.edit(schedule.id, draft.changes(), known=draft.revision)
     except KvmBackupError as error:
         return _refused(request, user, draft, form, error, schedule)
@@ -240,7 +241,7 @@ def _field_errors(
         keep=draft.wishes,
         own_id=schedule.id if schedule else "",
     )
-    return {FIELDS.get(error.field, error.field): schedule_words.refusal(error) for error in [first, *found]}
+    return {FIELDS.get(error.field, error.field): schedule_words.refusal(error) for error in [*found, first]}
 
 
 def _differences(current: Schedule, draft: Draft) -> list[tuple[str, str]]:
@@ -316,15 +317,6 @@ def _repositories(application: Application, schedule: Schedule | None) -> list[t
     choices = [("", _("The default one ({name})", name=default)), *((name, name) for name in configured)]
     own = schedule.repository if schedule else None
     return choices if own is None or own in configured else [*choices, (own, own)]
-
-
-def _check_repository(application: Application, draft: Draft, schedule: Schedule | None) -> None:
-    """A page writes to repositories of the settings alone: which other folders this host has is root's to say."""
-    wanted = draft.repository.strip()
-    allowed = {"", *application.settings.repositories(), (schedule.repository or "") if schedule else ""}
-    if wanted not in allowed:
-        choices = ", ".join(sorted(application.settings.repositories()))
-        raise InvalidScheduleError("repository", wanted, phrase("one of {choices}", choices=choices))
 
 
 def _kept(application: Application, repository: str) -> str:

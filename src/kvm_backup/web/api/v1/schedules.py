@@ -9,6 +9,7 @@ from starlette.responses import Response
 from kvm_backup.services.schedules.commands import Changes
 from kvm_backup.web.api.v1 import models
 from kvm_backup.web.api.v1.answers import Limit, Offset, Search, problems, schedule_of
+from kvm_backup.web.scheduling import check_repository
 from kvm_backup.web.security.access import Operator, Viewer, application_of
 from kvm_backup.web.security.audit import note
 
@@ -38,7 +39,9 @@ def list_schedules(
 def add_schedule(request: Request, user: Operator, wanted: models.NewSchedule) -> models.Schedule:  # noqa: ARG001
     """Make a schedule. Scripts are set by an administrator, on a page or by the command line."""
     note(request, "schedule.add", wanted.name)
-    made = application_of(request).schedules.add(
+    application = application_of(request)
+    check_repository(application, wanted.repository or "")
+    made = application.schedules.add(
         wanted.name,
         wanted.vm_names,
         wanted.schedule_type,
@@ -65,6 +68,9 @@ def change_schedule(
 ) -> models.Schedule:
     """Change a schedule; it is planned anew when its type or time changes."""
     note(request, "schedule.edit", schedule_id)
+    application = application_of(request)
+    schedule = application.schedules.find(schedule_id)
+    check_repository(application, wanted.repository or "", schedule)
     changes = Changes(
         name=wanted.name,
         vm_names=wanted.vm_names,
@@ -74,7 +80,7 @@ def change_schedule(
         repository=wanted.repository,
         keep=_as_typed(wanted.keep),
     )
-    return schedule_of(application_of(request).schedules.edit(schedule_id, changes))
+    return schedule_of(application.schedules.edit(schedule.id, changes))
 
 
 @router.delete("/{schedule_id}", status_code=204, responses=problems(404))
