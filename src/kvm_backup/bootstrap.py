@@ -555,7 +555,15 @@ class Application:
             ).tick
 
         def housekeeping(queue: DurableQueue, now: datetime) -> None:
-            mark_lost_runs(self.history, self.own_runs, queue.client.live_runs, host=self.host, now=now, say=say)
+            mark_lost_runs(
+                self.history,
+                self.own_runs,
+                queue.client.live_runs,
+                host=self.host,
+                now=now,
+                say=say,
+                settled=lambda schedule: settle_schedule(self.schedule_file, self.history, schedule),
+            )
             queue.client.forget_ended(oldest_remembered(now))
             oldest = now - timedelta(days=self.settings.database.keep_days)
             self.history.delete_older_than(oldest)

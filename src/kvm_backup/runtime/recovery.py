@@ -19,9 +19,11 @@ def mark_lost_runs(
     host: str,
     now: datetime,
     say: Callable[[str], None],
+    settled: Callable[[str | None], None],
 ) -> None:
     """Mark runs of this host as interrupted that nobody does or will do: commands that were killed, and what the
-    queue knows nothing of (its database was lost). Raises DatabaseError, StorageError.
+    queue knows nothing of (its database was lost). `settled` is told the schedule of each. Raises DatabaseError,
+    StorageError, and what `settled` raises.
     """
     own_runs.sweep(history)
     unfinished = [run for run in history.unfinished_of(host) if abs(now - run.created) > _JUST_MADE]
@@ -31,3 +33,4 @@ def mark_lost_runs(
     for run in unfinished:
         if run.id not in looked_after and history.finish(run.id, RunState.INTERRUPTED, interrupted(run)):
             say(f"run {run.id} of {run.vm_name} was interrupted and is not in the queue: marked so")
+            settled(run.schedule_id)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -98,19 +99,22 @@ def test_runs_that_nobody_does_any_more_are_marked_interrupted(
     own = OwnRuns(tmp_path / "own")
     for run_id in ("lost", "queued", "mine", "other-host"):
         host = "elsewhere" if run_id == "other-host" else "host"
-        history.create(
-            RunRequest(run_id, host, "web", BackupTask(Mode.FULL), "default", Trigger.COMMAND, clock.now).as_run()
-        )
+        request = RunRequest(run_id, host, "web", BackupTask(Mode.FULL), "default", Trigger.COMMAND, clock.now)
+        history.create(replace(request, schedule_id=f"schedule of {run_id}").as_run())
     clock.move(minutes=5)
     history.create(
         RunRequest("just-made", "host", "web", BackupTask(Mode.FULL), "default", Trigger.COMMAND, clock.now).as_run()
     )
     said: list[str] = []
+    settled: list[str | None] = []
     with own.hold("mine"):
-        mark_lost_runs(history, own, lambda: {"queued"}, host="host", now=clock.now, say=said.append)
+        mark_lost_runs(
+            history, own, lambda: {"queued"}, host="host", now=clock.now, say=said.append, settled=settled.append
+        )
     states = {run.id: run.state.value for run in history.newest()}
     assert states.pop("lost") == "interrupted"
     assert set(states.values()) == {"queued"}
     assert len(said) == 1
+    assert settled == ["schedule of lost"]
     assert history.get("lost").error_code == "interrupted"
     assert clock.now - history.get("lost").created == timedelta(minutes=5)
