@@ -206,7 +206,10 @@ def test_a_run_that_does_not_run_is_cancelled_at_once_and_never_begins(history: 
         history.wait(run.id, MOMENT, FAILURE)
     assert history.request_cancel(run.id) is RunState.CANCELLED
     assert not history.start(run.id)
-    assert history.get(run.id).ended == MOMENT
+    held = history.get(run.id)
+    assert held.ended == MOMENT
+    told = (FAILURE.error, FAILURE.error_code) if waiting else ("the run was cancelled before it began", "cancelled")
+    assert (held.error, held.error_code) == told
 
 
 def test_a_run_that_runs_is_asked_to_end(history: History) -> None:

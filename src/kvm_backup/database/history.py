@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from kvm_backup.database.engine import Database
 from kvm_backup.database.statistics import count_run
 from kvm_backup.database.tables import RUNS, STEPS, Moment, storable
-from kvm_backup.domain.errors import RunNotFoundError
+from kvm_backup.domain.errors import CancelledError, RunNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, RunStep, states_before
 
@@ -160,7 +160,16 @@ class History:
             ended = connection.execute(
                 update(RUNS)
                 .where(RUNS.c.id == run_id, idle)
-                .values(state=RunState.CANCELLED, ended=self._clock(), retry_at=None, cancel_requested=True)
+                .values(
+                    state=RunState.CANCELLED,
+                    ended=self._clock(),
+                    retry_at=None,
+                    cancel_requested=True,
+                    # Whoever waits for it takes a run without an error for one that made a point.
+                    error=func.coalesce(RUNS.c.error, phrase("the run was cancelled before it began")),
+                    error_code=func.coalesce(RUNS.c.error_code, CancelledError.code),
+                    hint=func.coalesce(RUNS.c.hint, phrase("Nothing was done.")),
+                )
                 .returning(*RUNS.c)
             ).first()
             if ended is not None:
