@@ -43,6 +43,9 @@ format: needs-python ## Format the code and repair what ruff can repair
 bench: needs-lab needs-bench ## Measure beside virtnbdbackup and qemu-img
 	@scripts/as-root env PYTHONPATH=. $(PY) -m bench $(ARGS)
 
+bench-pages: needs-python ## Measure the dashboard on 10,000 VMs and 1,000,000 runs (made first: 2 minutes, 1.5 GB)
+	@PYTHONPATH=. $(PY) -m bench.pages $(ARGS)
+
 lock: needs-python ## Rewrite the lock files; ARGS=--upgrade takes newer versions
 	@scripts/lock $(ARGS)
 
@@ -79,5 +82,5 @@ needs-test:
 needs-bench:
 	@scripts/ensure-packages $(PACKAGES)/bench.txt
 
-.PHONY: demo run install test test-unit lint format bench lock clean help \
+.PHONY: demo run install test test-unit lint format bench bench-pages lock clean help \
 	needs-python needs-lint needs-host needs-lab needs-test needs-bench

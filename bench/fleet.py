@@ -58,6 +58,8 @@ def write_settings(state_dir: Path, database: str | None) -> Path:
         f"state_dir = {json.dumps(str(state_dir))}",
         'timezone = "Europe/Paris"',
         f'host = "{HOST}"',
+        # A folder that is served days later would begin with thousands of runs that were missed.
+        "[scheduler]\ncatch_up = false",
         f"[libvirt]\nuri = {json.dumps(f'test://{state_dir / DOMAINS}')}",
         *([f"[database]\nurl = {json.dumps(database)}"] if database else []),
     ]
