@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -12,6 +13,8 @@ from kvm_backup.services.run_log import LogFile
 _CHUNK = 1024 * 1024
 _CLOCK_STEP = 86400.0
 """Seconds by which a clock may have been set back while the run went on."""
+_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+"""What may be half a character, and so in no encoding of text."""
 
 
 class LogReader:
@@ -81,6 +84,8 @@ class LogReader:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
+        if _HALF_CHARACTER.search(line):
+            entry = json.loads(json.dumps(entry, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None

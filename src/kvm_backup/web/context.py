@@ -1,7 +1,10 @@
 """What every page gets, and how it is rendered."""
 
 import base64
+import hashlib
+import hmac
 import json
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +30,8 @@ THEME_COOKIE = "theme"
 MESSAGE_COOKIE = "message"
 _LONGEST_TEXT = 400
 """A cookie holds 4096 bytes."""
+_SEAL_KEY = secrets.token_bytes(32)
+"""A message that was left before a restart is not told."""
 
 Kind = Literal["good", "info", "warning", "problem"]
 
@@ -123,7 +128,8 @@ def render(
     content = environment.get_template(template).render(**page_facts(request), messages=messages, **facts)
     if fragment and message:
         content += environment.get_template("message.html").render(messages=messages, out_of_band=True)
-    response = HTMLResponse(content, status_code=status, headers=headers)
+    # A name or a log line may hold half a character, which no encoding has.
+    response = HTMLResponse(content.encode(errors="replace"), status_code=status, headers=headers)
     if MESSAGE_COOKIE in request.cookies and not fragment:
         response.delete_cookie(MESSAGE_COOKIE, httponly=True, samesite="lax")
     return response
@@ -177,7 +183,7 @@ def redirect(request: Request, url: str, message: Message | None = None) -> Resp
         packed = json.dumps(told, ensure_ascii=False).encode(errors="replace")
         response.set_cookie(
             MESSAGE_COOKIE,
-            base64.urlsafe_b64encode(packed).decode(),
+            f"{base64.urlsafe_b64encode(packed).decode()}.{_seal(packed)}",
             max_age=60,
             httponly=True,
             samesite="lax",
@@ -187,13 +193,17 @@ def redirect(request: Request, url: str, message: Message | None = None) -> Resp
 
 
 def _left_message(request: Request) -> Message | None:
-    packed = request.cookies.get(MESSAGE_COOKIE)
-    if not packed:
-        return None
+    """What `redirect` left. Whatever else can set cookies for this host does not speak for these pages."""
+    encoded, _dot, seal = request.cookies.get(MESSAGE_COOKIE, "").partition(".")
     try:
-        text, kind, hint = json.loads(base64.urlsafe_b64decode(packed))
-        if kind in ("good", "info", "warning", "problem"):
-            return Message(str(text), kind, str(hint))
-    except (ValueError, TypeError):
-        pass
-    return None
+        packed = base64.urlsafe_b64decode(encoded)
+    except ValueError:
+        return None
+    if not hmac.compare_digest(_seal(packed).encode(), seal.encode(errors="replace")):
+        return None
+    text, kind, hint = json.loads(packed)
+    return Message(text, kind, hint)
+
+
+def _seal(packed: bytes) -> str:
+    return hmac.new(_SEAL_KEY, packed, hashlib.sha256).hexdigest()

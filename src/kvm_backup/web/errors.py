@@ -69,7 +69,7 @@ def failure(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """A failure as the one who asked reads it: JSON for the API, a message for htmx, else a page."""
-    if request.url.path.startswith(API):
+    if _is_api(request):
         problem = {
             "type": "about:blank",
             "title": HTTPStatus(status).phrase,
@@ -114,15 +114,17 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     if error.status_code < 400:  # a dependency that sends the user elsewhere, such as to the login
         return Response(status_code=error.status_code, headers=headers)
     told = {
+        400: _("The request cannot be read."),
         403: _("Your account may not do this."),
         404: _("There is no such page. What it showed may have been removed."),
         405: _("This address does not take such a request."),
     }
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_methods(request))
-    given = error.detail if error.detail != HTTPStatus(error.status_code).phrase else None
+    # What the framework says of it is for programs, and in English.
+    given = error.detail if error.detail != HTTPStatus(error.status_code).phrase and _is_api(request) else None
     message = given or told.get(error.status_code) or HTTPStatus(error.status_code).phrase
-    return failure(request, error.status_code, in_words(message), headers=headers)
+    return failure(request, error.status_code, message, headers=headers)
 
 
 def _methods(request: Request) -> list[str]:
@@ -135,7 +137,13 @@ def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0] if error.errors() else {"loc": (), "msg": ""}
     place = ".".join(str(part) for part in first["loc"][1:]) or "?"
+    if not _is_api(request):
+        return failure(request, 422, _("{field} cannot be used.", field=place))
     return failure(request, 422, _("{field} cannot be used: {problem}", field=place, problem=first["msg"]))
+
+
+def _is_api(request: Request) -> bool:
+    return request.url.path.startswith(API)
 
 
 class IncidentMiddleware:
