@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from kvm_backup.database.history import Batch, History
@@ -13,8 +13,6 @@ from kvm_backup.services.schedules.state import ScheduleState, state_of
 
 PAGE = 50
 VMS_SHOWN = 3
-_NEVER = datetime.max.replace(tzinfo=UTC)
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _WORST_FIRST = (
     RunState.FAILED,
     RunState.INTERRUPTED,
@@ -25,10 +23,11 @@ _WORST_FIRST = (
     RunState.SUCCEEDED,
 )
 _SORTS: dict[str, Callable[[Schedule], Any]] = {
-    "next": lambda schedule: (schedule.next_run or _NEVER, schedule.name.casefold()),
+    "next": lambda schedule: schedule.next_run,
     "name": lambda schedule: schedule.name.casefold(),
-    "last": lambda schedule: (schedule.last_run or _LONG_AGO, schedule.name.casefold()),
+    "last": lambda schedule: schedule.last_run,
 }
+_Found = tuple[Schedule, ScheduleState]
 SORTS = tuple(order for name in _SORTS for order in (name, f"-{name}"))
 """A minus turns the order round."""
 
@@ -99,14 +98,22 @@ def listing(schedules: Sequence[Schedule], wish: Wish, history: History) -> List
     ]
     counts = Counter(state for _schedule, state in found)
     wanted = [(schedule, state) for schedule, state in found if not wish.state or state == wish.state]
-    key = _SORTS[wish.sort.removeprefix("-")]
-    wanted.sort(key=lambda pair: key(pair[0]), reverse=wish.sort.startswith("-"))
+    wanted = _sorted(wanted, wish.sort)
     pages = max(1, -(-len(wanted) // PAGE))
     page = min(wish.page, pages)
     shown = wanted[(page - 1) * PAGE : page * PAGE]
     batches = history.last_batches(schedule.id for schedule, _state in shown)
     rows = [_row(schedule, state, batches.get(schedule.id)) for schedule, state in shown]
     return Listing(rows, page, pages, len(wanted), counts, len(schedules))
+
+
+def _sorted(found: Sequence[_Found], order: str) -> list[_Found]:
+    """In the order of a column; equal ones by name, and those that have nothing there last, whichever way."""
+    column = _SORTS[order.removeprefix("-")]
+    by_name = sorted(found, key=lambda one: one[0].name.casefold())
+    having = [one for one in by_name if column(one[0]) is not None]
+    having.sort(key=lambda one: column(one[0]), reverse=order.startswith("-"))
+    return having + [one for one in by_name if column(one[0]) is None]
 
 
 def one_row(schedule: Schedule, history: History) -> Row:
