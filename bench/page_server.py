@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -26,6 +27,7 @@ _COMMAND = Path(sys.prefix) / "bin" / "kvm-backup"
 _PASSWORD = "nobody but the benchmark knows this"
 _ADDRESS = re.compile(r"dashboard: (https?://\S+)")
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
+_POLL_SECONDS = 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -54,8 +56,15 @@ class PageServer:
                 self.url = found[1]
             # It says this when it has begun; nothing that it says later is read, and a pipe holds 64 KiB.
             if "serving" in line:
+                self._wait_for_the_first_look()
                 return self
         raise SystemExit("the server did not start")
+
+    def _wait_for_the_first_look(self) -> None:
+        """The service looks at everything when it begins, which takes a while with thousands of VMs."""
+        began = self.application.inventory.host_facts().examined
+        while self.application.inventory.host_facts().examined == began:
+            time.sleep(_POLL_SECONDS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None

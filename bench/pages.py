@@ -1,8 +1,8 @@
 """`make bench-pages`: how fast the dashboard answers on a large fleet, and what many open pages cost the server.
 
 The server is the product's own (`kvm-backup serve`) on a folder that `bench.fleet` filled. Times are taken by the one
-who asks, on the same host, one request after the other over one connection: what a browser would wait. CPU is what the
-server used for each, which tells more where the host does something else at the same time.
+who asks, on the same host, one request after the other over one connection: what a browser would wait. CPU is what
+the server used for each, which tells more where the host does something else at the same time.
 """
 
 import argparse
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--pages", type=int, default=50, metavar="N", help="open at once (default: 50)")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="that they stay open (default: 30)")
     parser.add_argument("--every", type=float, default=10.0, metavar="S", help="a run begins or ends (default: 10)")
+    parser.add_argument("--no-live", action="store_true", help="leave out the pages that stay open")
     parser.add_argument("--only", metavar="TEXT", default="", help="only addresses with this in their name")
     chosen = parser.parse_args(arguments)
     state_dir: Path = chosen.state_dir.absolute()
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     console.print(f"load average {os.getloadavg()[0]:.1f}; {state_dir}")
     with PageServer(state_dir) as server, server.signed_in() as client:
         slow = _measure_pages(console, server, client, chosen.requests, chosen.only)
-        if not chosen.only:
+        if not (chosen.only or chosen.no_live):
             _measure_live(console, server, chosen.pages, chosen.seconds, chosen.every)
     return int(bool(slow))
 
