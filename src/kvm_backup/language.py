@@ -24,6 +24,9 @@ LANGUAGES = ("en", "fr")
 _PLACE = re.compile(r"{(?P<name>\w+)(?P<repr>!r)?(?::[^}]*)?}")
 _SHORTEST_LITERAL = 10
 _SENTENCES = re.compile(r"(?<=[.?!]) (?=[A-Z'])")
+_CLAUSES = re.compile("; ")
+_LINES = re.compile("\n")
+_ASIDE = re.compile(r"(.+) \(([^()]*)\)", re.DOTALL)
 
 
 @cache
@@ -86,8 +89,12 @@ def _told_again(text: str, code: str) -> str:
         if match is not None:
             values = {place: _told_again(value, code) for place, value in match.groupdict().items()}
             return _put(values, known.text)
-    parts = _SENTENCES.split(text)
-    return text if len(parts) == 1 else " ".join(_told_again(part, code) for part in parts)
+    for apart, between in ((_SENTENCES, " "), (_CLAUSES, "; "), (_LINES, "\n")):
+        parts = apart.split(text)
+        if len(parts) > 1:
+            return between.join(_told_again(part, code) for part in parts)
+    aside = _ASIDE.fullmatch(text)
+    return text if aside is None else f"{_told_again(aside[1], code)} ({aside[2]})"
 
 
 def _put(values: dict[str, str], template: str) -> str:

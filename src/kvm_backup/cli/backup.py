@@ -7,7 +7,8 @@ import typer
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, ignore_suspension, stop_requested
-from kvm_backup.cli.output import cell, print_error, prose, unheard
+from kvm_backup.cli.language import _, told
+from kvm_backup.cli.output import cell, print_error, prose, seconds, size, unheard
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import (
     EXIT_DONE,
@@ -16,9 +17,8 @@ from kvm_backup.domain.errors import (
     KvmBackupError,
 )
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.point import Mode
+from kvm_backup.domain.point import Consistency, Mode
 from kvm_backup.domain.request import RunRequest
-from kvm_backup.domain.sizes import show_size
 from kvm_backup.services import events
 
 
@@ -86,16 +86,26 @@ def _exit_code(errors: list[KvmBackupError], asked: int) -> int:
 
 
 def _line(finished: events.Finished) -> str:
-    rate = finished.bytes_read / finished.seconds if finished.seconds else 0
-    why = "\n" + prose(f"full because {cell(finished.detail)}", indent="  ") if finished.detail else ""
-    figures = (
-        ""
-        if finished.mode == Mode.SNAPSHOT
-        else f", read {show_size(finished.bytes_read)}, stored {show_size(finished.bytes_stored)}"
+    head = _("{vm}: {mode} point {point}").format(
+        vm=cell(finished.vm), mode=finished.mode, point=cell(finished.point)
     )
-    return (
-        f"[green]✓[/green] {cell(finished.vm)}: {finished.mode} point {cell(finished.point)}\n"
-        f"  {finished.consistency}-consistent{figures} in {finished.seconds:.1f} s"
-        + (f" ({show_size(rate)}/s)" if figures else "")
-        + why
-    )
+    took = {"consistency": consistency_word(finished.consistency), "seconds": seconds(finished.seconds)}
+    if finished.mode == Mode.SNAPSHOT:
+        figures = _("{consistency} in {seconds}").format(**took)
+    else:
+        figures = _("{consistency}, read {read}, stored {stored} in {seconds} ({rate}/s)").format(
+            read=size(finished.bytes_read),
+            stored=size(finished.bytes_stored),
+            rate=size(finished.bytes_read / finished.seconds if finished.seconds else 0),
+            **took,
+        )
+    why = _("full because {reasons}").format(reasons=cell(told(finished.detail))) if finished.detail else ""
+    return f"[green]✓[/green] {head}\n  {figures}" + (f"\n{prose(why, indent='  ')}" if why else "")
+
+
+def consistency_word(consistency: str | None) -> str:
+    """Whether file systems were frozen for the point."""
+    return {
+        Consistency.FILESYSTEM: _("filesystem-consistent"),
+        Consistency.CRASH: _("crash-consistent"),
+    }.get(Consistency(consistency or Consistency.CRASH), "")

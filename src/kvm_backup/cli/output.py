@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from kvm_backup.cli.language import told
+from kvm_backup.cli.language import _, language, told
 from kvm_backup.cli.listing import Listing
 from kvm_backup.domain.errors import (
     HypervisorError,
@@ -23,6 +23,7 @@ from kvm_backup.domain.errors import (
     SettingsError,
     StorageError,
 )
+from kvm_backup.domain.sizes import show_size
 from kvm_backup.domain.text import printable as printable
 
 _UNLIMITED = 1 << 20
@@ -123,16 +124,16 @@ def print_error(error: KvmBackupError) -> None:
 def with_sudo(message: str, hint: str) -> str:
     """The hint, which begins with sudo when somebody who is not root may not do something."""
     if os.geteuid() != 0 and _FORBIDDEN.search(message):
-        return f"You are not root: run it with sudo. {hint}"
+        return f"{_('You are not root: run it with sudo.')} {hint}"
     return hint
 
 
 def print_problem(message: str, hint: str) -> None:
     """A cause and a hint on standard error, control characters made visible; on a terminal the hint is broken."""
-    advice = f"HINT: {printable(hint)}"
+    advice = f"{_('HINT:')} {printable(hint)}"
     if sys.stderr.isatty():
         advice = _fill(advice, Console(stderr=True).width)
-    sys.stderr.write(f"error: {printable(short_digests(message))}\n{advice}\n")
+    sys.stderr.write(f"{_('error:')} {printable(short_digests(message))}\n{advice}\n")
 
 
 def short_digests(text: str) -> str:
@@ -140,9 +141,43 @@ def short_digests(text: str) -> str:
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", text)
 
 
+def size(amount: float) -> str:
+    """Bytes as `show_size` has them, in French 1,5 Gio."""
+    shown = decimal(show_size(amount))
+    return shown.replace("B", "o") if language() == "fr" else shown
+
+
+def seconds(amount: float) -> str:
+    """Such as 3.4 s."""
+    return decimal(f"{amount:.1f} s")
+
+
+def decimal(number: str) -> str:
+    """A number with the comma of the user's language."""
+    return number.replace(".", ",") if language() == "fr" else number
+
+
 def cell(text: object) -> str:
     """Text from outside for a Rich table: printable, and never taken as markup."""
     return escape(printable(str(text)))
+
+
+def print_fact(title: str, text: object) -> None:
+    """A line of all that is known of something: a title and a value that is never broken."""
+    console().print(f"{_title(title)}{cell(text)}")
+
+
+def print_clause(title: str, text: str) -> None:
+    """The same for a sentence, which is broken between words."""
+    console().print(prose(cell(text), indent=_title(title), hanging=" " * (_title_width() + 1)))
+
+
+def _title(title: str) -> str:
+    return f"[bold]{title:<{_title_width()}}[/bold] "
+
+
+def _title_width() -> int:
+    return 14 if language() == "fr" else 12
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> Listing:

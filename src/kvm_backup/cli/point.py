@@ -7,12 +7,12 @@ import typer
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.choice import choose_point, elsewhere
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
-from kvm_backup.cli.output import cell, console, print_error, print_json, prose, table
+from kvm_backup.cli.language import _, told
+from kvm_backup.cli.output import cell, console, print_clause, print_error, print_fact, print_json, prose, size, table
 from kvm_backup.cli.program import Program
 from kvm_backup.domain.errors import PointNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
-from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.lookup import points_of_vm
 from kvm_backup.services.queries import point_details, point_summary
@@ -40,7 +40,7 @@ def list_points(
     if json:
         return
     if not points:
-        console().print("No restore point yet. Make one: kvm-backup backup VM")
+        console().print(_("No restore point yet. Make one: kvm-backup backup VM"))
         return
     _show_list(points)
 
@@ -59,16 +59,28 @@ def show_point(
         print_json(details)
         return
     out = console()
-    for key in ("id", "vm", "mode", "created", "consistency", "parent", "path", "checkpoint", "snapshot"):
+    titles = {
+        "id": _("id"),
+        "vm": _("vm"),
+        "mode": _("mode"),
+        "created": _("created"),
+        "consistency": _("consistency"),
+        "parent": _("parent"),
+        "path": _("path"),
+        "checkpoint": _("checkpoint"),
+        "snapshot": _("snapshot"),
+    }
+    for key, title in titles.items():
         if details[key] is not None:
-            out.print(f"[bold]{key:<12}[/bold] {cell(details[key])}")
+            print_fact(title, details[key])
     if details["detail"]:
-        out.print(prose(cell(details["detail"]), indent="[bold]full because[/bold] ", hanging=" " * 13))
-    out.print(table([("DISK", "left"), ("SAVED", "left"), ("SIZE", "right"), ("STORED", "right")], _disks(details)))
+        print_clause(_("full because"), told(details["detail"]))
+    columns = [(_("DISK"), "left"), (_("SAVED"), "left"), (_("SIZE"), "right"), (_("STORED"), "right")]
+    out.print(table(columns, _disks(details)))
     for disk in details["left_out"]:
-        out.print(f"left out: {cell(disk['target'])} ({disk['reason']})")
+        out.print(f"{_('left out: {why}').format(why=cell(disk['target']))} ({disk['reason']})")
     for notice in details["notices"]:
-        out.print(prose(f"note: {cell(notice)}", hanging="  "))
+        out.print(prose(f"{_('note:')} {cell(told(notice))}", hanging="  "))
 
 
 def _require_points(parts: Application, store: LocalRepository, vm: str) -> None:
@@ -88,16 +100,16 @@ def _show_list(points: list[Manifest]) -> None:
             cell(point.id),
             point.mode.value,
             point.consistency.value,
-            "on host" if point.snapshot else show_size(point.bytes_stored),
+            _("on host") if point.snapshot else size(point.bytes_stored),
         ]
         for point in points
     ]
-    columns = [("POINT", "left"), ("MODE", "left"), ("CONSISTENT", "left"), ("STORED", "right")]
+    columns = [(_("POINT"), "left"), (_("MODE"), "left"), (_("CONSISTENT"), "left"), (_("STORED"), "right")]
     console().print(table(columns, rows))
 
 
 def _disks(details: dict[str, Any]) -> list[list[str]]:
     return [
-        [cell(disk["target"]), disk["mode"], show_size(disk["virtual_size"]), show_size(disk["bytes_stored"])]
+        [cell(disk["target"]), disk["mode"], size(disk["virtual_size"]), size(disk["bytes_stored"])]
         for disk in details["disks"]
     ]

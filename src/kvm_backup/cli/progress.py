@@ -16,18 +16,20 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, console, print_json_line, printable, unheard
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.services import events
 
 _WORDS = {
-    events.Step.PREPARE: "preparing",
-    events.Step.BEGIN: "starting the backup job",
-    events.Step.COPY: "copying",
-    events.Step.PUBLISH: "publishing",
-    events.Step.ADVANCE: "finishing",
-    events.Step.PRUNE: "consolidating",
-    events.Step.VERIFY: "checking",
-    events.Step.RESTORE: "restoring",
+    events.Step.PREPARE: phrase("preparing"),
+    events.Step.BEGIN: phrase("starting the backup job"),
+    events.Step.COPY: phrase("copying"),
+    events.Step.PUBLISH: phrase("publishing"),
+    events.Step.ADVANCE: phrase("finishing"),
+    events.Step.PRUNE: phrase("consolidating"),
+    events.Step.VERIFY: phrase("checking"),
+    events.Step.RESTORE: phrase("restoring"),
 }
 
 
@@ -66,7 +68,7 @@ class EventView:
         if self._json_lines:
             print_json_line(event.as_json())
         elif isinstance(event, events.Notice):
-            self._say(f"{event.vm}: {event.message}")
+            self._say(f"{event.vm}: {told(event.message)}")
         elif sys.stdout.isatty():
             self._show(event)
 
@@ -79,7 +81,7 @@ class EventView:
         if isinstance(event, events.StepStarted):
             if self._task is not None:
                 progress.remove_task(self._task)
-            self._task = progress.add_task(f"{cell(event.vm)}: {_WORDS[event.step]}", total=None)
+            self._task = progress.add_task(f"{cell(event.vm)}: {told(_WORDS[event.step])}", total=None)
         elif isinstance(event, events.Progress) and self._task is not None:
             progress.update(self._task, completed=event.done, total=max(event.total, event.done, 1))
         elif isinstance(event, events.Finished):
@@ -87,9 +89,9 @@ class EventView:
 
     def _say(self, message: str) -> None:
         if self._progress:
-            self._progress.console.print(f"[yellow]note:[/yellow] {cell(message)}")
+            self._progress.console.print(f"[yellow]{_('note:')}[/yellow] {cell(message)}")
         else:
-            sys.stderr.write(f"note: {printable(message)}\n")
+            sys.stderr.write(f"{_('note:')} {printable(message)}\n")
 
 
 def _bar() -> Progress:

@@ -7,12 +7,12 @@ import typer
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
-from kvm_backup.cli.output import cell, console, print_error, print_json_line, prose
+from kvm_backup.cli.language import _, told
+from kvm_backup.cli.output import cell, console, print_error, print_json_line, prose, size
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_SOME_FAILED, BadArgumentError, CancelledError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
-from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.events import Event, Finished, Notice, Started, VmPruned
 from kvm_backup.services.prune import Pruned, VmPoints, vms_with_points
@@ -110,17 +110,20 @@ def _show(pruned: Pruned, *, json: bool) -> None:
         print_json_line(pruned.as_json())
         return
     out = console()
-    out.print(f"[bold]{cell(pruned.vm)}[/bold] in repository {cell(pruned.repository)}")
+    where = _("{vm} in repository {repository}")
+    out.print(where.format(vm=f"[bold]{cell(pruned.vm)}[/bold]", repository=cell(pruned.repository)))
     for point in pruned.points:
         mark = "[green]✓[/green]" if point.kept else "[yellow]-[/yellow]"
         out.print(f"{mark} {cell(point.id)}")
-        out.print(prose(cell(point.explanation), indent="    "))
+        out.print(prose(cell(told(point.explanation)), indent="    "))
     kept = sum(point.kept for point in pruned.points)
     consolidated = sum(point.consolidated for point in pruned.points)
-    verb = "would be" if pruned.dry_run else "were"
-    freed = f"{'about ' if pruned.dry_run else ''}{show_size(abs(pruned.bytes_freed))}"
-    freed = f"{freed} {'freed' if pruned.bytes_freed >= 0 else 'more used'}"
-    counts = (
-        f"{kept} points stay, {len(pruned.points) - kept} {verb} removed, {consolidated} {verb} made full: {freed}"
-    )
-    out.print(prose(counts, hanging="  "))
+    counts = {"kept": kept, "removed": len(pruned.points) - kept, "consolidated": consolidated}
+    freed = _("{size} freed") if pruned.bytes_freed >= 0 else _("{size} more used")
+    amount = size(abs(pruned.bytes_freed))
+    if pruned.dry_run:
+        amount = _("about {size}").format(size=amount)
+        told_all = _("{kept} points stay, {removed} would be removed, {consolidated} would be made full: {freed}")
+    else:
+        told_all = _("{kept} points stay, {removed} were removed, {consolidated} were made full: {freed}")
+    out.print(prose(told_all.format(**counts, freed=freed.format(size=amount)), hanging="  "))

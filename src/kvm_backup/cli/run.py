@@ -9,13 +9,24 @@ import typer
 
 from kvm_backup.cli.backup import back_up_each
 from kvm_backup.cli.context import JsonOption, application, stop_requested
-from kvm_backup.cli.output import cell, console, print_json, print_json_line, prose, table
+from kvm_backup.cli.language import _, told
+from kvm_backup.cli.output import (
+    cell,
+    console,
+    print_clause,
+    print_fact,
+    print_json,
+    print_json_line,
+    size,
+    table,
+)
+from kvm_backup.cli.output import seconds as shown_seconds
 from kvm_backup.cli.program import Program
 from kvm_backup.cli.prune import prune_each
 from kvm_backup.cli.restore import restore_now
 from kvm_backup.cli.verify import verify_each
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
-from kvm_backup.domain.sizes import show_size
 from kvm_backup.domain.task import AsNewVm, BackupTask, PruneTask, RestoreTask, Task, ToFolder, VerifyTask
 from kvm_backup.services.requests import Asker
 from kvm_backup.services.run_views import run_details, run_summary
@@ -27,12 +38,33 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or a be
 _SHORTEST_ID = 8
 _FOLLOW_SECONDS = 0.3
 _DETAILS = {
-    RunKind.BACKUP: "full because",
-    RunKind.VERIFY: "damaged",
-    RunKind.PRUNE: "result",
-    RunKind.RESTORE: "result",
+    RunKind.BACKUP: phrase("full because"),
+    RunKind.VERIFY: phrase("damaged"),
+    RunKind.PRUNE: phrase("result"),
+    RunKind.RESTORE: phrase("result"),
 }
 """What the detail of a run tells."""
+_KINDS = {
+    RunKind.BACKUP: phrase("backup"),
+    RunKind.PRUNE: phrase("prune"),
+    RunKind.VERIFY: phrase("verify"),
+    RunKind.RESTORE: phrase("restore"),
+}
+_STATES = {
+    RunState.QUEUED: phrase("queued"),
+    RunState.RUNNING: phrase("running"),
+    RunState.WAITING: phrase("waiting"),
+    RunState.SUCCEEDED: phrase("succeeded"),
+    RunState.FAILED: phrase("failed"),
+    RunState.CANCELLED: phrase("cancelled"),
+    RunState.INTERRUPTED: phrase("interrupted"),
+}
+_TRIGGERS = {
+    Trigger.SCHEDULE: phrase("schedule"),
+    Trigger.COMMAND: phrase("command"),
+    Trigger.WEB: phrase("web"),
+    Trigger.RETRY: phrase("retry"),
+}
 _COLOURS = {
     RunState.SUCCEEDED: "green",
     RunState.FAILED: "red",
@@ -62,17 +94,18 @@ def list_runs(
         print_json([run_summary(run) for run in runs])
         return
     if not runs:
-        console().print("No such run." if vm or kind or state else "No run yet. Start one: kvm-backup backup VM")
+        chosen = vm or kind or state
+        console().print(_("No such run.") if chosen else _("No run yet. Start one: kvm-backup backup VM"))
         return
     columns = [
-        ("RUN", "left"),
-        ("VM", "left"),
-        ("KIND", "left"),
-        ("MODE", "left"),
-        ("STATE", "left"),
-        ("CREATED", "left"),
+        (_("RUN"), "left"),
+        (_("VM"), "left"),
+        (_("KIND"), "left"),
+        (_("MODE"), "left"),
+        (_("STATE"), "left"),
+        (_("CREATED"), "left"),
     ]
-    columns += [("TOOK", "right"), ("READ", "right"), ("STORED", "right"), ("ERROR", "fold")]
+    columns += [(_("TOOK"), "right"), (_("READ"), "right"), (_("STORED"), "right"), (_("ERROR"), "fold")]
     ids = _shortened([run.id for run in runs])
     console().print(table(columns, [_row(run, id_) for run, id_ in zip(runs, ids, strict=True)]))
 
@@ -85,17 +118,16 @@ def show_run(run: RunArgument, json: JsonOption = False) -> None:
     if json:
         print_json(details)
         return
-    out = console()
     for title, text in _facts(found, details):
-        out.print(f"[bold]{title:<12}[/bold] {cell(text)}")
+        print_fact(title, text)
     for line in (found.detail or "").splitlines():
-        out.print(prose(cell(line), indent=f"[bold]{_DETAILS[found.kind]:<12}[/bold] ", hanging=" " * 13))
+        print_clause(told(_DETAILS[found.kind]), told(line))
     if found.error:
-        out.print(prose(cell(found.error), indent="[bold]error[/bold]        ", hanging=" " * 13))
-        out.print(prose(cell(found.hint or ""), indent="[bold]hint[/bold]         ", hanging=" " * 13))
+        print_clause(_("error"), told(found.error))
+        print_clause(_("hint"), told(found.hint or ""))
     if found.steps:
         rows = [[cell(step["name"]), step["started"], _took(step["seconds"])] for step in details["steps"]]
-        out.print(table([("STEP", "left"), ("STARTED", "left"), ("TOOK", "right")], rows))
+        console().print(table([(_("STEP"), "left"), (_("STARTED"), "left"), (_("TOOK"), "right")], rows))
 
 
 @app.command("logs")
@@ -126,8 +158,8 @@ def show_logs(
 def cancel_run(run: RunArgument) -> None:
     """Cancel a run. One that goes on ends within seconds, and leaves nothing."""
     cancelled = application().runs.cancel(run)
-    wish = "cancelled" if cancelled.state.final else "asked to end"
-    console().print(f"run {cell(cancelled.id)} of {cell(cancelled.vm_name)}: {wish}")
+    done = _("run {id} of {vm}: cancelled") if cancelled.state.final else _("run {id} of {vm}: asked to end")
+    console().print(done.format(id=cell(cancelled.id), vm=cell(cancelled.vm_name)))
 
 
 @app.command("retry")
@@ -152,73 +184,85 @@ def _row(run: Run, shown_id: str) -> list[str]:
     return [
         cell(shown_id),
         cell(run.vm_name),
-        run.kind,
+        told(_KINDS[run.kind]),
         run.mode or run.requested_mode or "",
-        f"[{colour}]{run.state}[/{colour}]",
+        f"[{colour}]{told(_STATES[run.state])}[/{colour}]",
         _local(run.created),
         _took(seconds),
         _size(run, run.bytes_read),
         _size(run, run.bytes_stored),
-        cell(run.error or ""),
+        cell(told(run.error or "")),
     ]
 
 
 def _facts(run: Run, details: dict[str, Any]) -> list[tuple[str, str]]:
-    attempt = f", attempt {run.attempt}" if run.attempt > 1 else ""
+    asked_for = _("{mode} (asked for)").format(mode=run.requested_mode) if run.requested_mode else None
+    due = _("{time}, started late") if run.late else "{time}"
+    copied = _("{done} of {total}").format(done=size(run.done), total=size(run.total))
     facts: list[tuple[str, str | None]] = [
-        ("run", run.id),
-        ("vm", run.vm_name),
-        (
-            "state",
-            f"{run.state}{attempt}" + (", asked to end" if run.cancel_requested and not run.state.final else ""),
-        ),
-        ("asked by", f"{run.trigger}" + (f" {run.schedule_name}" if run.schedule_name else "")),
-        ("host", run.host),
-        ("repository", run.repository),
-        ("kind", run.kind),
-        ("mode", run.mode or (f"{run.requested_mode} (asked for)" if run.requested_mode else None)),
-        ("asked for", _in_words(run.task) if run.task else None),
-        ("due", f"{details['due']}{', started late' if run.late else ''}" if run.due else None),
-        ("created", details["created"]),
-        ("started", details["started"]),
-        ("ended", details["ended"]),
-        ("again at", details["retry_at"]),
-        ("took", _took(details["seconds"]) or None),
-        ("copied", f"{show_size(run.done)} of {show_size(run.total)}" if run.total else None),
-        ("read", _size(run, run.bytes_read) or None),
-        ("stored", _size(run, run.bytes_stored) or None),
-        ("rate", f"{show_size(details['rate'])}/s" if details["rate"] else None),
-        ("point", run.point),
-        ("consistency", run.consistency),
+        (_("run"), run.id),
+        (_("vm"), run.vm_name),
+        (_("state"), _state(run)),
+        (_("asked by"), told(_TRIGGERS[run.trigger]) + (f" {run.schedule_name}" if run.schedule_name else "")),
+        (_("host"), run.host),
+        (_("repository"), run.repository),
+        (_("kind"), told(_KINDS[run.kind])),
+        (_("mode"), run.mode or asked_for),
+        (_("asked for"), _in_words(run.task) if run.task else None),
+        (_("due"), due.format(time=details["due"]) if run.due else None),
+        (_("created"), details["created"]),
+        (_("started"), details["started"]),
+        (_("ended"), details["ended"]),
+        (_("again at"), details["retry_at"]),
+        (_("took"), _took(details["seconds"]) or None),
+        (_("copied"), copied if run.total else None),
+        (_("read"), _size(run, run.bytes_read) or None),
+        (_("stored"), _size(run, run.bytes_stored) or None),
+        (_("rate"), f"{size(details['rate'])}/s" if details["rate"] else None),
+        (_("point"), run.point),
+        (_("consistency"), run.consistency),
     ]
     return [(title, text) for title, text in facts if text is not None]
+
+
+def _state(run: Run) -> str:
+    parts = [told(_STATES[run.state])]
+    if run.attempt > 1:
+        parts.append(_("attempt {number}").format(number=run.attempt))
+    if run.cancel_requested and not run.state.final:
+        parts.append(_("asked to end"))
+    return ", ".join(parts)
 
 
 def _in_words(task: Task) -> str:
     match task:
         case BackupTask():
-            return f"a {task.mode} point"
+            return _("a {mode} point").format(mode=task.mode)
         case VerifyTask():
-            return f"{task.point or f'every point in {task.folder}'}{', deep' if task.deep else ''}"
+            what = task.point or _("every point in {folder}").format(folder=task.folder)
+            return _("{points}, deep").format(points=what) if task.deep else what
         case PruneTask():
-            return f"the points in {task.folder}"
+            return _("the points in {folder}").format(folder=task.folder)
         case RestoreTask(target=AsNewVm(name=name, start=start)):
-            return f"{task.point} as VM {name}{', started' if start else ''}"
+            how = _("{point} as VM {name}, started") if start else _("{point} as VM {name}")
+            return how.format(point=task.point, name=name)
         case RestoreTask(target=ToFolder(folder=folder, image_format=image_format)):
-            return f"{task.point} to {folder}, as {image_format}"
+            how = _("{point} to {folder}, as {format}")
+            return how.format(point=task.point, folder=folder, format=image_format)
         case RestoreTask():
-            return f"{task.point} in place"
+            return _("{point} in place").format(point=task.point)
 
 
-def _size(run: Run, size: int) -> str:
+def _size(run: Run, amount: int) -> str:
     """Nothing where there was nothing to count."""
-    return show_size(size) if size or (run.kind is RunKind.BACKUP and run.point) else ""
+    return size(amount) if amount or (run.kind is RunKind.BACKUP and run.point) else ""
 
 
 def _print_entry(entry: dict[str, Any]) -> None:
     """A line of the log for people: the leading keys by their place, the others by name."""
     named = {key: value for key, value in entry.items() if key not in ("time", "level", "event", "run", "vm", "host")}
-    rest = " ".join(f"{key}={value}" for key, value in named.items() if value is not None)
+    texts = {key: told(value) if isinstance(value, str) else value for key, value in named.items()}
+    rest = " ".join(f"{key}={value}" for key, value in texts.items() if value is not None)
     console().print(cell(f"{entry.get('time')} {entry.get('level', ''):<7} {entry.get('event')} {rest}".rstrip()))
 
 
@@ -238,7 +282,7 @@ def _took(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return shown_seconds(seconds)
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,9 +1,14 @@
 """kvm-backup vm"""
 
+from typing import Any
+
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
+from kvm_backup.cli.language import _
 from kvm_backup.cli.output import cell, console, print_json, table
+from kvm_backup.cli.output import size as shown_size
 from kvm_backup.cli.program import Program
-from kvm_backup.domain.sizes import show_size
+from kvm_backup.domain.disk import LeftOut
+from kvm_backup.domain.vm import VmState
 from kvm_backup.services.queries import vm_summary
 
 app = Program("The virtual machines of this host.")
@@ -23,30 +28,52 @@ def list_vms(repository: RepositoryOption = None, json: JsonOption = False) -> N
         print_json(rows)
         return
     if not rows:
-        console().print("libvirt knows no VM on this host.")
+        console().print(_("libvirt knows no VM on this host."))
         return
     console().print(
         table(
-            [("VM", "fold"), ("STATE", "left"), ("DISKS", "left"), ("LAST POINT (UTC)", "left")],
+            [(_("VM"), "fold"), (_("STATE"), "left"), (_("DISKS"), "left"), (_("LAST POINT (UTC)"), "left")],
             [
-                [cell(row["name"]), row["state"], _disks(row["disks"]), _when(row["last_point_created"])]
+                [cell(row["name"]), _state(row["state"]), _disks(row["disks"]), _when(row["last_point_created"])]
                 for row in rows
             ],
         )
     )
 
 
-def _disks(disks: list[dict[str, object]]) -> str:
+def _state(state: str) -> str:
+    return {
+        VmState.RUNNING: _("running"),
+        VmState.PAUSED: _("paused"),
+        VmState.STOPPED: _("stopped"),
+        VmState.CRASHED: _("crashed"),
+    }[VmState(state)]
+
+
+def _left_out(why: str) -> str:
+    reason = {
+        LeftOut.CDROM: _("CD-ROM"),
+        LeftOut.FLOPPY: _("floppy"),
+        LeftOut.READ_ONLY: _("read-only"),
+        LeftOut.SHAREABLE: _("shared between VMs"),
+        LeftOut.EXCLUDED: _("excluded"),
+        LeftOut.PASSED_THROUGH: _("passed through"),
+        LeftOut.EMPTY: _("no medium"),
+    }[LeftOut(why)]
+    return _("left out: {why}").format(why=reason)
+
+
+def _disks(disks: list[dict[str, Any]]) -> str:
     return "\n".join(
         f"{cell(disk['target'])} {cell(disk['format'])} "
-        + (f"[dim]left out: {disk['left_out']}[/dim]" if disk["left_out"] else _size(disk["virtual_size"]))
+        + (f"[dim]{_left_out(disk['left_out'])}[/dim]" if disk["left_out"] else _size(disk["virtual_size"]))
         for disk in disks
     )
 
 
 def _size(size: object) -> str:
-    return show_size(size) if isinstance(size, int) else "size unknown"
+    return shown_size(size) if isinstance(size, int) else _("size unknown")
 
 
 def _when(created: str | None) -> str:
-    return created[:19].replace("T", " ") if created else "[yellow]never[/yellow]"
+    return created[:19].replace("T", " ") if created else f"[yellow]{_('never')}[/yellow]"

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kvm_backup.domain.phrase import phrase
+
 
 class FullReason(StrEnum):
     """Why a run that could have been incremental is a full one."""
@@ -29,24 +31,26 @@ class FullReason(StrEnum):
 
 
 _EXPLAINED: Mapping[FullReason, str] = {
-    FullReason.REQUESTED: "a full backup was asked for",
-    FullReason.NO_POINT: "the repository holds no earlier point of this VM",
-    FullReason.POINT_DAMAGED: "the newest point in the repository is damaged",
-    FullReason.CHAIN_BROKEN: "a file of the newest point's chain is missing or has another size",
-    FullReason.NO_CHECKPOINT: "the newest point has no checkpoint to start from",
-    FullReason.CHECKPOINT_MISSING: "libvirt no longer knows the newest point's checkpoint",
-    FullReason.DISK_ADDED: "the VM has a disk that the newest point does not hold",
-    FullReason.DISK_REMOVED: "the newest point holds a disk that the VM no longer has",
-    FullReason.DISK_SHRUNK: "the disk is smaller than in the newest point",
-    FullReason.DISK_EXCHANGED: "the disk is in another image file than the newest point's",
-    FullReason.DISK_FORMAT_CHANGED: "the disk's image format changed",
-    FullReason.BITMAP_MISSING: "the disk's dirty bitmap is gone",
-    FullReason.BITMAP_INCONSISTENT: "the disk's dirty bitmap was not saved when QEMU ended",
-    FullReason.BITMAP_NOT_RECORDING: "the disk's dirty bitmap does not record",
-    FullReason.BITMAP_SPLIT: "the disk's dirty bitmap is spread over several image layers",
-    FullReason.BITMAP_INCOMPLETE: "the disk lost data that its dirty bitmap does not tell of, as by a shrinking",
-    FullReason.NO_DISK_WITH_BITMAP: "no disk of this VM is in a format that has dirty bitmaps",
-    FullReason.REFUSED_BY_LIBVIRT: "libvirt refused to start from the newest point's checkpoint",
+    FullReason.REQUESTED: phrase("a full backup was asked for"),
+    FullReason.NO_POINT: phrase("the repository holds no earlier point of this VM"),
+    FullReason.POINT_DAMAGED: phrase("the newest point in the repository is damaged"),
+    FullReason.CHAIN_BROKEN: phrase("a file of the newest point's chain is missing or has another size"),
+    FullReason.NO_CHECKPOINT: phrase("the newest point has no checkpoint to start from"),
+    FullReason.CHECKPOINT_MISSING: phrase("libvirt no longer knows the newest point's checkpoint"),
+    FullReason.DISK_ADDED: phrase("the VM has a disk that the newest point does not hold"),
+    FullReason.DISK_REMOVED: phrase("the newest point holds a disk that the VM no longer has"),
+    FullReason.DISK_SHRUNK: phrase("the disk is smaller than in the newest point"),
+    FullReason.DISK_EXCHANGED: phrase("the disk is in another image file than the newest point's"),
+    FullReason.DISK_FORMAT_CHANGED: phrase("the disk's image format changed"),
+    FullReason.BITMAP_MISSING: phrase("the disk's dirty bitmap is gone"),
+    FullReason.BITMAP_INCONSISTENT: phrase("the disk's dirty bitmap was not saved when QEMU ended"),
+    FullReason.BITMAP_NOT_RECORDING: phrase("the disk's dirty bitmap does not record"),
+    FullReason.BITMAP_SPLIT: phrase("the disk's dirty bitmap is spread over several image layers"),
+    FullReason.BITMAP_INCOMPLETE: phrase(
+        "the disk lost data that its dirty bitmap does not tell of, as by a shrinking"
+    ),
+    FullReason.NO_DISK_WITH_BITMAP: phrase("no disk of this VM is in a format that has dirty bitmaps"),
+    FullReason.REFUSED_BY_LIBVIRT: phrase("libvirt refused to start from the newest point's checkpoint"),
 }
 
 
@@ -59,9 +63,9 @@ class Reason:
 
     @property
     def text(self) -> str:
-        """The reason as a clause for people, in English."""
-        where = f" ({self.target})" if self.target else ""
-        return f"{_EXPLAINED[self.kind]}{where}"
+        """The reason as a clause for people."""
+        explained = _EXPLAINED[self.kind]
+        return phrase("{reason} ({disk})", reason=explained, disk=self.target) if self.target else explained
 
 
 class BitmapCondition(StrEnum):

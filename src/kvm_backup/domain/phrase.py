@@ -32,7 +32,12 @@ def phrase(template: str, /, **values: object) -> Phrase:
     return Phrase(template, values)
 
 
+def listed(separator: str, *texts: str) -> Phrase:
+    """Several texts, one behind the other; empty when there is none."""
+    values = {f"text_{number}": text for number, text in enumerate(texts)}
+    return Phrase(separator.join(f"{{{name}}}" for name in values), {**values})
+
+
 def sentences(*texts: str) -> Phrase:
-    """Sentences, one behind the other; empty when there is none."""
-    values = {f"sentence_{number}": text for number, text in enumerate(texts)}
-    return Phrase(" ".join(f"{{{name}}}" for name in values), {**values})
+    """Sentences, one behind the other."""
+    return listed(" ", *texts)

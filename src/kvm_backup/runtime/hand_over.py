@@ -46,7 +46,7 @@ class Follower:
                 current = self._wait(run, log, view, stop_requested)
             except KeyboardInterrupt:
                 self.history.request_cancel(run.id)
-                listener(events.Notice(run.vm_name, "cancelling"))
+                listener(events.Notice(run.vm_name, phrase("cancelling")))
                 current = self._wait(run, log, view, lambda: False)
         if isinstance(current, KvmBackupError):
             finished = events.failed(run.vm_name, _word(run), current, time.monotonic() - began)

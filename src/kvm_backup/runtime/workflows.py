@@ -135,7 +135,9 @@ class RunWorkflow:
             self.prune(request, listener)
         except KvmBackupError as error:
             # The point is made; old ones that stay a day longer harm nobody.
-            listener(events.Notice(request.vm, f"old points could not be removed: {error.message}"))
+            listener(
+                events.Notice(request.vm, phrase("old points could not be removed: {cause}", cause=error.message))
+            )
         return {}
 
     def _after(self, request: RunRequest, outcome: Json, listener: events.Listener) -> Json:

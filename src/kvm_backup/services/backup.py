@@ -21,6 +21,7 @@ from kvm_backup.domain.errors import (
     VmStateChangedError,
 )
 from kvm_backup.domain.names import PARTIAL_PREFIX, checkpoint_name
+from kvm_backup.domain.phrase import listed, phrase
 from kvm_backup.domain.point import Consistency, Demotion, DiskMode, Manifest, Mode, StoredDisk
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.checkpoints import delete_checkpoint
@@ -105,7 +106,7 @@ class BackupService:
                 except VmStateChangedError as error:
                     if attempt == _ATTEMPTS:
                         raise
-                    self.listener(events.Notice(vm.name, f"{error.message}; trying once more"))
+                    self.listener(events.Notice(vm.name, phrase("{cause}; trying once more", cause=error.message)))
         return manifest
 
     def _wait_until_settled(self, vm: Vm) -> None:
@@ -122,13 +123,21 @@ class BackupService:
             self.after_point(manifest.vm_uuid)
         except Exception as problem:  # noqa: BLE001 - the point is made, whatever happens to older ones
             error = problem if isinstance(problem, KvmBackupError) else events.unexpected(problem)
-            self.listener(events.Notice(manifest.vm_name, f"old points could not be removed: {error.message}"))
+            self.listener(
+                events.Notice(
+                    manifest.vm_name, phrase("old points could not be removed: {cause}", cause=error.message)
+                )
+            )
 
     def _published_by(self, run_id: str, vm: Vm) -> Manifest | None:
         folder = self.repository.folder_of(vm.uuid)
         for point in self.repository.points(folder) if folder is not None else ():
             if isinstance(point, Manifest) and point.run == run_id:
-                self.listener(events.Notice(vm.name, f"the point {point.id} was published before the interruption"))
+                self.listener(
+                    events.Notice(
+                        vm.name, phrase("the point {id} was published before the interruption", id=point.id)
+                    )
+                )
                 return point
         return None
 
@@ -246,9 +255,20 @@ class _Run:
         )
         for planned in plan.disks:
             if planned.disk.encrypted:
-                self._notice(f"disk {planned.disk.target} is encrypted on this host, but not in the restore point")
+                self._notice(
+                    phrase(
+                        "disk {target} is encrypted on this host, but not in the restore point",
+                        target=planned.disk.target,
+                    )
+                )
             if planned.mode is DiskMode.WHOLE:
-                self._notice(f"disk {planned.disk.target} ({planned.disk.format}) has no dirty bitmap: saved whole")
+                self._notice(
+                    phrase(
+                        "disk {target} ({format}) has no dirty bitmap: saved whole",
+                        target=planned.disk.target,
+                        format=planned.disk.format,
+                    )
+                )
         now = self._service.clock()
         partial = self._repository.begin_point(self._vm.name, self._vm.uuid, now)
         checkpoint = checkpoint_name(self._repository.id, _stamp(partial))
@@ -406,7 +426,7 @@ class _Run:
             for name in unneeded_checkpoints(self._hypervisor, vm, unwanted):
                 delete_checkpoint(self._hypervisor, vm.uuid, name)
         except KvmBackupError as error:
-            self._tell_only(f"an old checkpoint stays until the next run: {error.message}")
+            self._tell_only(phrase("an old checkpoint stays until the next run: {cause}", cause=error.message))
 
     def _step(self, step: events.Step) -> None:
         """Tells that a step begins. Before it does anything to the guest, a run can still be called off."""
@@ -430,4 +450,4 @@ def _demotion(plan: Plan, requested: Mode) -> Demotion | None:
     if requested is not Mode.INCREMENTAL or plan.mode is Mode.INCREMENTAL:
         return None
     reasons = plan.decision.reasons
-    return Demotion(reason=reasons[0].kind, detail="; ".join(reason.text for reason in reasons))
+    return Demotion(reason=reasons[0].kind, detail=listed("; ", *(reason.text for reason in reasons)))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.names import is_checkpoint_of
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -46,18 +47,24 @@ def clean_up_after_dead_runs(
     if folder is not None:
         # First, since what is the newest point, and so which checkpoint is wanted, may depend on it.
         for stamp in recover(folder):
-            notice(f"put back the point {stamp}, whose consolidation was interrupted")
+            notice(phrase("put back the point {stamp}, whose consolidation was interrupted", stamp=stamp))
     for leftover in leftovers_of(hypervisor, repository, folders, vm):
         try:
             remove(hypervisor, leftover)
         except KvmBackupError as error:
-            notice(f"left behind by an earlier run, and still there: {leftover.detail} ({error.message})")
+            notice(
+                phrase(
+                    "left behind by an earlier run, and still there: {detail} ({cause})",
+                    detail=leftover.detail,
+                    cause=error.message,
+                )
+            )
         else:
-            notice(f"removed what an earlier run left behind: {leftover.detail}")
+            notice(phrase("removed what an earlier run left behind: {detail}", detail=leftover.detail))
     merge_unpublished_snapshots(hypervisor, repository, vm, notice=notice)
     for partial in repository.partials(folder) if folder is not None else []:
         repository.discard(partial)
-        notice(f"removed an unfinished point of an earlier run: {partial.name}")
+        notice(phrase("removed an unfinished point of an earlier run: {partial}", partial=partial.name))
 
 
 def _none(_name: str) -> bool:

@@ -85,7 +85,9 @@ def interrupted(run: Run) -> RunResult:
     """The result of a run whose process was killed."""
     hint = phrase("Start it again with 'kvm-backup run retry', which removes what may be left.")
     if run.kind is RunKind.BACKUP:
-        hint = phrase("Start it again with 'kvm-backup run retry'. The next backup of the VM removes what may be left.")
+        hint = phrase(
+            "Start it again with 'kvm-backup run retry'. The next backup of the VM removes what may be left."
+        )
     elif run.task is not None and is_in_place(run.task):
         hint = phrase(
             "Restore again, or get the old disks back with 'kvm-backup doctor --clean', before the VM is started."

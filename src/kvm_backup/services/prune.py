@@ -198,7 +198,9 @@ class _Prune:
                 try:
                     after += planned_bytes(links_to_merge(self._repository, manifest)) - manifest.bytes_stored
                 except KvmBackupError as error:
-                    self._notice(f"{verdict.id} could not be consolidated: {error.message}")
+                    self._notice(
+                        phrase("{id} could not be consolidated: {cause}", id=verdict.id, cause=error.message)
+                    )
         return self._report(verdicts, before, max(0, after), dry_run=True)
 
     def carry_out(self) -> Pruned:
@@ -215,7 +217,7 @@ class _Prune:
     def _clean_up(self) -> None:
         """What an earlier prune left. Unfinished backups are not its business."""
         for stamp in recover(self._vm.folder):
-            self._notice(f"put back the point {stamp}, whose consolidation was interrupted")
+            self._notice(phrase("put back the point {stamp}, whose consolidation was interrupted", stamp=stamp))
         for partial in self._repository.partials(self._vm.folder):
             if partial.name.startswith((CONSOLIDATE_PREFIX, OLD_PREFIX, REMOVED_PREFIX)):
                 self._repository.discard(partial)
@@ -227,12 +229,18 @@ class _Prune:
             if isinstance(point, DamagedPoint):
                 created = parse_stamp(point.path.name)
                 self._facts[point.id] = PointFacts(point.id, created, previous, good=False, readable=False)
-                self._notice(f"{point.id} cannot be read and is left alone: {point.error.message}")
+                self._notice(
+                    phrase("{id} cannot be read and is left alone: {cause}", id=point.id, cause=point.error.message)
+                )
             elif point.mode is Mode.SNAPSHOT:
                 continue
             elif point.vm_uuid != self._vm.vm_uuid:
                 self._facts[point.id] = PointFacts(point.id, point.created, point.parent, good=False, readable=False)
-                self._notice(f"{point.id} belongs to another VM ({point.vm_uuid}) and is left alone")
+                self._notice(
+                    phrase(
+                        "{id} belongs to another VM ({vm_uuid}) and is left alone", id=point.id, vm_uuid=point.vm_uuid
+                    )
+                )
             else:
                 self._manifests[point.id] = point
                 self._facts[point.id] = PointFacts(
@@ -243,11 +251,11 @@ class _Prune:
     def _looks_good(self, point: Manifest) -> bool:
         """Whether its files are there with the right sizes, and its parent is the one that it was made on."""
         if not seem_intact(self._repository, [point]):
-            self._notice(f"{point.id} is damaged: a file is missing or has another size")
+            self._notice(phrase("{id} is damaged: a file is missing or has another size", id=point.id))
             return False
         parent = self._manifests.get(point.parent) if point.parent else None
         if point.parent is not None and (parent is None or parent.uuid != point.parent_uuid):
-            self._notice(f"{point.id} lacks its parent {point.parent}")
+            self._notice(phrase("{id} lacks its parent {parent}", id=point.id, parent=point.parent))
             return False
         return True
 
@@ -271,7 +279,13 @@ class _Prune:
                 raise
             except KvmBackupError as error:
                 self._unchangeable.add(chosen)
-                self._notice(f"{chosen} could not be consolidated and keeps what it builds on: {error.message}")
+                self._notice(
+                    phrase(
+                        "{chosen} could not be consolidated and keeps what it builds on: {cause}",
+                        chosen=chosen,
+                        cause=error.message,
+                    )
+                )
 
     def _consolidate_one(self, manifest: Manifest) -> None:
         links = links_to_merge(self._repository, manifest)

@@ -67,7 +67,9 @@ class RunService:
                 held.enter_context(self.own_runs.hold(request.run_id))
                 history.create(request.as_run())
             except KvmBackupError as error:
-                listener(events.Notice(request.vm, f"this run is not in the history: {error.message}"))
+                listener(
+                    events.Notice(request.vm, phrase("this run is not in the history: {cause}", cause=error.message))
+                )
                 return self._done(request, listener, stop_requested, confirm)
             return self._recorded(history, request, listener, stop_requested, confirm)
 
@@ -93,7 +95,11 @@ class RunService:
                     vm = self.find_vm(request.vm)
                     history.identified(run_id, vm.name, vm.uuid)
         except DatabaseError as error:
-            listener(events.Notice(request.vm, f"the history of this run is not complete: {error.message}"))
+            listener(
+                events.Notice(
+                    request.vm, phrase("the history of this run is not complete: {cause}", cause=error.message)
+                )
+            )
         return self._done(request, recording, CancelWatch(history, run_id, also=stop_requested), confirm)
 
     def _done(

@@ -222,9 +222,11 @@ def frozen_file_systems(
             guard.thawed()
     # Told only now, because whoever listens may take his time, and the guest stands still until it is thawed.
     if outcome.result in (Freeze.FAILED, Freeze.UNRESPONSIVE):
-        notice(f"the guest agent could not freeze the file systems: {outcome.reason}")
+        notice(phrase("the guest agent could not freeze the file systems: {reason}", reason=outcome.reason))
     if thawed is not None and thawed.result is Thaw.UNCONFIRMED:
-        notice(f"the guest agent did not confirm that the file systems are thawed: {thawed.reason}")
+        notice(
+            phrase("the guest agent did not confirm that the file systems are thawed: {reason}", reason=thawed.reason)
+        )
 
 
 @contextmanager

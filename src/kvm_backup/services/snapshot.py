@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kvm_backup.domain.errors import KvmBackupError, VmNotFoundError
 from kvm_backup.domain.names import STAMP_LENGTH, is_checkpoint_of, without_snapshot_name
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Consistency, DiskMode, LeftOutDisk, Manifest, Mode, StoredDisk
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -154,7 +155,11 @@ def prune_snapshots(
                 delete_snapshot(hypervisor, vm.uuid, point.snapshot or "")
         except KvmBackupError as error:
             notice(
-                f"the old snapshot {point.snapshot} could not be merged, the next run tries again: {error.message}"
+                phrase(
+                    "the old snapshot {snapshot} could not be merged, the next run tries again: {cause}",
+                    snapshot=point.snapshot,
+                    cause=error.message,
+                )
             )
             return
 
@@ -166,9 +171,15 @@ def merge_unpublished_snapshots(
     for name in orphaned_snapshots(hypervisor, repository, vm):
         try:
             delete_snapshot(hypervisor, vm.uuid, name)
-            notice(f"merged a snapshot that has no restore point: {name}")
+            notice(phrase("merged a snapshot that has no restore point: {name}", name=name))
         except KvmBackupError as error:
-            notice(f"the snapshot {name}, which has no restore point, could not be merged: {error.message}")
+            notice(
+                phrase(
+                    "the snapshot {name}, which has no restore point, could not be merged: {cause}",
+                    name=name,
+                    cause=error.message,
+                )
+            )
 
 
 def orphaned_snapshots(hypervisor: Hypervisor, repository: LocalRepository, vm: Vm) -> list[str]:

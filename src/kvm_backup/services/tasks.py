@@ -156,5 +156,11 @@ def _first_finding(verdict: Verdict) -> str:
 def _pruned_in_words(pruned: Pruned) -> str:
     kept = sum(point.kept for point in pruned.points)
     consolidated = sum(point.consolidated for point in pruned.points)
-    freed = f"{show_size(abs(pruned.bytes_freed))} {'freed' if pruned.bytes_freed >= 0 else 'more used'}"
-    return f"{kept} points stay, {len(pruned.points) - kept} were removed, {consolidated} were made full: {freed}"
+    size = show_size(abs(pruned.bytes_freed))
+    return phrase(
+        "{kept} points stay, {removed} were removed, {consolidated} were made full: {freed}",
+        kept=kept,
+        removed=len(pruned.points) - kept,
+        consolidated=consolidated,
+        freed=phrase("{size} freed", size=size) if pruned.bytes_freed >= 0 else phrase("{size} more used", size=size),
+    )

@@ -66,7 +66,10 @@ class Survey:
         self._written = self.vms.facts = self.inventory.host_facts()
 
     def look(self, now: datetime) -> bool:
-        """One look; whether anything that pages show has changed. Raises KvmBackupError; the next look goes on."""
+        """One look; whether anything that pages show or alerts are made of has changed.
+
+        Raises KvmBackupError; the next look goes on.
+        """
         self.vms.look(now)
         self.promises.look(now)
         ended = self._take_runs(now)
@@ -80,7 +83,8 @@ class Survey:
         if self.vms.facts != self._written:
             self.inventory.note_host(self.vms.facts)
             self._written = self.vms.facts
-        return changed
+        # The run of a VM that nobody knows changes no row, and yet what alerts are made of.
+        return changed or bool(ended)
 
     def situation(self) -> Situation:
         """What alerts are made of, as of the last look."""
