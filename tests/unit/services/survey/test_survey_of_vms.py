@@ -7,6 +7,7 @@ from kvm_backup.domain.disk import LeftOut
 from kvm_backup.domain.errors import VmNotFoundError
 from kvm_backup.domain.inventory import VmDisk
 from kvm_backup.domain.protection import Protection
+from kvm_backup.domain.run import RunState
 from kvm_backup.domain.vm import VmState
 from tests.unit.services.survey.conftest import DB, NOW, WEB, World, domain_xml
 
@@ -120,3 +121,12 @@ def test_a_disk_that_was_added_is_seen_within_the_hour(world: World) -> None:
     assert len(world.vm().disks) == 2
     world.look(minutes=1)
     assert [disk.target for disk in world.vm().disks] == ["vda", "vdb", "sda"]
+
+
+def test_the_failed_run_of_a_name_that_no_vm_has_is_told_at_once(world: World) -> None:
+    world.schedule("lost")
+    world.look()
+    assert not world.look(seconds=2)
+    world.run(RunState.FAILED, uuid=None, vm_name="lost", error=VmNotFoundError("no VM", hint="See vm list."))
+    assert world.look(seconds=2)
+    assert set(world.survey.situation().strangers) == {"lost"}
