@@ -1,6 +1,5 @@
 """The frame of the pages in a real browser: it stays live, tells times as its user does, breaks no rule of ours."""
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,33 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.run import RunResult, RunState
+from tests.browser import PATIENCE, barriers, chromium, overflow, sign_in, window
 from tests.unit.web.dashboard import PASSWORD, Dashboard, running
 from tests.unit.web.test_live_events import begun
 
-CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE = 30_000.0
 Open = Callable[..., AbstractContextManager[Page]]
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip("chromium is not installed")
-    # Chromium's own sandbox does not work for root, who runs these tests in most places.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
-def open_page(chromium: Browser) -> Open:
+def open_page(browser: Browser) -> Open:
     """A page of somebody who is logged in, on which the browser has nothing to complain of."""
 
     @contextmanager
@@ -42,22 +33,10 @@ def open_page(chromium: Browser) -> Open:
         accounts = dashboard.application.accounts
         if "anne" not in {account.name for account in accounts.all()}:
             accounts.add("anne", Role.ADMINISTRATOR, PASSWORD)
-        window = chromium.new_context(base_url=dashboard.url, **context)
-        window.set_default_timeout(PATIENCE)
-        page = window.new_page()
-        said: list[str] = []
-        page.on(
-            "console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None
-        )
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto("/login")
-        page.fill("[name=name]", "anne")
-        page.fill("[name=password]", PASSWORD)
-        page.click("main button")
-        page.goto(path)
-        yield page
-        assert [text for text in said if not (complaints and re.search(complaints, text))] == []
-        window.close()
+        with window(browser, dashboard.url, forgiven=complaints, **context) as page:
+            sign_in(page, "anne", PASSWORD)
+            page.goto(path)
+            yield page
 
     return opened
 
@@ -115,10 +94,9 @@ def test_the_frame_fits_its_window_and_everybody_can_use_it(
     with open_page(dashboard, "/no/such/page", "404", **look) as page:
         for path in ("/no/such/page", "/account"):
             page.goto(path)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert overflow(page) == 0
             page.locator(".tools summary").click()
-            found = Axe().run(page).response["violations"]
-            assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+            assert barriers(page) == []
 
 
 def test_the_switches_work_and_lead_back(dashboard: Dashboard, open_page: Open) -> None:
