@@ -21,6 +21,8 @@ class Ledger:
     _changed: set[str] = field(default_factory=set)
     _again: dict[str, datetime] = field(default_factory=dict)
     _judged: datetime | None = None
+    names: int = 0
+    """Another one once a VM came, went or was renamed."""
 
     def load(self) -> None:
         """Begin with what the database holds. Raises DatabaseError."""
@@ -45,7 +47,9 @@ class Ledger:
 
     def put(self, record: VmRecord) -> None:
         """Take a VM as it is now."""
-        if self._records.get(record.uuid) != record:
+        before = self._records.get(record.uuid)
+        if before != record:
+            self.names += before is None or (before.name, before.gone) != (record.name, record.gone)
             self._records[record.uuid] = record
             self._changed.add(record.uuid)
             if not record.gone:
@@ -54,6 +58,7 @@ class Ledger:
     def remove(self, uuid: str) -> None:
         """Forget a VM."""
         record = self._records.pop(uuid)
+        self.names += 1
         if self._by_name.get(record.name) == uuid:
             del self._by_name[record.name]
         self._changed.add(uuid)

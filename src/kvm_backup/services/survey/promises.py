@@ -23,9 +23,11 @@ class PromiseWatch:
     problem: KvmBackupError | None = None
     unusable: dict[str, tuple[Schedule, KvmBackupError]] = field(default_factory=dict)
     """Enabled schedules whose time cannot be read, by id."""
+    unknown: set[str] = field(default_factory=set)
+    """Names in enabled schedules that no VM of this host has."""
     _by_name: dict[str, list[Promise]] = field(default_factory=dict)
     _kept: tuple[object, ...] | None = None
-    _told: set[tuple[str, str]] = field(default_factory=set)
+    _done: tuple[tuple[object, ...], int] | None = None
 
     def look(self, now: datetime) -> None:
         """Take the promises as they are now; a new one counts from now on."""
@@ -34,17 +36,14 @@ class PromiseWatch:
         if kept != self._kept:
             self._kept = kept
             self._read(now)
-            self._told = set()
+        if self._done == (kept, self.ledger.names):
+            return
         for record in self.ledger:
-            names = (record.name, record.uuid)
-            if names not in self._told:
-                self._told.add(names)
-                promises = promises_of(names, self._by_name, record.promises, now)
+            promises = promises_of((record.name, record.uuid), self._by_name, record.promises, now)
+            if promises != record.promises:
                 self.ledger.put(replace(record, promises=promises))
-
-    def named(self) -> set[str]:
-        """Every name of a VM in a schedule that is enabled."""
-        return set(self._by_name)
+        self._done = (kept, self.ledger.names)
+        self.unknown = {name for name in self._by_name if self.ledger.find(None, name) is None}
 
     def _read(self, now: datetime) -> None:
         self._by_name.clear()

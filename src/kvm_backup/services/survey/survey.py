@@ -123,7 +123,7 @@ class Survey:
             record = self.ledger.find(run.vm_uuid, run.vm_name)
             if record is not None and run.kind is RunKind.BACKUP:
                 self.ledger.put(replace(record, runs=after(record.runs, run)))
-        unknown = {name for name in self.promises.named() if self.ledger.find(None, name) is None}
+        unknown = self.promises.unknown
         if ended or unknown != self._asked_for:
             self._asked_for = unknown
             self._strangers = self._runs_of_strangers(unknown)
