@@ -20,6 +20,7 @@ from kvm_backup.web.language import LanguageMiddleware
 from kvm_backup.web.live import events
 from kvm_backup.web.live.hub import Hub, Sources
 from kvm_backup.web.live.progress import Progress
+from kvm_backup.web.once import Once
 from kvm_backup.web.pages import (
     account,
     administration,
@@ -75,6 +76,7 @@ def make_app(application: Application, on_ready: Callable[[], None] = lambda: No
     state.log = make_log(application.log_file, host=application.host)
     state.assets = Assets.load()
     state.templates = make_environment(state.assets, application.zone)
+    state.once = Once()
     state.count_alerts = application.alerts.count_open_unacknowledged
     state.hub = Hub(
         Sources(

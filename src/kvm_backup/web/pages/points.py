@@ -14,6 +14,7 @@ from kvm_backup.web.context import Message, redirect, render
 from kvm_backup.web.errors import status_of
 from kvm_backup.web.formats import sentence
 from kvm_backup.web.language import _
+from kvm_backup.web.once import asked_once
 from kvm_backup.web.pages.vms import point_url
 from kvm_backup.web.restoring import WAYS, restore_target
 from kvm_backup.web.security.access import Operator, Viewer, application_of
@@ -102,7 +103,12 @@ def restore(
             folder=to,
             image_format="raw" if image_format == "raw" else "qcow2",
         )
-        run = application.request_restore(point_id, target, repository, who=user.name)
+        run = asked_once(
+            request,
+            user,
+            lambda: application.request_restore(point_id, target, repository, who=user.name),
+            target,
+        )
     except KvmBackupError as error:
         field = {"new-vm": "name", "in-place": "confirm", "folder": "to"}.get(way, "way")
         told = {field: f"{sentence(error.message)} {sentence(error.hint)}"}
@@ -114,7 +120,13 @@ def restore(
 def verify(request: Request, user: Operator, repository: str, folder: str, stamp: str, deep: Text = "") -> Response:
     """Check the point and all that it builds on; leads to the run."""
     note(request, "point.verify", f"{repository}:{folder}/{stamp}")
-    run = application_of(request).request_verify(f"{folder}/{stamp}", repository, deep=bool(deep), who=user.name)
+    application = application_of(request)
+    run = asked_once(
+        request,
+        user,
+        lambda: application.request_verify(f"{folder}/{stamp}", repository, deep=bool(deep), who=user.name),
+        bool(deep),
+    )
     return redirect(request, f"/runs/{quote(run.id, safe='')}", Message(_("The check is queued.")))
 
 

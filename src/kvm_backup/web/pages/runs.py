@@ -18,6 +18,7 @@ from kvm_backup.services.run_views import run_details
 from kvm_backup.web.context import Message, redirect, render, wants_fragment
 from kvm_backup.web.language import _
 from kvm_backup.web.log_lines import LogLine, log_line
+from kvm_backup.web.once import asked_once
 from kvm_backup.web.security.access import Operator, Viewer, application_of
 from kvm_backup.web.security.audit import note
 
@@ -109,7 +110,7 @@ def cancel(request: Request, user: Operator, run_id: str) -> Response:
 def retry(request: Request, user: Operator, run_id: str) -> Response:
     """Do a run that has ended once more, as a new one."""
     note(request, "run.retry", run_id)
-    run = application_of(request).retry_run(run_id, who=user.name)
+    run = asked_once(request, user, lambda: application_of(request).retry_run(run_id, who=user.name))
     return redirect(request, f"/runs/{run.id}", Message(_("This is the new run.")))
 
 

@@ -19,6 +19,7 @@ from kvm_backup.domain.timing import ScheduleType
 from kvm_backup.services.schedules.state import ScheduleState
 from kvm_backup.web.context import Message, redirect, render, wants_fragment
 from kvm_backup.web.language import _, ngettext
+from kvm_backup.web.once import asked_once
 from kvm_backup.web.pages import schedule_words
 from kvm_backup.web.pages.schedule_rows import SORTS, Wish, listing, one_row
 from kvm_backup.web.preferences import local_path
@@ -90,7 +91,8 @@ def disable(request: Request, user: Operator, schedule_id: str) -> Response:
 def run(request: Request, user: Operator, schedule_id: str) -> Response:
     """Back its VMs up now; its next time stays."""
     schedule = noted(request, schedule_id, "schedule.run")
-    started = application_of(request).request_schedule(schedule.id, who=user.name)
+    application = application_of(request)
+    started = asked_once(request, user, lambda: application.request_schedule(schedule.id, who=user.name))
     text = ngettext(
         "{name}: {count} backup was asked for.",
         "{name}: {count} backups were asked for.",

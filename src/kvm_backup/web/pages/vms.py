@@ -23,6 +23,7 @@ from kvm_backup.web.calendar_rows import calendar_days, calendar_rows
 from kvm_backup.web.context import Message, redirect, render, wants_fragment
 from kvm_backup.web.drawing import Timeline, timeline
 from kvm_backup.web.language import _
+from kvm_backup.web.once import asked_once
 from kvm_backup.web.security.access import Operator, Viewer, application_of
 from kvm_backup.web.security.audit import note
 
@@ -140,7 +141,13 @@ def back_up(
     vm = application.inventory.get(uuid)
     wanted = Mode(mode) if mode in list(Mode) else Mode.INCREMENTAL
     note(request, "vm.backup", vm.name, wanted.value)
-    run = application.request_backup(vm.uuid, wanted, repository or None, who=user.name)
+    run = asked_once(
+        request,
+        user,
+        lambda: application.request_backup(vm.uuid, wanted, repository or None, who=user.name),
+        wanted,
+        repository,
+    )
     return redirect(request, f"/runs/{quote(run.id, safe='')}", Message(_("The backup is queued.")))
 
 
