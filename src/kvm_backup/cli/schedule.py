@@ -7,7 +7,7 @@ import typer
 
 from kvm_backup.cli import schedule_view as view
 from kvm_backup.cli.context import application
-from kvm_backup.cli.language import _
+from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, console, print_json, printable
 from kvm_backup.cli.program import Program
 from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
@@ -233,7 +233,7 @@ def _warnings(schedule: Schedule) -> list[str]:
     if error is not None:
         return [
             _("whether these VMs exist could not be checked: {names} ({cause})").format(
-                names=names, cause=error.message
+                names=names, cause=told(error.message)
             )
         ]
     return [_("this host knows no VM called {name} yet").format(name=name) for name, _error in found]

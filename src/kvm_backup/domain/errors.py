@@ -43,6 +43,24 @@ class BadArgumentError(KvmBackupError):
     exit_code = EXIT_BAD_ARGUMENTS
 
 
+_FIELDS = {
+    "name": phrase("name"),
+    "vm_names": phrase("vm_names"),
+    "schedule_type": phrase("schedule_type"),
+    "schedule_time": phrase("schedule_time"),
+    "backup_mode": phrase("backup_mode"),
+    "repository": phrase("repository"),
+    "pre_script": phrase("pre_script"),
+    "post_script": phrase("post_script"),
+    "keep_last": phrase("keep_last"),
+    "keep_daily": phrase("keep_daily"),
+    "keep_weekly": phrase("keep_weekly"),
+    "keep_monthly": phrase("keep_monthly"),
+    "keep_yearly": phrase("keep_yearly"),
+}
+"""What the fields of a schedule are called, in English as in their file."""
+
+
 class InvalidScheduleError(BadArgumentError):
     """A field of a schedule cannot be used."""
 
@@ -50,7 +68,7 @@ class InvalidScheduleError(BadArgumentError):
 
     def __init__(self, field: str, came: object, expected: str) -> None:
         super().__init__(
-            phrase("{field}: {came!r} cannot be used", field=field, came=came),
+            phrase("{field}: {came!r} cannot be used", field=_FIELDS.get(field, field), came=came),
             hint=phrase("Expected: {expected}. Nothing was changed.", expected=expected),
         )
         self.field = field

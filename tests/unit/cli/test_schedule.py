@@ -238,7 +238,7 @@ def test_schedule_manager_is_the_same_with_the_machines_python(schedule: Command
 def test_schedule_manager_speaks_french(schedule: Command) -> None:
     weekly = ("add", "Hebdo", "--vms", "web", "--type", "weekly", "--time", "dimanche:03:00")
     added = manager(schedule, *weekly, KVM_BACKUP_LANG="", LC_ALL="fr_FR.UTF-8")
-    assert "chaque dimanche à 03:00" in added.output
+    assert "chaque dimanche à 03\xa0h\xa000" in added.output
     shown = manager(schedule, "list", KVM_BACKUP_LANG="fr").output
     assert "PROCHAINE EXÉCUTION" in shown
     assert "Heures du fuseau Europe/Paris." in shown

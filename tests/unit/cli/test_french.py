@@ -1,0 +1,117 @@
+"""What commands say to a French user: tables, results, errors; never the JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kvm_backup.database.engine import Database, sqlite_url
+from kvm_backup.database.history import History
+from kvm_backup.domain.errors import NoSpaceError
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from tests.unit.builders import Shelf
+from tests.unit.cli.conftest import Command
+from tests.unit.runtime.conftest import Clock
+
+ADD = ("schedule", "add", "Nuit", "--vms", "web", "--type", "daily")
+
+
+@pytest.fixture
+def french(command: Command) -> Command:
+    command.environment |= {"TZ": "Europe/Paris", "KVM_BACKUP_LANG": "fr"}
+    return command
+
+
+@pytest.mark.parametrize(
+    ("words", "cause", "hint"),
+    [
+        (("schedule", "show", "abc"), "aucune planification n'a l'identifiant 'abc'", "schedule list"),
+        ((*ADD, "--time", "25:00"), "heure\u202f: '25:00' ne convient pas", "Attendu"),
+        ((*ADD, "--time", "02:00", "--repository", "nas"), "'nas'", "Attendu"),
+        ((*ADD, "--time", "02:00", "--keep-daily", "x"), "'x'", "un nombre de 0 à 10000"),
+        ((*ADD, "--time", "02:00", "--mode", "x"), "'x'", "Attendu"),
+        ((*ADD, "--time"), "L'option '--time' demande une valeur.", "--help"),
+        (("schedule", "add", "x", "--type", "daily", "--time", "2:00"), "Il manque l'option '--vms'.", "--help"),
+        (("schedule", "edit", "x"), "aucune modification n'a été demandée", "Rien n'a été modifié."),
+        (("run", "show", "abc"), "il n'y a pas d'exécution 'abc'", "kvm-backup run list"),
+        (("run", "cancel", "abc"), "il n'y a pas d'exécution 'abc'", "kvm-backup run list"),
+        (("run", "list", "--state", "x"), "Valeur non valable pour '--state'\u202f: 'x' n'est pas", "--help"),
+        (("run", "list", "--limit", "0"), "la valeur doit être supérieure ou égale à 1", "--help"),
+        (("prune",), "nommez les VM à élaguer, ou donnez --all", "kvm-backup point list"),
+        (("prune", "web", "-r", "nas"), "aucun dépôt ne s'appelle 'nas'", "Configurés"),
+        (("backup",), "nommez les VM à sauvegarder", "kvm-backup vm list"),
+        (("vm", "list"), "libvirt est injoignable", "Vérifiez que libvirtd fonctionne"),
+    ],
+)
+def test_errors_and_their_hints_are_french(french: Command, words: tuple[str, ...], cause: str, hint: str) -> None:
+    refused = french(*words)
+    assert refused.status != 0
+    first, second = refused.error.splitlines()[-2:]
+    assert first.startswith("erreur\u202f: ")
+    assert cause in first
+    assert second.startswith("CONSEIL\u202f: ")
+    assert hint in second
+
+
+def test_a_damaged_file_of_schedules_is_told_with_its_place(french: Command, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "scheduled_backups.json").write_text('[{"id": 5}]')
+    refused = french("schedule", "list")
+    assert "ligne 1, colonne 2\u202f: planification 1\u202f: la clé 'name' manque" in refused.error
+
+
+def test_a_run_is_shown_in_french_with_the_error_that_the_history_keeps_in_english(
+    french: Command, tmp_path: Path
+) -> None:
+    history = History(Database.open(sqlite_url(tmp_path / "state" / "kvm-backup.db")), Clock())
+    error = NoSpaceError(
+        phrase("no space left while writing {path}", path="/srv/été"), hint=phrase("Restore another point.")
+    )
+    run = Run(
+        id="r1",
+        vm_name="web",
+        kind=RunKind.BACKUP,
+        trigger=Trigger.COMMAND,
+        host="alpha",
+        repository="default",
+        requested_mode=Mode.FULL,
+        state=RunState.QUEUED,
+        created=Clock().now,
+    )
+    history.create(run)
+    history.start("r1")
+    history.finish("r1", RunState.FAILED, RunResult(error=error.message, error_code=error.code, hint=error.hint))
+    listed = french("run", "list").output
+    for word in ("EXÉCUTION", "ÉTAT", "échec", "sauvegarde", "plus de place pendant l'écriture de /srv/été"):
+        assert word in listed
+    shown = french("run", "show", "r1").output
+    for line in (
+        "demandée par   ligne de commande",
+        "erreur         plus de place",
+        "conseil        Restaurez un autre",
+    ):
+        assert line in shown
+    told = json.loads(french("run", "show", "r1", "--json").output)
+    assert told["error"] == "no space left while writing /srv/été"
+    assert told["state"] == "failed"
+
+
+def test_points_and_what_a_prune_would_do_are_shown_in_french(french: Command, shelf: Shelf) -> None:
+    full = shelf.add()
+    shelf.add(full)
+    assert french("point", "list").output.split()[:4] == ["POINT", "MODE", "COHÉRENCE", "ENREGISTRÉ"]
+    assert " Kio" in french("point", "show", full.id).output
+    told = french("prune", "web", "--dry-run", KVM_BACKUP_RETENTION__LAST="1").output
+    assert "web dans le dépôt default" in told
+    assert f"- {full.id}\n    part\n" in told
+    assert "gardé\u202f: l'un des plus récents, jour 2026-11-22" in told
+    assert "1 points restent, 1 seraient supprimés, 1 deviendraient complets\u202f: environ" in told
+    as_json = json.loads(french("prune", "web", "--dry-run", "--json", KVM_BACKUP_RETENTION__LAST="1").output)
+    assert as_json["points"][0]["explanation"] == "goes"
+
+
+def test_nothing_to_show_tells_what_to_do_first(french: Command, shelf: Shelf) -> None:
+    assert "Aucune exécution. Pour en lancer une\u202f: kvm-backup backup VM" in french("run", "list").output
+    assert "Aucun point de restauration. Pour en faire un\u202f:" in french("point", "list").output
