@@ -9,6 +9,7 @@ from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, ignore_suspension, stop_requested
 from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, print_error, prose, seconds, size, unheard
+from kvm_backup.cli.parallel import Wish, do_each
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import (
     EXIT_DONE,
@@ -55,8 +56,8 @@ def backup(
     back_up_each(parts, [parts.requests.backup(name, mode, repository) for name in names], json=json)
 
 
-def back_up_each(parts: Application, requests: Sequence[RunRequest], *, json: bool) -> NoReturn:
-    """Run after run, shown as they go; ends the command with their exit code."""
+def back_up_each(parts: Application, requests: Sequence[RunRequest], *, json: bool, parallel: int = 1) -> NoReturn:
+    """All runs, at most `parallel` at once, shown as they go; ends the command with their exit code."""
     # What no VM's run could succeed without is said once, before the first begins.
     for repository in {request.repository for request in requests}:
         parts.repository(repository)
@@ -64,15 +65,18 @@ def back_up_each(parts: Application, requests: Sequence[RunRequest], *, json: bo
     ignore_suspension()
     errors: list[KvmBackupError] = []
     with EventView(json_lines=json) as view:
-        for request in requests:
-            finished, error = parts.start_run(request, listener=view, stop_requested=stop_requested)
+
+        def run(request: RunRequest, wish: Wish) -> None:
+            finished, error = parts.start_run(request, listener=view, stop_requested=wish)
             if error is not None:
                 errors.append(error)
                 if not json:
-                    with unheard():
+                    with view.aside(), unheard():
                         print_error(error)
             elif not json:
                 view.print(_line(finished))
+
+        do_each(requests, run, stop_requested=stop_requested, parallel=parallel)
     raise typer.Exit(_exit_code(errors, len(requests)))
 
 

@@ -1,6 +1,9 @@
 """Events of a run on the screen: a progress bar, lines of JSON, or quiet."""
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -34,12 +37,13 @@ _WORDS = {
 
 
 class EventView:
-    """A listener for events; use it as a context manager."""
+    """A listener for events of one run, or of several that go on in threads; use it as a context manager."""
 
     def __init__(self, *, json_lines: bool) -> None:
         self._json_lines = json_lines
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._turn = threading.RLock()
 
     def __enter__(self) -> Self:
         return self
@@ -50,18 +54,29 @@ class EventView:
         self._clear()
 
     def print(self, text: str) -> None:
-        """A line of markup on standard output, above the bar while there is one."""
-        with unheard():
+        """A line of markup on standard output, above the bars while there are some."""
+        with self._turn, unheard():
             (self._progress.console if self._progress else console()).print(text)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While something else is printed: the bars are off the screen, and no thread writes between its lines."""
+        with self._turn:
+            if self._progress:
+                self._progress.stop()
+            yield
+            if self._progress:
+                self._progress.start()
+
     def _clear(self) -> None:
-        """Take the bar off the screen, so that what is printed next begins on a clean line."""
+        """Take the bars off the screen, so that what is printed next begins on a clean line."""
         if self._progress:
             self._progress.stop()
-        self._progress = self._task = None
+        self._progress = None
+        self._tasks.clear()
 
     def __call__(self, event: events.Event) -> None:
-        with unheard():
+        with self._turn, unheard():
             self._render(event)
 
     def _render(self, event: events.Event) -> None:
@@ -79,13 +94,19 @@ class EventView:
             self._progress.start()
         progress = self._progress
         if isinstance(event, events.StepStarted):
-            if self._task is not None:
-                progress.remove_task(self._task)
-            self._task = progress.add_task(f"{cell(event.vm)}: {told(_WORDS[event.step])}", total=None)
-        elif isinstance(event, events.Progress) and self._task is not None:
-            progress.update(self._task, completed=event.done, total=max(event.total, event.done, 1))
+            self._end(event.vm)
+            self._tasks[event.vm] = progress.add_task(f"{cell(event.vm)}: {told(_WORDS[event.step])}", total=None)
+        elif isinstance(event, events.Progress) and event.vm in self._tasks:
+            progress.update(self._tasks[event.vm], completed=event.done, total=max(event.total, event.done, 1))
         elif isinstance(event, events.Finished):
-            self._clear()
+            self._end(event.vm)
+            if not self._tasks:
+                self._clear()
+
+    def _end(self, vm: str) -> None:
+        task = self._tasks.pop(vm, None)
+        if self._progress and task is not None:
+            self._progress.remove_task(task)
 
     def _say(self, message: str) -> None:
         if self._progress:

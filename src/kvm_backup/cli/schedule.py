@@ -199,7 +199,7 @@ def run_now(schedule: Schedule, *, json: bool) -> None:
             requests.backup(vm, schedule.backup_mode, schedule.repository, schedule=schedule)
             for vm in schedule.vm_names
         ]
-        back_up_each(application(), asked, json=json)
+        back_up_each(application(), asked, json=json, parallel=application().settings.scheduler.parallel)
     except typer.Exit as ended:
         succeeded = ended.exit_code == 0
         raise
