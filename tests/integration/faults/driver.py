@@ -16,8 +16,10 @@ from kvm_backup.cli import main
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.names import PARTIAL_PREFIX
 from kvm_backup.hypervisor import backup_job
+from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository import durable
-from kvm_backup.services import events, restore_in_place, session, snapshot, staging
+from kvm_backup.services import events, restore_in_place, restore_task, session, snapshot, staging
+from kvm_backup.services.recording import RecordingListener
 
 STEP = "step:"
 """INSTANT `step:publish`: a step was announced."""
@@ -68,18 +70,23 @@ def after(owner: Any, name: str, wanted: Callable[..., bool] = always) -> None:
 
 
 def at_event(wanted: Callable[[events.Event], bool]) -> None:
-    """Stop at the first event that is wanted, after it was told."""
-    real = EventView.__call__
+    """Stop at the first event that is wanted, after it was told: on the screen, or by the service to the history."""
     done = False
 
-    def telling(view: EventView, event: events.Event) -> None:
-        nonlocal done
-        real(view, event)
-        if not done and wanted(event):
-            done = True
-            stop()
+    def stopping(listener: Any) -> None:
+        real = listener.__call__
 
-    EventView.__call__ = telling  # type: ignore[assignment,method-assign]
+        def telling(self: Any, event: events.Event) -> None:
+            nonlocal done
+            real(self, event)
+            if not done and wanted(event):
+                done = True
+                stop()
+
+        listener.__call__ = telling
+
+    stopping(EventView)
+    stopping(RecordingListener)
 
 
 INSTANTS: dict[str, Callable[[], None]] = {
@@ -103,6 +110,9 @@ INSTANTS: dict[str, Callable[[], None]] = {
     # Any other restore.
     "first-file-published": lambda: after(staging, "_link"),
     "files-published": lambda: after(staging.Staging, "publish"),
+    "vm-defined": lambda: after(Hypervisor, "define"),
+    "vm-started": lambda: after(Hypervisor, "start"),
+    "restored": lambda: after(restore_task.Restorer, "restore"),
 }
 
 
