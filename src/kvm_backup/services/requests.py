@@ -2,14 +2,14 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from kvm_backup.domain.errors import BadArgumentError, PointNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
-from kvm_backup.domain.request import RunRequest
+from kvm_backup.domain.request import RunRequest, asked_run_id
 from kvm_backup.domain.run import Run, Trigger
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.task import (
@@ -30,11 +30,6 @@ from kvm_backup.repository.lookup import folders_of_vm
 from kvm_backup.services.prune import VmPoints, points_in
 from kvm_backup.services.restore import check_folder, check_new_vm
 from kvm_backup.services.restore_in_place import check_in_place
-
-
-def new_run_id(now: datetime) -> str:
-    """32 hexadecimal digits that sort as the runs were asked for: those of one second are done in that order."""
-    return f"{round(now.timestamp() * 1000):012x}{secrets.token_hex(10)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +65,7 @@ class Requests:
         """A backup of a VM; `schedule` is the one that a user starts by hand. Nothing is checked."""
         now = self.clock()
         return RunRequest(
-            run_id=new_run_id(now),
+            run_id=asked_run_id(now, secrets.token_bytes),
             host=self.host,
             vm=vm,
             task=BackupTask(mode),
@@ -90,7 +85,8 @@ class Requests:
         Raises VmNotFoundError, HypervisorUnavailableError, RepositoryNotFoundError.
         """
         self.open_repository(self.lasting_name(repository))
-        return self.backup(self.hypervisor().vm(vm).name, mode, repository, asker)
+        found = self.hypervisor().vm(vm)
+        return replace(self.backup(found.name, mode, repository, asker), vm_uuid=found.uuid)
 
     def verify_point(
         self, point: str, repository: str | None, asker: Asker = Asker(), *, deep: bool = False
@@ -167,7 +163,7 @@ class Requests:
         """A run that does what an earlier one did. Raises BadArgumentError when its record does not tell what."""
         now = self.clock()
         return RunRequest(
-            run_id=new_run_id(now),
+            run_id=asked_run_id(now, secrets.token_bytes),
             host=self.host,
             vm=earlier.vm_name,
             task=task_of(earlier),
@@ -184,7 +180,7 @@ class Requests:
     def _request(self, owner: VmPoints, task: Task, repository: str | None, asker: Asker) -> RunRequest:
         now = self.clock()
         return RunRequest(
-            run_id=new_run_id(now),
+            run_id=asked_run_id(now, secrets.token_bytes),
             host=self.host,
             vm=owner.vm,
             task=task,
