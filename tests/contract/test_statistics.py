@@ -161,6 +161,25 @@ def test_a_vms_day_tells_how_its_last_backup_ended(statistics: Statistics, runs:
     assert statistics.vm_days([UUID], DAY, DAY) == {UUID: {DAY: VmDay(2, 1, 1, RunState.SUCCEEDED)}}
 
 
+@pytest.mark.parametrize(
+    ("states", "last"),
+    [
+        ((RunState.SUCCEEDED, RunState.CANCELLED), RunState.SUCCEEDED),
+        ((RunState.FAILED, RunState.CANCELLED), RunState.FAILED),
+        ((RunState.CANCELLED, RunState.FAILED), RunState.FAILED),
+        ((RunState.CANCELLED, RunState.CANCELLED), RunState.CANCELLED),
+    ],
+)
+def test_a_backup_that_was_cancelled_hides_no_other_of_its_day(
+    statistics: Statistics, runs: Runs, states: tuple[RunState, RunState], last: RunState
+) -> None:
+    for number, state in enumerate(states):
+        runs(state, at=MOMENT + timedelta(hours=number))
+    assert statistics.vm_days([UUID], DAY, DAY)[UUID][DAY].last is last
+    statistics.backfill(MOMENT)
+    assert statistics.vm_days([UUID], DAY, DAY)[UUID][DAY].last is last
+
+
 @pytest.mark.parametrize("reason", [None, "requested", "no-point"])
 def test_a_full_point_that_was_to_be_expected_is_no_demotion(
     statistics: Statistics, runs: Runs, reason: str | None

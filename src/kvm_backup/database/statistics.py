@@ -58,7 +58,10 @@ class DaySums:
 
 @dataclass(frozen=True, slots=True)
 class VmDay:
-    """What the backups of one VM came to that were asked for on one day. `last` is how the last one ended."""
+    """What the backups of one VM came to that were asked for on one day.
+
+    `last` is how the last one ended; one that was cancelled counts for that only where there is no other.
+    """
 
     runs: int
     failed: int
@@ -117,13 +120,13 @@ def _vm_day_of(run: Row[Any], zone: ZoneInfo) -> dict[str, Any]:
 
 
 def _add(connection: Connection, table: Any, values: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-    """Add numbers to those of the row that there is; what is no number replaces what was there."""
+    """Add numbers to those of the row that there is; the state replaces it, unless it tells of a cancel."""
     insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
     key = [column.name for column in table.primary_key]
     changes = {
         name: table.c[name] + insert.excluded[name]
         if isinstance(table.c[name].type, Integer)
-        else insert.excluded[name]
+        else case((insert.excluded[name] == RunState.CANCELLED, table.c[name]), else_=insert.excluded[name])
         for name in table.c.keys()  # noqa: SIM118 - of a table's columns, not of a dict
         if name not in key
     }
@@ -300,7 +303,8 @@ class Statistics:
             new = _vm_day_of(run, self._zone)
             old = rows.setdefault((new["vm"], new["day"]), new)
             if old is not new:
-                old.update({name: old[name] + new[name] for name in ("runs", "failed", "demoted")}, state=run.state)
+                state = old["state"] if run.state is RunState.CANCELLED else run.state
+                old.update({name: old[name] + new[name] for name in ("runs", "failed", "demoted")}, state=state)
         if rows:
             _add(connection, VM_DAYS, list(rows.values()))
 
