@@ -1,12 +1,16 @@
 """What the restore points of a VM come to, made of what the catalogue knows of each. Pure; sizes in bytes."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from kvm_backup.domain.inventory import PointFacts
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.protection import Newest
+
+_CLOCKS_DIFFER = timedelta(minutes=5)
+_UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER_TOO_LATE = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +29,31 @@ class PointSummary:
 
 
 def facts_of(
-    points: Mapping[str, Sequence[PointSummary]], damaged: Collection[tuple[str, str]] = frozenset()
+    points: Mapping[str, Sequence[PointSummary]],
+    damaged: Collection[tuple[str, str]] = frozenset(),
+    now: datetime = _NEVER_TOO_LATE,
 ) -> PointFacts:
     """The points of one VM, by repository.
 
     `damaged` are repositories and ids of points that were found damaged. Such a point, and one whose chain is not
-    whole or holds such a point, counts and takes its space, but is no good one.
+    whole or holds such a point, counts and takes its space, but is no good one. One from after `now` was made when
+    the clock was wrong: it keeps no promise, as nobody knows how old it is.
     """
+
+    def made(point: PointSummary) -> datetime:
+        return _UNKNOWN if now < point.created - _CLOCKS_DIFFER else point.created
+
     newest: dict[str, Newest] = {}
     best: tuple[str, PointSummary, int] | None = None
     last_snapshot: datetime | None = None
     for repository, some in points.items():
         links = _links(some, {id_ for place, id_ in damaged if place == repository})
         good = [point for point in some if point.id in links]
-        data = _newest(point for point in good if point.mode is not Mode.SNAPSHOT)
-        snapshot = _newest(point for point in good if point.mode is Mode.SNAPSHOT)
-        made = [point.created for point in (data, snapshot) if point is not None]
-        newest[repository] = Newest(data.created if data else None, max(made, default=None))
-        if data is not None and (best is None or data.created > best[1].created):
+        data = max((point for point in good if point.mode is not Mode.SNAPSHOT), key=made, default=None)
+        snapshot = max((point for point in good if point.mode is Mode.SNAPSHOT), key=made, default=None)
+        times = [made(point) for point in (data, snapshot) if point is not None]
+        newest[repository] = Newest(made(data) if data else None, max(times, default=None))
+        if data is not None and (best is None or made(data) > made(best[1])):
             best = (repository, data, links[data.id])
         if snapshot is not None:
             last_snapshot = max(last_snapshot or snapshot.created, snapshot.created)
@@ -57,10 +68,6 @@ def facts_of(
         bytes_stored=sum(point.bytes_stored for some in points.values() for point in some),
         newest=newest,
     )
-
-
-def _newest(points: Iterable[PointSummary]) -> PointSummary | None:
-    return max(points, key=lambda point: point.created, default=None)
 
 
 def _links(points: Sequence[PointSummary], damaged: Collection[str]) -> dict[str, int]:

@@ -156,9 +156,9 @@ def promises_of(
     """What a VM is promised under any of its names (its name, its UUID), each by one schedule once.
 
     A promise that it had `before` is as old as it was; one that is new, or whose time, mode or repository changed,
-    counts from `now` on.
+    counts from `now` on, as does one of a time that is still to come: the clock was set back since.
     """
-    known = {_without_age(promise): promise for promise in before}
+    known = {_without_age(promise): promise for promise in before if promise.since <= now}
     made = {promise.schedule_id: promise for name in names for promise in by_name.get(name, ())}
     return tuple(known.get(_without_age(made[id_])) or replace(made[id_], since=now) for id_ in sorted(made))
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from kvm_backup.database.history import History
 from kvm_backup.database.inventory import Inventory, VmFilter, VmSort
 from kvm_backup.database.statistics import DaySums, Statistics
-from kvm_backup.domain.alert import Alert
+from kvm_backup.domain.alert import Alert, AlertKind
 from kvm_backup.domain.calendar import Cell
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.growth import WINDOW, SpaceSample, full_in_days, growth_per_day
@@ -62,6 +62,8 @@ class Overview:
     schedules_enabled: int
     schedules_problem: KvmBackupError | None
     """Why the schedules' file cannot be read; what is shown is then as it last could be."""
+    repositories_away: int
+    """How many did not answer when they were last looked at: what is known of their points is older."""
     space: Sequence[RepositorySpace]
     days: Sequence[DaySums]
     """Backups by the day they ended, the oldest first, today last."""
@@ -103,6 +105,9 @@ class OverviewService:
             schedules=len(schedules),
             schedules_enabled=sum(schedule.enabled for schedule in schedules),
             schedules_problem=problem,
+            repositories_away=sum(
+                count for (kind, _), count in self.alerts.counts().items() if kind is AlertKind.REPOSITORY_AWAY
+            ),
             space=self.space(now),
             days=self.statistics.days(today - timedelta(days=7 * weeks - 1), today),
         )

@@ -30,7 +30,7 @@ def test_it_says_where_it_is_and_is_healthy_once_it_has_ticked(own_dashboard: Da
             assert own_dashboard.process.poll() is None
             assert answer.status_code == 503
             assert answer.json()["status"] == "failing"
-        assert answer.json() == {"status": "ok", "database": "ok", "tick": "ok"}
+        assert answer.json() == {"status": "ok", "database": "ok", "tick": "ok", "look": "ok"}
     assert service_runs(own_dashboard.state)
 
 

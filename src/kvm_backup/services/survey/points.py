@@ -134,7 +134,7 @@ class PointWatch:
             known = VmRecord(uuid, newest.vm_name, gone_since=now)
         if any(name in self.away and name not in self._ids for name in known.points.newest):
             return  # a repository with points of it is away, and was so when the service started: all stays as known
-        facts = facts_of(points, self.damages.keys())
+        facts = facts_of(points, self.damages.keys(), now)
         if known.gone and not facts.points:
             self.ledger.remove(uuid)
         else:

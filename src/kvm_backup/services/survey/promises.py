@@ -28,6 +28,7 @@ class PromiseWatch:
     _by_name: dict[str, list[Promise]] = field(default_factory=dict)
     _kept: tuple[object, ...] | None = None
     _done: tuple[tuple[object, ...], int] | None = None
+    _looked: datetime | None = None
 
     def look(self, now: datetime) -> None:
         """Take the promises as they are now; a new one counts from now on."""
@@ -36,7 +37,10 @@ class PromiseWatch:
         if kept != self._kept:
             self._kept = kept
             self._read(now)
-        if self._done == (kept, self.ledger.names):
+        # A clock that was set back may be at a time before promises were made.
+        set_back = self._looked is not None and now < self._looked
+        self._looked = now
+        if self._done == (kept, self.ledger.names) and not set_back:
             return
         for record in self.ledger:
             promises = promises_of((record.name, record.uuid), self._by_name, record.promises, now)

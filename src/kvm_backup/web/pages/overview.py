@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from kvm_backup.database.statistics import DaySums
-from kvm_backup.domain.inventory import ProtectionCounts
 from kvm_backup.services.overview import Overview, RepositorySpace
 from kvm_backup.web import formats
 from kvm_backup.web.calendar_rows import calendar_days, calendar_rows
@@ -19,6 +19,8 @@ from kvm_backup.web.security.access import Viewer, application_of
 
 router = APIRouter(include_in_schema=False)
 
+_LOOKS_LATE = timedelta(minutes=5)
+"""The service looks each minute, and takes a while where there are thousands of VMs."""
 _SAMPLES_SHOWN = 2
 """Fewer samples of a repository's space make no line."""
 
@@ -40,7 +42,8 @@ def overview(request: Request, user: Viewer) -> Response:  # noqa: ARG001 - who 
         request,
         "overview/_facts.html" if wants_fragment(request) else "overview/overview.html",
         facts=facts,
-        verdict=verdict_of(facts.protection),
+        verdict=verdict_of(facts),
+        stale=is_stale(facts),
         is_new=is_new(facts),
         days=calendar_days(facts.vms, facts.calendar),
         rows=calendar_rows(facts.vms, facts.calendar),
@@ -54,8 +57,17 @@ def is_new(facts: Overview) -> bool:
     return not facts.schedules and not facts.schedules_problem and not any(vm.points.points for vm in facts.vms)
 
 
-def verdict_of(counts: ProtectionCounts) -> Verdict:
-    """Is every VM protected? In one sentence."""
+def is_stale(facts: Overview) -> bool:
+    """Whether the service has not looked at its VMs for a while, and has not told why."""
+    host = facts.host
+    return host.away_since is None and host.listed is not None and facts.now - host.listed > _LOOKS_LATE
+
+
+def verdict_of(facts: Overview) -> Verdict | None:
+    """Is every VM protected? In one sentence; None as long as nobody has looked."""
+    if facts.host.listed is None:
+        return None
+    counts = facts.protection
     wrong = counts.overdue + counts.never + counts.late
     if counts.total == 0:
         return Verdict("info", _("libvirt has no virtual machine on this host."))
@@ -73,6 +85,13 @@ def verdict_of(counts: ProtectionCounts) -> Verdict:
             "{count} of {total} virtual machines are in no schedule that is enabled.",
             counts.unscheduled,
             total=counts.total,
+        )
+        return Verdict("warning", text)
+    if facts.host.away_since or facts.repositories_away or facts.schedules_problem or is_stale(facts):
+        text = ngettext(
+            "The virtual machine was protected when that could last be told.",
+            "All {count} virtual machines were protected when that could last be told.",
+            counts.total,
         )
         return Verdict("warning", text)
     return Verdict(
