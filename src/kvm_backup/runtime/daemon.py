@@ -13,6 +13,7 @@ from pathlib import Path
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.runtime.heartbeat import Heartbeat, only_service, write_heartbeat
+from kvm_backup.runtime.memory import share_memory_among_threads
 from kvm_backup.runtime.notify import notify
 from kvm_backup.runtime.queue import DurableQueue, StepRunner, Suspended
 
@@ -93,6 +94,7 @@ class Daemon:
 
         Raises ServiceRunningError, DatabaseError, StorageError, and what `beside` raises.
         """
+        share_memory_among_threads()
         with ExitStack() as open_things:
             open_things.enter_context(only_service(self.state_dir))
             started = self.clock().isoformat()
