@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 import pytest
 
@@ -167,13 +168,16 @@ def test_a_thousand_schedules_come_fifty_at_a_time(site: Site) -> None:
     assert rows(user.get("/schedules?page=21")) == rows(last)
 
 
-def test_as_a_fragment_the_list_comes_alone_and_asks_again_for_what_it_shows(site: Site) -> None:
-    site.add()
-    fragment = site.user().get("/schedules?q=night&sort=name", headers=FRAGMENT)
-    assert fragment.all("html") == []
-    box = fragment.one(id="schedules")
-    assert box["hx-get"] == "/schedules?q=night&sort=name"
+def test_the_list_is_asked_for_again_as_it_is_shown_and_comes_alone(site: Site) -> None:
+    many(site, 120)
+    user = site.user()
+    page = user.get("/schedules?q=plan&sort=-name&page=2")
+    box = page.one(id="schedules")
     assert {"sse:schedules", "sse:runs"} <= {trigger.split()[0] for trigger in box["hx-trigger"].split(",")}
+    asked = page.one("form", id="schedules-search").fields() | box.fields()
+    fragment = user.get(f"{box['hx-get']}?{urlencode(asked, doseq=True)}", headers=FRAGMENT)
+    assert fragment.all("html") == []
+    assert rows(fragment) == rows(page) == [f"Plan {n:04}" for n in range(69, 19, -1)]
 
 
 def test_a_schedule_is_disabled_and_enabled_and_the_browser_led_back_to_where_it_was(site: Site) -> None:
