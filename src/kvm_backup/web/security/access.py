@@ -12,7 +12,6 @@ Every request has `request.state.user` (an Account, or None) and `request.state.
 
 import time
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import quote, urlsplit
 
@@ -36,7 +35,6 @@ from kvm_backup.web.security.sessions import drop_session, form_secret, keep_for
 
 LOGIN = "/login"
 SETUP = "/setup/"
-METRICS = "/metrics"
 _API_DOCS = f"{API}docs"
 """The one page below the API's address."""
 _RECHECK_SECONDS = 15.0
@@ -244,21 +242,8 @@ def _open_to_all(request: Request) -> bool:
     if _needs_nobody(request):
         return True
     return request.method in csrf.SAFE_METHODS and (
-        path in ("/healthz", "/favicon.ico", "/preferences")
-        or path.startswith("/static/")
-        or (path == METRICS and _from_this_host(request))
+        path in ("/healthz", "/favicon.ico", "/preferences") or path.startswith("/static/")
     )
-
-
-def _from_this_host(request: Request) -> bool:
-    """Whether a program on this host asks for itself, and not a proxy for somebody else."""
-    if any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via")):
-        return False
-    try:
-        address = ip_address(address_of(request) or "")
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _needs_nobody(request: Request) -> bool:
