@@ -108,7 +108,7 @@ def xml(request: Request, user: Viewer, uuid: str) -> Response:  # noqa: ARG001
     problem: KvmBackupError | None = None
     text = ""
     try:
-        text = application.hypervisor.xml(vm.uuid)
+        text = application.hypervisor.live_xml(vm.uuid)
     except KvmBackupError as error:
         problem = error
     return render(request, "vms/xml.html", vm=vm, xml=text, problem=problem)

@@ -50,9 +50,9 @@ def get_vm(request: Request, user: Viewer, uuid: str) -> models.Vm:  # noqa: ARG
     "/{uuid}/xml", responses=problems(404) | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 )
 def get_vm_xml(request: Request, user: Viewer, uuid: str) -> Response:  # noqa: ARG001
-    """Its XML as libvirt defines it now, without secrets."""
+    """Its XML as libvirt has it now, without secrets."""
     application = application_of(request)
-    return PlainTextResponse(application.hypervisor.xml(application.inventory.get(uuid).uuid))
+    return PlainTextResponse(application.hypervisor.live_xml(application.inventory.get(uuid).uuid))
 
 
 @router.get("/{uuid}/points", responses=problems(404))
