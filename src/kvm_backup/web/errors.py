@@ -35,6 +35,7 @@ _STATUS: tuple[tuple[type[KvmBackupError], int], ...] = (
     (errors.RequestTooLargeError, 413),
     (errors.BadArgumentError, 422),
     (errors.DatabaseError, 503),
+    (errors.SchedulesFileError, 503),
     (errors.HypervisorUnavailableError, 503),
     (errors.VmBusyError, 409),
     (errors.VmRunningError, 409),

@@ -16,7 +16,8 @@ from tests.unit.web.dashboard import PASSWORD
 UUID = "5b0c9a52-6f0e-4b5e-9a43-2f6d3e1c7a10"
 PASSWORD_OF_SCREEN = "geheim77"
 HOST = f"""<node><domain type='test'><name>web &lt;b&gt;</name><uuid>{UUID}</uuid><memory>1024</memory>
-<os><type>hvm</type></os><devices><graphics type='vnc' port='-1' passwd='{PASSWORD_OF_SCREEN}'/></devices></domain></node>"""
+<os><type>hvm</type></os><devices><graphics type='vnc' port='-1' passwd='{PASSWORD_OF_SCREEN}'/></devices>
+</domain></node>"""
 
 
 @pytest.fixture
