@@ -493,6 +493,7 @@ class Application:
 
         `say` is told what a person should read, from several threads.
         """
+        from kvm_backup.database.name_claim import NameClaim
         from kvm_backup.runtime.daemon import Activity, Daemon, OnStop, oldest_remembered
         from kvm_backup.runtime.observer import Observer
         from kvm_backup.runtime.queue import DurableQueue
@@ -515,6 +516,7 @@ class Application:
             say=say,
         )
         state_dir = self._state_dir()
+        claim = NameClaim(self.database, self.host)
 
         def make_queue() -> DurableQueue:
             workflow = RunWorkflow(
@@ -542,7 +544,7 @@ class Application:
             return queue
 
         def make_tick(queue: DurableQueue) -> Callable[[], object]:
-            return Scheduler(
+            scheduler = Scheduler(
                 file=self.schedule_file,
                 history=self.history,
                 enqueue=queue.client.enqueue,
@@ -552,7 +554,13 @@ class Application:
                 host=self.host,
                 repository=self._lasting_name(None),
                 catch_up=self.settings.scheduler.catch_up,
-            ).tick
+            )
+
+            def tick() -> object:
+                claim.renew()
+                return scheduler.tick()
+
+            return tick
 
         def housekeeping(queue: DurableQueue, now: datetime) -> None:
             mark_lost_runs(
@@ -572,7 +580,7 @@ class Application:
 
         @contextmanager
         def observed() -> Iterator[None]:
-            with Observer(self.survey, self.alerts, say).watching(), beside():
+            with claim.held(), Observer(self.survey, self.alerts, say).watching(), beside():
                 yield
 
         return Daemon(

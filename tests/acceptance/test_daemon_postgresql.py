@@ -34,9 +34,9 @@ class Hosts:
         self._folder = lab.folder
         self._url = server.new_database().render_as_string(hide_password=False)
 
-    def __call__(self, name: str) -> Service:
+    def __call__(self, name: str, folder: str | None = None) -> Service:
         variables = {"KVM_BACKUP_DATABASE__URL": self._url, "KVM_BACKUP_HOST": name}
-        return Service(Product(self._folder / name, SLOW, variables))
+        return Service(Product(self._folder / (folder or name), SLOW, variables))
 
 
 @pytest.fixture
@@ -111,6 +111,17 @@ def test_what_a_host_was_killed_in_waits_for_it_and_is_not_taken_up_by_another(h
             assert ended(beta, vms[1])["attempt"] == 2
     assert logged_vms(alpha) == {vms[0].name}
     assert len(beta.points(vms[1])) == 1
+
+
+def test_a_second_host_of_the_same_name_is_refused_until_the_first_was_killed(host: Hosts) -> None:
+    first, second = host("alpha"), host("alpha", "another-folder")
+    with first.start() as running:
+        refused = second.product.run("daemon").failed(1)
+        assert "another service works for a host called alpha" in refused.stderr
+        assert "'host'" in refused.stderr
+        running.kill()
+    with second.start() as running:
+        assert running.process.poll() is None
 
 
 def test_a_server_that_is_away_for_a_while_loses_nothing_and_stops_no_heart(

@@ -98,7 +98,7 @@ class Database:
             with self.engine.execution_options(**{_WRITES: write}).begin() as connection:
                 yield connection
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise self._in_our_words(error) from error
+            raise self.in_our_words(error) from error
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -121,7 +121,7 @@ class Database:
             if _identity(path) == self._opened:
                 return
             if not path.parent.is_dir():  # a disk that is not mounted, perhaps: nothing is made in its place
-                raise self._in_our_words(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+                raise self.in_our_words(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
             self.engine.dispose()
             self._bring_up_to_date()
 
@@ -174,21 +174,22 @@ class Database:
             path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
             lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise self._in_our_words(error) from error
+            raise self.in_our_words(error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():  # SQLite itself would make a file that everybody may read
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             yield
         except OSError as error:
-            raise self._in_our_words(error) from error
+            raise self.in_our_words(error) from error
         finally:
             os.close(lock)
 
     def _where(self) -> str:
         return str(self._file or self.engine.url.render_as_string(hide_password=True))
 
-    def _in_our_words(self, error: Exception) -> DatabaseError:
+    def in_our_words(self, error: Exception) -> DatabaseError:
+        """A failure as the error that a user is told; without the password."""
         url = self.engine.url
         words = error.strerror if isinstance(error, OSError) else getattr(error, "orig", None)
         cause = str(words or error).strip().splitlines()
