@@ -120,6 +120,8 @@ class Survey:
         ended = list(self.runs.ended(now))
         for run in ended:
             self._take_verification(run)
+            if run.kind is RunKind.RESTORE:
+                self.vms.look_again()
             record = self.ledger.find(run.vm_uuid, run.vm_name)
             if record is not None and run.kind is RunKind.BACKUP:
                 self.ledger.put(replace(record, runs=after(record.runs, run)))

@@ -50,6 +50,10 @@ class VmWatch:
             self.away = None
             self.facts = replace(self.facts, listed=now, away_since=None, away_error=None)
 
+    def look_again(self) -> None:
+        """Let the next look read names and states, without waiting for its turn: there may be a new VM."""
+        self._states_at = None
+
     def look_at(self, uuid: str) -> None:
         """Look at one VM with its disks, if libvirt has it and answers."""
         with suppress(KvmBackupError):

@@ -7,7 +7,7 @@ from kvm_backup.domain.disk import LeftOut
 from kvm_backup.domain.errors import VmNotFoundError
 from kvm_backup.domain.inventory import VmDisk
 from kvm_backup.domain.protection import Protection
-from kvm_backup.domain.run import RunState
+from kvm_backup.domain.run import RunKind, RunState
 from kvm_backup.domain.vm import VmState
 from tests.unit.services.survey.conftest import DB, NOW, WEB, World, domain_xml
 
@@ -46,6 +46,16 @@ def test_a_new_vm_is_seen_with_its_disks_and_a_renamed_one_keeps_its_row(world: 
     world.look(minutes=1)
     assert (world.vm(new).name, len(world.vm(new).disks)) == ("mail", 2)
     assert world.vm(DB).name == "sql"
+
+
+def test_a_vm_that_a_restore_made_is_seen_at_the_next_look(world: World) -> None:
+    world.look()
+    new = "1a2b3c4f-0000-4000-8000-000000000003"
+    world.libvirt.define(domain_xml("web-restored", new))
+    world.run(kind=RunKind.RESTORE, requested_mode=None)
+    world.look(seconds=2)
+    world.look(seconds=2)
+    assert world.vm(new).name == "web-restored"
 
 
 def test_a_vm_that_is_gone_without_points_is_forgotten(world: World) -> None:
