@@ -288,7 +288,8 @@ def test_what_has_not_ended_on_a_host_is_known(history: History) -> None:
     assert [run.id for run in history.unfinished_of("alpha")] == ["r0", "r1"]
 
 
-def test_the_newest_run_of_each_schedule_and_vm_is_known(history: History) -> None:
+def test_the_newest_run_of_each_schedule_and_vm_is_known(history: History, clock: Clock) -> None:
+    clock.after(86400)
     for number in range(1200):
         history.create(
             a_run(
@@ -308,7 +309,10 @@ def test_the_newest_run_of_each_schedule_and_vm_is_known(history: History) -> No
     }
 
 
-def test_the_last_batch_of_a_schedule_counts_its_runs_by_state_and_no_earlier_ones(history: History) -> None:
+def test_the_last_batch_of_a_schedule_counts_its_runs_by_state_and_no_earlier_ones(
+    history: History, clock: Clock
+) -> None:
+    clock.after(86400)
     for number in range(6):
         created = MOMENT + timedelta(days=number // 3)
         history.create(a_run(f"r{number}", schedule_id="nightly", created=created, vm_name=f"vm{number % 3}"))
@@ -326,6 +330,27 @@ def test_the_last_batch_of_a_schedule_counts_its_runs_by_state_and_no_earlier_on
         {RunState.SUCCEEDED: "r3", RunState.QUEUED: "r5"},
     )
     assert last["hourly"].counts == {RunState.QUEUED: 1}
+
+
+def test_after_a_clock_was_set_back_what_it_dated_ahead_is_listed_and_yet_not_the_newest_of_anything(
+    history: History, clock: Clock
+) -> None:
+    ahead = MOMENT + timedelta(days=365)
+    clock.now = ahead
+    history.create(a_run("ahead", schedule_id="nightly", created=ahead))
+    history.start("ahead")
+    history.finish("ahead", RunState.FAILED, FAILURE)
+    clock.now = MOMENT + timedelta(minutes=10)
+    assert history.last_of_vms(["web"]) == history.last_of_schedules(["nightly"]) == {}
+    assert history.last_batches(["nightly"]) == {}
+    # A host whose clock is a little ahead is none that was set back.
+    history.create(a_run("now", schedule_id="nightly", created=MOMENT + timedelta(minutes=14)))
+    history.start("now")
+    history.finish("now", RunState.SUCCEEDED, RESULT)
+    assert history.last_of_vms(["web"])["web"].id == history.last_of_schedules(["nightly"])["nightly"].id == "now"
+    assert history.last_batches(["nightly"])["nightly"].counts == {RunState.SUCCEEDED: 1}
+    assert [run.id for run in history.ended_since("alpha", MOMENT)] == ["now"]
+    assert [run.id for run in history.newest()] == ["ahead", "now"]
 
 
 def test_old_runs_that_have_ended_are_forgotten_with_their_steps(history: History, database: Database) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -20,6 +20,8 @@ from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, RunStep, states_before
 
 _UTC = ZoneInfo("UTC")
+_CLOCK_SLACK = timedelta(minutes=5)
+"""How far the clocks of hosts that share a database may be apart."""
 _BATCH = 500
 _MATCHES_SHOWN = 3
 _UNFINISHED = [state for state in RunState if not state.final]
@@ -229,6 +231,10 @@ class History:
         with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(query)]
 
+    def horizon(self) -> datetime:
+        """What is later than that was noted while a clock was ahead: it says nothing of what is newest."""
+        return self._clock() + _CLOCK_SLACK
+
     def pulse(self) -> Pulse:
         """What goes on now; cheap enough to be asked each second, however long the history is."""
         states = (RunState.QUEUED, RunState.WAITING)
@@ -244,8 +250,9 @@ class History:
         return Pulse((*idle, moves), running)
 
     def ended_since(self, host: str, moment: datetime, *, limit: int = 1000) -> list[Run]:
-        """Runs of a host that ended at that moment or later, in the order of their ends."""
-        query = _select().where(RUNS.c.host == storable(host), RUNS.c.ended >= moment)
+        """Runs of a host that ended at that moment or later, up to the horizon, in the order of their ends."""
+        ended = RUNS.c.ended.between(moment, self.horizon())
+        query = _select().where(RUNS.c.host == storable(host), ended)
         with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(query.order_by(RUNS.c.ended, RUNS.c.id).limit(limit))]
 
@@ -282,16 +289,16 @@ class History:
             return [_run(row) for row in connection.execute(query.order_by(RUNS.c.created, RUNS.c.id))]
 
     def last_of_schedules(self, schedule_ids: Iterable[str]) -> dict[str, Run]:
-        """The newest run of each schedule that has one."""
+        """The newest run, up to the horizon, of each schedule that has one."""
         return self._last(RUNS.c.schedule_id, schedule_ids)
 
     def last_batches(self, schedule_ids: Iterable[str]) -> dict[str, Batch]:
-        """What the last time of each schedule came to that has runs."""
+        """What the last time, up to the horizon, of each schedule came to that has runs."""
         found: dict[str, Batch] = {}
         wanted = sorted({storable(key) for key in schedule_ids})
         for at in range(0, len(wanted), _BATCH):
             each = _keys(wanted[at : at + _BATCH])
-            created = select(RUNS.c.created).where(RUNS.c.schedule_id == each.c.key).correlate(each)
+            created = select(RUNS.c.created).where(RUNS.c.schedule_id == each.c.key, self._no_later()).correlate(each)
             created = created.order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(1)
             newest = select(each.c.key, created.scalar_subquery().label("created")).cte("newest")
             query = (
@@ -306,8 +313,11 @@ class History:
         return found
 
     def last_of_vms(self, names: Iterable[str]) -> dict[str, Run]:
-        """The newest run of each VM that has one, by the VM's name."""
+        """The newest run, up to the horizon, of each VM that has one, by the VM's name."""
         return self._last(RUNS.c.vm_name, names)
+
+    def _no_later(self) -> Any:
+        return RUNS.c.created <= self.horizon()
 
     def _last(self, column: Any, keys: Iterable[str]) -> dict[str, Run]:
         found: dict[str, Run] = {}
@@ -315,7 +325,7 @@ class History:
         for at in range(0, len(wanted), _BATCH):
             each = _keys(wanted[at : at + _BATCH])
             # One look into the column's index for each key, however many runs it has.
-            newest = select(RUNS.c.id).where(column == each.c.key).correlate(each)
+            newest = select(RUNS.c.id).where(column == each.c.key, self._no_later()).correlate(each)
             newest = newest.order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(1)
             query = _select().where(RUNS.c.id.in_(select(newest.scalar_subquery()).select_from(each)))
             with self._database.transaction() as connection:

@@ -19,7 +19,8 @@ def settle_schedule(file: ScheduleFile, history: History, schedule_id: str | Non
     """
     if schedule_id is None:
         return
-    runs = history.newest(RunFilter(schedule_id=schedule_id), limit=_RUNS_LOOKED_AT)
+    which = RunFilter(schedule_id=schedule_id, until=history.horizon())
+    runs = history.newest(which, limit=_RUNS_LOOKED_AT)
 
     def change(schedules: Schedules) -> Iterator[Schedule]:
         for schedule in schedules:

@@ -32,6 +32,7 @@ class RunWatch:
         if self._from is None:
             self._begin(now)
             assert self._from is not None
+        self._from = min(self._from, now)  # the clock was set back: what ends now would be no news
         since, last = self._from - _OVERLAP, None
         while since != last:
             found = self.history.ended_since(self.host, since, limit=_AT_ONCE)

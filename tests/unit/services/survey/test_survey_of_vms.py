@@ -1,5 +1,7 @@
 """What libvirt has becomes the inventory."""
 
+from datetime import timedelta
+
 import pytest
 
 from kvm_backup.domain.alert import AlertKind
@@ -140,3 +142,21 @@ def test_the_failed_run_of_a_name_that_no_vm_has_is_told_at_once(world: World) -
     world.run(RunState.FAILED, uuid=None, vm_name="lost", error=VmNotFoundError("no VM", hint="See vm list."))
     assert world.look(seconds=2)
     assert set(world.survey.situation().strangers) == {"lost"}
+
+
+def test_after_a_clock_was_set_back_the_ends_of_runs_are_seen_as_before(world: World) -> None:
+    world.look()
+    failure = VmNotFoundError("no VM", hint="See vm list.")
+    world.now += timedelta(days=365)
+    world.run(RunState.FAILED, error=failure)
+    world.look(seconds=2)
+    assert world.vm().runs.failed_runs == 1
+    world.now -= timedelta(days=365)
+    world.look(seconds=2)
+    world.run(RunState.SUCCEEDED)
+    world.look(seconds=2)
+    assert world.vm().runs.failed_runs == 0
+    world.run(RunState.FAILED, error=failure)
+    world.restart()
+    world.look(seconds=2)
+    assert world.vm().runs.failed_runs == 1
