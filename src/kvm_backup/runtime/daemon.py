@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.errors import KvmBackupError, ServiceRunningError
 from kvm_backup.domain.request import RunRequest
-from kvm_backup.runtime.heartbeat import Heartbeat, only_service, write_heartbeat
+from kvm_backup.runtime.heartbeat import Heartbeat, ServiceLock, only_service, write_heartbeat
 from kvm_backup.runtime.memory import share_memory_among_threads
 from kvm_backup.runtime.notify import notify
 from kvm_backup.runtime.queue import DurableQueue, StepRunner, Suspended
@@ -20,7 +20,8 @@ from kvm_backup.runtime.queue import DurableQueue, StepRunner, Suspended
 _BEAT_SECONDS = 5.0
 """How often it shows that it lives; also the longest time until it notices that the clock jumped."""
 _STOP_POLL_SECONDS = 0.1
-_HOUSEKEEPING_SECONDS = 3600.0
+_HOUSEKEEPING_SECONDS = 600.0
+"""Also the longest time until a run is told as lost that the queue knows nothing of any more."""
 _QUEUE_MEMORY = timedelta(days=60)
 """How long a due time that was run is remembered, should the clock be set back."""
 
@@ -92,14 +93,15 @@ class Daemon:
     def run(self) -> None:
         """Serve until `activity.ending` is set.
 
-        Raises ServiceRunningError, DatabaseError, StorageError, and what `beside` raises.
+        Raises ServiceRunningError, also when another service took a state folder that was replaced meanwhile,
+        DatabaseError, StorageError, and what `beside` raises.
         """
         share_memory_among_threads()
         with ExitStack() as open_things:
-            open_things.enter_context(only_service(self.state_dir))
+            lock = open_things.enter_context(only_service(self.state_dir))
             started = self.clock().isoformat()
             # Else the last word of the service before this one would count as ours.
-            self._beat(started, None)
+            self._beat(lock, started, None)
             open_things.enter_context(self.beside())
             queue = self.make_queue()
             queue.start()
@@ -107,10 +109,15 @@ class Daemon:
             tick = self.make_tick(queue)
             notify("READY=1", f"STATUS={self._status()}")
             self.say(f"serving {self.host}, process {os.getpid()}; 'kvm-backup run list' shows what was done")
-            self._serve(queue, tick, started)
+            try:
+                self._serve(queue, tick, lock, started)
+            except ServiceRunningError:
+                self.activity.ending.set()
+                self._end()
+                raise
             self._end()
 
-    def _serve(self, queue: DurableQueue, tick: Callable[[], object], started: str) -> None:
+    def _serve(self, queue: DurableQueue, tick: Callable[[], object], lock: ServiceLock, started: str) -> None:
         minute: int | None = None
         next_tick = next_housekeeping = self.monotonic()
         ticked: str | None = None
@@ -126,14 +133,18 @@ class Daemon:
             if self.monotonic() >= next_housekeeping:
                 next_housekeeping = self.monotonic() + _HOUSEKEEPING_SECONDS
                 self._guarded("housekeeping", lambda: self.housekeeping(queue, self.clock()))
-            self._beat(started, ticked)
+            self._beat(lock, started, ticked)
             notify("WATCHDOG=1", f"STATUS={self._status()}")
             to_the_minute = 60 - self.clock().timestamp() % 60
             self.activity.pause(min(_BEAT_SECONDS, to_the_minute + 0.01))
 
-    def _beat(self, started: str, ticked: str | None) -> None:
-        beat = Heartbeat(os.getpid(), self.host, started, self.clock().isoformat(), ticked)
-        self._guarded("heartbeat", lambda: write_heartbeat(self.state_dir, beat))
+    def _beat(self, lock: ServiceLock, started: str, ticked: str | None) -> None:
+        def beat() -> None:
+            lock.keep()
+            now = self.clock().isoformat()
+            write_heartbeat(self.state_dir, Heartbeat(os.getpid(), self.host, started, now, ticked))
+
+        self._guarded("heartbeat", beat)
 
     def _end(self) -> None:
         """Wait until the runs that go on have left or, as chosen, finished."""
@@ -159,6 +170,8 @@ class Daemon:
         """Do something that may fail without ending the service; the same failure is said once."""
         try:
             action()
+        except ServiceRunningError:
+            raise
         except KvmBackupError as error:
             problem = f"{what}: {error.message}. {error.hint}"
         except Exception as error:  # noqa: BLE001 - a service that dies at 3 in the morning protects nobody

@@ -34,21 +34,37 @@ class Heartbeat:
     ticked: str | None = None
 
 
+class ServiceLock:
+    """The lock of the only service of a state folder. Used by one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ServiceRunningError, StorageError."""
+        self._folder = folder
+        self._descriptor = _locked(folder)
+
+    def keep(self) -> None:
+        """Take it anew where the folder was replaced: the lock vanished with the old one.
+
+        Raises ServiceRunningError when another service was faster, StorageError while the folder is away.
+        """
+        if not _is_at(self._descriptor, self._folder / _LOCK):
+            taken = _locked(self._folder)
+            self.release()
+            self._descriptor = taken
+
+    def release(self) -> None:
+        """Give it up."""
+        os.close(self._descriptor)
+
+
 @contextmanager
-def only_service(folder: Path) -> Iterator[None]:
+def only_service(folder: Path) -> Iterator[ServiceLock]:
     """Be the only service of a state folder. Raises ServiceRunningError, StorageError."""
-    descriptor = _open(folder)
+    lock = ServiceLock(folder)
     try:
-        if not _acquired(descriptor):
-            held = read_heartbeat(folder)
-            who = f" (process {held.pid})" if held else ""
-            raise ServiceRunningError(
-                phrase("the service runs already{who} with the state folder {folder}", who=who, folder=folder),
-                hint=phrase("One is enough: it serves every schedule. 'systemctl status kvm-backup' shows it."),
-            )
-        yield
+        yield lock
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def service_runs(folder: Path) -> bool:
@@ -78,10 +94,16 @@ def read_heartbeat(folder: Path) -> Heartbeat | None:
 
 
 def write_heartbeat(folder: Path, state: Heartbeat) -> None:
-    """Replace the file. It is not synced: after a crash of the host nobody needs it. Raises OSError."""
+    """Replace the file. It is not synced: after a crash of the host nobody needs it.
+
+    Raises StorageError, NoSpaceError.
+    """
     beside = folder / f".{_FILE}.new"
-    beside.write_text(json.dumps(asdict(state)) + "\n", encoding="utf-8")
-    beside.replace(folder / _FILE)
+    try:
+        beside.write_text(json.dumps(asdict(state)) + "\n", encoding="utf-8")
+        beside.replace(folder / _FILE)
+    except OSError as error:
+        raise storage_error(error, folder / _FILE) from error
 
 
 def moment_of(text: str | None) -> datetime | None:
@@ -99,6 +121,26 @@ def seconds_since(moment: str | None, now: datetime) -> float | None:
         return None if moment is None else (now - datetime.fromisoformat(moment)).total_seconds()
     except (ValueError, TypeError):
         return None
+
+
+def _locked(folder: Path) -> int:
+    descriptor = _open(folder)
+    if _acquired(descriptor):
+        return descriptor
+    os.close(descriptor)
+    held = read_heartbeat(folder)
+    who = f" (process {held.pid})" if held else ""
+    raise ServiceRunningError(
+        phrase("the service runs already{who} with the state folder {folder}", who=who, folder=folder),
+        hint=phrase("One is enough: it serves every schedule. 'systemctl status kvm-backup' shows it."),
+    )
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except OSError:
+        return False
 
 
 def _acquired(descriptor: int) -> bool:

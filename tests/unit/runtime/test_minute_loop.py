@@ -1,6 +1,7 @@
 """The service's own loop, with a clock and a passing of time that tests make: no minute is really waited for."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from kvm_backup.domain.errors import DatabaseError
+from kvm_backup.domain.errors import DatabaseError, ServiceRunningError
 from kvm_backup.runtime.daemon import Activity, Daemon, OnStop
-from kvm_backup.runtime.heartbeat import read_heartbeat
+from kvm_backup.runtime.heartbeat import only_service, read_heartbeat, service_runs
 from kvm_backup.runtime.queue import DurableQueue
 
 START = datetime(2026, 11, 22, 2, 0, 30, tzinfo=UTC)
@@ -185,16 +186,55 @@ def test_the_heartbeat_tells_of_the_last_tick_that_succeeded_and_goes_on_after_o
     assert datetime.fromisoformat(beat.beat) > ticks[-1] - timedelta(seconds=1)
 
 
-def test_it_keeps_house_when_it_starts_and_each_hour_whatever_is_done_to_the_clock(loop: Loop) -> None:
+def test_it_keeps_house_when_it_starts_and_each_ten_minutes_whatever_is_done_to_the_clock(loop: Loop) -> None:
     def fail() -> None:
         if len(loop.kept) == 2:
             raise AWAY
 
     loop.action = fail
-    loop.run(end=3 * 3600 + 300, jumps={600.0: timedelta(days=40), 7000.0: -timedelta(days=80)})
+    loop.run(end=3 * 600 + 300, jumps={100.0: timedelta(days=40), 1100.0: -timedelta(days=80)})
     assert len(loop.kept) == 4
     assert loop.kept[0] == 0
-    assert all(0 <= moment - 3600 * hour < 60 for hour, moment in enumerate(loop.kept))
+    assert all(0 <= moment - 600 * turn < 60 for turn, moment in enumerate(loop.kept))
+
+
+def test_while_the_state_folder_is_away_it_goes_on_and_then_takes_the_new_one(loop: Loop, tmp_path: Path) -> None:
+    loop.folder = tmp_path / "state"
+    loop.folder.mkdir()
+
+    def change() -> None:
+        if len(loop.ticks) == 2:
+            loop.folder.rename(tmp_path / "moved")
+        if len(loop.ticks) == 4:
+            loop.folder.mkdir()
+        if len(loop.ticks) == 6:
+            assert service_runs(loop.folder)
+
+    loop.action = change
+    assert len(loop.run()) == 6
+    [trouble] = [line for line in loop.said if line.startswith("heartbeat: ")]
+    assert "unexpected" not in trouble
+    assert str(loop.folder) in trouble
+    assert read_heartbeat(loop.folder) is not None
+
+
+def test_it_ends_once_another_service_has_the_state_folder(loop: Loop, tmp_path: Path) -> None:
+    loop.folder = tmp_path / "state"
+    loop.folder.mkdir()
+    with ExitStack() as other:
+
+        def replace_folder() -> None:
+            if len(loop.ticks) == 2:
+                loop.folder.rename(tmp_path / "moved")
+                loop.folder.mkdir()
+                other.enter_context(only_service(loop.folder))
+
+        loop.action = replace_folder
+        with pytest.raises(ServiceRunningError, match="runs already"):
+            loop.run()
+        assert len(loop.ticks) == 2
+        assert loop.time.ending.is_set()
+        assert service_runs(loop.folder)
 
 
 def test_told_to_end_it_ticks_no_more(loop: Loop) -> None:
