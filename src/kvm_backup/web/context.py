@@ -28,6 +28,8 @@ from kvm_backup.web.live.wire import run_event
 THEMES = ("auto", "light", "dark")
 THEME_COOKIE = "theme"
 MESSAGE_COOKIE = "message"
+_KEPT_IN_URLS = ":/%#?=@[]!$&'()*+,;"
+"""What RedirectResponse leaves as it is; a header takes few letters."""
 _LONGEST_TEXT = 400
 """A cookie holds 4096 bytes."""
 _SEAL_KEY = secrets.token_bytes(32)
@@ -175,7 +177,7 @@ def chosen_theme(request: Request) -> str:
 def redirect(request: Request, url: str, message: Message | None = None) -> Response:
     """After a POST: on to another page of ours, which tells the message."""
     if wants_fragment(request):
-        response = Response(status_code=204, headers={"HX-Redirect": url})
+        response = Response(status_code=204, headers={"HX-Redirect": quote(url, safe=_KEPT_IN_URLS)})
     else:
         response = RedirectResponse(url, status_code=303)
     if message:

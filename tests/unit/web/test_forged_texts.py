@@ -2,16 +2,43 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 import httpx
 import pytest
 
+from kvm_backup.domain.account import Role
+from kvm_backup.domain.alert import Away, Situation, Subject, SubjectKind
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
-from tests.unit.web.dashboard import Dashboard
+from tests.unit.web.dashboard import Dashboard, csrf_of
 
 RUN = "7" * 32
+
+
+def _queued(dashboard: Dashboard, run_id: str) -> Run:
+    return dashboard.application.history.create(
+        Run(
+            id=run_id,
+            vm_name="web",
+            kind=RunKind.BACKUP,
+            trigger=Trigger.COMMAND,
+            host=dashboard.application.host,
+            repository="default",
+            requested_mode=Mode.FULL,
+            state=RunState.QUEUED,
+            created=datetime.now(UTC),
+        )
+    )
+
+
+def _logged(dashboard: Dashboard, *lines: Mapping[str, object]) -> None:
+    log = dashboard.application.log_file.path
+    log.parent.mkdir(exist_ok=True)
+    with log.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 @pytest.fixture
@@ -40,23 +67,8 @@ def test_a_message_that_these_pages_did_not_leave_is_not_told(left: bytes, admin
 def test_a_name_with_half_a_character_does_not_keep_a_page_from_being_shown(
     dashboard: Dashboard, administrator: httpx.Client
 ) -> None:
-    log = dashboard.application.log_file
-    dashboard.application.history.create(
-        Run(
-            id=RUN,
-            vm_name="web",
-            kind=RunKind.BACKUP,
-            trigger=Trigger.COMMAND,
-            host=dashboard.application.host,
-            repository="default",
-            requested_mode=Mode.FULL,
-            state=RunState.QUEUED,
-            created=datetime(2026, 11, 22, tzinfo=UTC),
-        )
-    )
-    log.path.parent.mkdir(exist_ok=True)
-    with log.path.open("a") as file:
-        file.write(json.dumps({"time": 7, "run": RUN, "event": "odd \ud800 <b>", "level": ["x"], "n": None}) + "\n")
+    _queued(dashboard, RUN)
+    _logged(dashboard, {"time": 7, "run": RUN, "event": "odd \ud800 <b>", "level": ["x"], "n": None})
     page, lines = administrator.get(f"/runs/{RUN}"), administrator.get(f"/api/v1/runs/{RUN}/log")
     assert (page.status_code, lines.status_code) == (200, 200), lines.text
     assert "odd ? &lt;b&gt;" in page.text
@@ -84,3 +96,42 @@ def test_a_parameter_that_cannot_be_used_is_told_in_the_users_language(address: 
     assert "ne convient pas." in page.text
     assert "Input" not in page.text
     assert "String" not in page.text
+
+
+def test_a_long_log_is_shown_from_its_end(dashboard: Dashboard, administrator: httpx.Client) -> None:
+    run = _queued(dashboard, "8" * 32)
+    _logged(dashboard, *({"run": run.id, "event": f"line-{number}-end"} for number in range(2500)))
+    page = administrator.get(f"/runs/{run.id}").text
+    assert "line-2499-end" in page
+    assert "line-499-end" not in page
+    assert "Only the newest 2,000 lines" in page
+
+
+@pytest.mark.parametrize("back", ["/vms?q=漢", "/é", "/a\r\nSet-Cookie: x=y", "//elsewhere.example"])
+def test_where_a_form_leads_back_to_is_a_header_of_its_own(
+    back: str, dashboard: Dashboard, administrator: httpx.Client
+) -> None:
+    alerts = dashboard.application.alerts
+    alerts.evaluate(Situation(repositories_away=[Away(Subject(SubjectKind.REPOSITORY, "nas"), "not mounted", "")]))
+    token = csrf_of(administrator.get("/account").text)
+    answer = administrator.post(
+        f"/alerts/{alerts.open()[-1].id}/acknowledge",
+        data={"csrf": token, "back": back},
+        headers={"HX-Request": "true"},
+    )
+    assert answer.status_code == 204, answer.text
+    assert unquote(answer.headers["hx-redirect"]) in (back, "/")
+    assert "elsewhere" not in answer.headers["hx-redirect"]
+    assert "x=y" not in answer.headers["set-cookie"]
+
+
+def test_only_an_administrator_sees_what_a_schedule_runs_as_root(dashboard: Dashboard) -> None:
+    schedule = dashboard.application.schedules.add(
+        "with a script", ["web"], "daily", "02:00", "full", pre_script="/bin/before --password geheim"
+    )
+    shown = {}
+    for role in Role:
+        with dashboard.logged_in(role) as client:
+            shown[role] = client.get(f"/schedules/{schedule.id}").text
+    assert [role for role, page in shown.items() if "geheim" in page] == [Role.ADMINISTRATOR]
+    assert "There is one; administrators see it." in shown[Role.OPERATOR]

@@ -1,8 +1,8 @@
 """Backup tasks: what runs, what waits, what has ended; one run with its steps, figures and log."""
 
+from collections import deque
 from contextlib import closing, suppress
 from datetime import date, datetime, time, timedelta
-from itertools import islice
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -91,6 +91,7 @@ def one_run(request: Request, user: Viewer, run_id: str) -> Response:  # noqa: A
         run=run,
         details=run_details(run),
         log=_log(application, run),
+        log_lines_max=_LOG_LINES_MAX,
         may_retry=may_retry(run),
     )
 
@@ -153,10 +154,10 @@ def _place(text: str) -> tuple[datetime, str] | None:
 
 
 def _log(application: Application, run: Run) -> list[LogLine] | None:
-    """Its lines; None when the log cannot be read."""
+    """Its newest lines; None when the log cannot be read."""
     try:
         with closing(application.log_reader(run.id, run.created)) as reader:
-            lines: list[dict[str, Any]] = list(islice(reader.new_lines(), _LOG_LINES_MAX))
+            lines: deque[dict[str, Any]] = deque(reader.new_lines(), _LOG_LINES_MAX)
     except KvmBackupError:
         return None
     return [log_line(line) for line in lines]
