@@ -3,10 +3,12 @@
 A line is written while a lock is held, so that lines are never mixed and a rotation never loses one.
 """
 
+import errno
 import fcntl
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -51,10 +53,10 @@ class LogFile:
         numbered = []
         for path in self.path.parent.glob(f"{self.path.name}.*"):
             number = path.name.removeprefix(f"{self.path.name}.")
-            if number.isascii() and number.isdigit():
+            if number.isascii() and number.isdigit() and path.is_file():
                 numbered.append((int(number), path))
         older = [path for _, path in sorted(numbered, reverse=True)]
-        return [*older, self.path] if self.path.exists() else older
+        return [*older, self.path] if self.path.is_file() else older
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -85,10 +87,14 @@ class LogFile:
         return self.path.with_name(f"{self.path.name}.{number}")
 
     def _append(self, content: bytes) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        # A FIFO in its place would make us wait for a reader.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(self.path, flags, 0o600)
         try:
-            before = os.fstat(descriptor).st_size
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "is no regular file")
+            before = status.st_size
             try:
                 written = os.write(descriptor, content)
                 if written < len(content):  # the disk is full: what is left of it would spoil the next line

@@ -1,6 +1,7 @@
 """The log: whole lines whatever comes, no secrets, nothing lost between processes and rotations."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.errors import KvmBackupError, StorageError
 from kvm_backup.services.log_reader import LogReader
 from kvm_backup.services.run_log import LEADING_KEYS, LogFile, make_log
 
@@ -76,6 +77,22 @@ def test_the_log_is_nobody_elses(file: LogFile) -> None:
     make_log(file, host="alpha").info("tick")
     assert file.path.stat().st_mode & 0o777 == 0o600
     assert file.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_log_that_a_fifo_was_put_in_place_of_is_an_error_and_waits_for_no_reader(file: LogFile) -> None:
+    file.info("{}")
+    file.path.unlink()
+    os.mkfifo(file.path)
+    with pytest.raises(StorageError, match=f"{file.path}"):
+        file.info("{}")
+    reader = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(StorageError, match="no regular file"):
+            file.info("{}")
+        assert os.read(reader, 10) == b""
+    finally:
+        os.close(reader)
+    assert run_lines(file, "r1") == []
 
 
 def test_a_full_log_is_put_aside_and_the_oldest_part_goes(tmp_path: Path) -> None:
