@@ -123,7 +123,7 @@ def _show(pruned: Pruned, *, json: bool) -> None:
     amount = size(abs(pruned.bytes_freed))
     if pruned.dry_run:
         amount = _("about {size}").format(size=amount)
-        told_all = _("{kept} points stay, {removed} would be removed, {consolidated} would be made full: {freed}")
+        told_all = _("points to keep: {kept}, to remove: {removed}, to make full: {consolidated}; {freed}")
     else:
-        told_all = _("{kept} points stay, {removed} were removed, {consolidated} were made full: {freed}")
+        told_all = _("points kept: {kept}, removed: {removed}, made full: {consolidated}; {freed}")
     out.print(prose(told_all.format(**counts, freed=freed.format(size=amount)), hanging="  "))

@@ -156,11 +156,13 @@ def _first_finding(verdict: Verdict) -> str:
 def _pruned_in_words(pruned: Pruned) -> str:
     kept = sum(point.kept for point in pruned.points)
     consolidated = sum(point.consolidated for point in pruned.points)
-    size = show_size(abs(pruned.bytes_freed))
-    return phrase(
-        "{kept} points stay, {removed} were removed, {consolidated} were made full: {freed}",
-        kept=kept,
-        removed=len(pruned.points) - kept,
-        consolidated=consolidated,
-        freed=phrase("{size} freed", size=size) if pruned.bytes_freed >= 0 else phrase("{size} more used", size=size),
-    )
+    values = {
+        "kept": kept,
+        "removed": len(pruned.points) - kept,
+        "consolidated": consolidated,
+        "size": show_size(abs(pruned.bytes_freed)),
+    }
+    # Whole texts: of a stored one, parts as short as "freed" would not be found again to be told in French.
+    if pruned.bytes_freed >= 0:
+        return phrase("points kept: {kept}, removed: {removed}, made full: {consolidated}; {size} freed", **values)
+    return phrase("points kept: {kept}, removed: {removed}, made full: {consolidated}; {size} more used", **values)

@@ -107,7 +107,7 @@ def test_points_and_what_a_prune_would_do_are_shown_in_french(french: Command, s
     assert "web dans le dépôt default" in told
     assert f"- {full.id}\n    part\n" in told
     assert "gardé\u202f: l'un des plus récents, jour 2026-11-22" in told
-    assert "1 points restent, 1 seraient supprimés, 1 deviendraient complets\u202f: environ" in told
+    assert "points à conserver\u202f: 1, à supprimer\u202f: 1, à rendre complets\u202f: 1\u202f; environ" in told
     as_json = json.loads(french("prune", "web", "--dry-run", "--json", KVM_BACKUP_RETENTION__LAST="1").output)
     assert as_json["points"][0]["explanation"] == "goes"
 

@@ -73,7 +73,7 @@ def test_a_restore_and_a_prune_are_runs_and_a_dry_run_is_none(command: Command, 
     assert command("prune", "--all", **ONE).status == EXIT_DONE
     pruned, restored = runs(command)
     assert (pruned["kind"], pruned["state"]) == ("prune", "succeeded")
-    assert pruned["detail"].startswith("1 points stay, 1 were removed, 1 were made full: ")
+    assert pruned["detail"].startswith("points kept: 1, removed: 1, made full: 1; ")
     assert (restored["kind"], restored["state"], restored["point"]) == ("restore", "succeeded", newest.id)
     assert restored["task"]["target"] == {"way": "folder", "folder": str(tmp_path / "to"), "image_format": "qcow2"}
     steps = json.loads(command("run", "show", restored["id"], "--json").output)["steps"]

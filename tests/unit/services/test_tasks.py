@@ -15,6 +15,7 @@ from kvm_backup.domain.retention import RetentionRule
 from kvm_backup.domain.run import RunState, Trigger
 from kvm_backup.domain.task import InPlace, PruneTask, RestoreTask, Task, ToFolder, VerifyTask
 from kvm_backup.hypervisor.connection import Hypervisor
+from kvm_backup.language import told
 from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services import events
@@ -169,7 +170,11 @@ def test_a_prune_tells_what_became_of_the_points(bench: Bench) -> None:
     assert [point.id for point in bench.shelf.repository.all_points()] == [bench.points[2].id]
     [pruned] = [event.pruned for event in bench.told if isinstance(event, events.VmPruned)]
     assert [point.kept for point in pruned.points] == [False, False, True]
-    assert (finished.detail or "").startswith("1 points stay, 2 were removed, 1 were made full: ")
+    detail = str(finished.detail)
+    assert detail.startswith("points kept: 1, removed: 2, made full: 1; ")
+    french = told(detail, "fr")
+    assert french.startswith("points conservés\u202f: 1, supprimés\u202f: 2, devenus complets\u202f: 1\u202f; ")
+    assert french.endswith((" libérés", " occupés en plus"))
 
 
 def test_a_prune_of_a_vm_that_another_run_holds_fails(bench: Bench) -> None:
