@@ -314,8 +314,8 @@ VMS = Table(
     Column("promised", Moment),
     Column("missed", Moment),
     Column("next_due", Moment),
-    Index("vms_by_name", "host", "name"),
-    Index("vms_by_protection", "host", "gone_since", "rank", "missed", "name"),
+    Index("vms_by_name", "host", "name", "uuid"),
+    Index("vms_by_protection", "host", "gone_since", "rank", "missed", "name", "uuid"),
 )
 """The inventory. `disks`, `newest` and `promises` are JSON; `rank` is the protection's, for sorting."""
 

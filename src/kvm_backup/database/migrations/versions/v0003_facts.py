@@ -73,8 +73,8 @@ def upgrade() -> None:
         _moment("missed"),
         _moment("next_due"),
     )
-    op.create_index("vms_by_name", "vms", ["host", "name"])
-    op.create_index("vms_by_protection", "vms", ["host", "gone_since", "rank", "missed", "name"])
+    op.create_index("vms_by_name", "vms", ["host", "name", "uuid"])
+    op.create_index("vms_by_protection", "vms", ["host", "gone_since", "rank", "missed", "name", "uuid"])
     op.create_table(
         "run_days",
         _text("host", primary_key=True),
