@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.domain.account import Role
+from kvm_backup.domain.schedule import Schedule
 from kvm_backup.services.schedules.commands import Changes
 from tests.acceptance.service import until
 from tests.browser import barriers, chromium, keep, overflow, sign_in, window
@@ -112,6 +113,13 @@ TIMES = {
     "monthly": {"day": "31", "clock": "02:15"},
     "cron": {"cron": "30 2 * * 1-5"},
 }
+STORED = {
+    "hourly": "20",
+    "daily": "02:15",
+    "weekly": "sunday:02:15",
+    "monthly": "31:02:15",
+    "cron": "30 2 * * 1-5",
+}
 BOTH = pytest.mark.parametrize("words", [FRENCH, ENGLISH], ids=["fr", "en"])
 
 
@@ -190,6 +198,7 @@ def choose_time(dialog: Locator, words: Words, kind: str) -> None:
 
 def choose_vm(dialog: Locator, name: str) -> None:
     dialog.locator("[name=vm_search]").fill(name)
+    expect(dialog.locator("[data-vm-results] label")).to_have_count(1)
     dialog.locator("[data-vm-results] label", has_text=name).get_by_role("checkbox").check()
 
 
@@ -207,7 +216,10 @@ def test_each_kind_is_made_in_the_dialog_edited_disabled_enabled_and_deleted_wit
         dialog.locator("[name=name]").fill("Nuit")
         choose_vm(dialog, "db-01")
         choose_time(dialog, words, kind)
-        expect(dialog.locator("[data-preview] li")).to_have_count(5)
+        typed = Schedule("", "", (), kind, STORED[kind])
+        coming = [moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in application.schedules.next_times(typed, 5)]
+        for time, expected in zip(dialog.locator("[data-preview] li > time").all(), coming, strict=True):
+            expect(time).to_have_attribute("datetime", expected)
         assert [part.is_visible() for part in dialog.locator(".time-part").all()].count(True) == len(TIMES[kind])
         keep(page, f"schedule-{kind}-{words.locale[:2]}")
         dialog.get_by_role("button", name=words.create).click()
