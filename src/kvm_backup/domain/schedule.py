@@ -66,7 +66,17 @@ class Schedule:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a name holds nothing that could steer a terminal or break a line."""
-    return text.isprintable() or not any(
-        unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text
-    )
+    """Whether a name that somebody chooses holds nothing that could steer a terminal, break a line or hide."""
+    return is_one_line(text) and (text.isprintable() or not _holds(text, ("Cf",)))
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a name that is there already can be worked with; what shows it escapes what is not printable.
+
+    Some scripts and emoji need letters that are not seen, such as the zero-width joiner.
+    """
+    return text.isprintable() or not _holds(text, ("Cc", "Cs", "Zl", "Zp"))
+
+
+def _holds(text: str, categories: tuple[str, ...]) -> bool:
+    return any(unicodedata.category(letter) in categories for letter in text)

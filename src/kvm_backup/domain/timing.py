@@ -41,6 +41,10 @@ EXPECTED = {
 }
 """What the time of each type looks like, for error messages."""
 
+TEXT_MAX = 255
+"""Characters of a type or time; cron's own lines are shorter."""
+_CAME_SHOWN = 100
+
 _WEEKDAYS = {
     name: number
     for names in (
@@ -81,13 +85,17 @@ def parse_timing(schedule_type: str, schedule_time: str) -> Timing:
         kind = ScheduleType(schedule_type.strip().lower())
     except ValueError:
         raise InvalidScheduleError(
-            "schedule_type", schedule_type, phrase("one of {choices}", choices=", ".join(ScheduleType))
+            "schedule_type", _short(schedule_type), phrase("one of {choices}", choices=", ".join(ScheduleType))
         ) from None
-    timing = _PARSERS[kind](schedule_time.strip())
+    timing = _PARSERS[kind](schedule_time.strip()) if len(schedule_time) <= TEXT_MAX else None
     if timing is None:
         expected = phrase("{format} for a {type} schedule", format=EXPECTED[kind], type=kind.value)
-        raise InvalidScheduleError("schedule_time", schedule_time, expected)
+        raise InvalidScheduleError("schedule_time", _short(schedule_time), expected)
     return timing
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _CAME_SHOWN else f"{text[:_CAME_SHOWN]}…"
 
 
 def next_due(timing: Timing, after: datetime, zone: ZoneInfo) -> datetime:

@@ -212,6 +212,25 @@ def test_a_time_that_cannot_be_used_names_field_value_and_expectation(schedule_t
     assert repr(error.came) in error.message
 
 
+@pytest.mark.parametrize(
+    ("schedule_type", "time", "field"),
+    [
+        ("cron", "0 2 * * " + ",".join(["1"] * 20_000), "schedule_time"),
+        ("daily", "02:00" + " " * 251, "schedule_time"),
+        ("d" * 40_000, "02:00", "schedule_type"),
+    ],
+)
+def test_what_is_too_long_is_refused_in_a_short_message(schedule_type: str, time: str, field: str) -> None:
+    with pytest.raises(InvalidScheduleError) as caught:
+        parse_timing(schedule_type, time)
+    assert caught.value.field == field
+    assert len(caught.value.message) < 200
+
+
+def test_a_cron_expression_may_have_255_characters() -> None:
+    assert parse_timing("cron", "0 2 * * " + "1," * 123 + "1").expression
+
+
 @given(st.sampled_from(["daily", "weekly", "monthly", "hourly", "cron"]), st.text(max_size=30))
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_either_understood_or_refused(schedule_type: str, time: str) -> None:

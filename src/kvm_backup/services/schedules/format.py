@@ -13,7 +13,7 @@ from kvm_backup.domain.errors import SchedulesFileError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.retention import RetentionWish
-from kvm_backup.domain.schedule import Schedule, ScheduleStatus, is_plain
+from kvm_backup.domain.schedule import Schedule, ScheduleStatus, is_one_line
 from kvm_backup.domain.timing import instant
 
 BYTES_MAX = 8 * 1024 * 1024
@@ -268,13 +268,13 @@ def _text(entry: dict[str, Any], key: str) -> str:
     value = entry[key]
     if not isinstance(value, str) or not value:
         raise _BadEntryError(phrase("{key}: {kind} where a text is expected", key=key, kind=_kind(value)))
-    if not is_plain(value):
+    if not is_one_line(value):
         raise _BadEntryError(phrase("{key}: {value!r} holds control characters", key=key, value=value[:100]))
     return value
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) and is_plain(name) for name in value):
+    if not isinstance(value, list) or not all(isinstance(name, str) and is_one_line(name) for name in value):
         raise _BadEntryError(phrase("vm_names: {kind} where a list of names is expected", kind=_kind(value)))
     return tuple(value)
 
@@ -283,7 +283,7 @@ def _words(entry: dict[str, Any], key: str) -> tuple[str, ...]:
     value = entry.get(key)
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(word, str) and is_plain(word) for word in value):
+    if not isinstance(value, list) or not all(isinstance(word, str) and is_one_line(word) for word in value):
         raise _BadEntryError(
             phrase(
                 '{key}: {kind} where a list of plain words such as ["/usr/local/bin/before", "web"] is expected',

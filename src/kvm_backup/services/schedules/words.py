@@ -15,6 +15,8 @@ WEEKDAYS = (
     phrase("Sunday"),
 )
 """From Monday on."""
+_SHOWN = 100
+"""Characters of a type or time that cannot be used."""
 
 
 def when_in_words(schedule: Schedule) -> Phrase:
@@ -22,7 +24,12 @@ def when_in_words(schedule: Schedule) -> Phrase:
     try:
         return timing_in_words(schedule.timing)
     except InvalidScheduleError:
-        return phrase("{type} {time}: cannot be used", type=schedule.schedule_type, time=schedule.schedule_time)
+        kind, time = (_short(text) for text in (schedule.schedule_type, schedule.schedule_time))
+        return phrase("{type} {time}: cannot be used", type=kind, time=time)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def timing_in_words(timing: Timing) -> Phrase:

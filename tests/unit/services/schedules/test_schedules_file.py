@@ -190,6 +190,15 @@ def test_a_damaged_file_is_reported_with_its_place_and_left_alone(
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+def test_names_with_letters_that_are_not_seen_are_read_and_kept(file: ScheduleFile) -> None:
+    family, persian = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    write(file, [entry(name=family, vm_names=[persian, "a\u202eb"], pre_script=["/bin/before", family])])
+    [schedule] = file.read()
+    assert (schedule.name, schedule.vm_names) == (family, (persian, "a\u202eb"))
+    file.update(lambda schedules: [replace(schedules[0], enabled=False)])
+    assert json.loads(file.path.read_bytes())[0]["name"] == family
+
+
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
@@ -201,6 +210,7 @@ def test_a_damaged_file_is_reported_with_its_place_and_left_alone(
         (entry(name=None), "name: null"),
         (entry(name="a\x1b[2J"), "control characters"),
         (entry(name="\ud800"), "control characters"),
+        (entry(name="a\u2028b"), "control characters"),
         (entry(vm_names="web"), "vm_names: a text where a list"),
         (entry(vm_names=["web", 1]), "vm_names: a list where a list of names"),
         (entry(vm_names=["a\nb"]), "vm_names"),
