@@ -11,6 +11,7 @@ from enum import StrEnum
 from kvm_backup import process
 from kvm_backup.domain.errors import CancelledError, HookError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
+from kvm_backup.services.trusted_programs import open_to_others
 
 VARIABLES = "KVM_BACKUP_HOOK_"
 
@@ -74,6 +75,16 @@ def run_after(
 
 
 def _run(argv: tuple[str, ...], happening: Happening, timeout: float, stop_requested: Callable[[], bool]) -> None:
+    weak = open_to_others(argv[0])
+    if weak is not None:
+        raise HookError(
+            phrase("{program} is not run: others may change {path}", program=argv[0], path=weak),
+            hint=phrase(
+                "It would run with the rights of this service. Let it and its folders belong to root, and take from "
+                "others the right to write: chown root and chmod go-w."
+            ),
+            vm=happening.vm,
+        )
     try:
         done = process.run_script(
             argv, timeout=timeout, environment=happening.variables(), stop_requested=stop_requested
