@@ -374,7 +374,7 @@ def test_a_file_that_was_damaged_meanwhile_is_told_in_the_form_and_nothing_typed
     damaged = site.file.read_text() + "oops"
     site.file.write_text(damaged)
     for url, fields in ((f"/schedules/{made.id}/edit", mine), ("/schedules", FORM | {"name": "Other"})):
-        page = refused(user, url, 500, **fields)
+        page = refused(user, url, 503, **fields)
         assert "line" in form_of(page).one(role="alert").text
         assert form_of(page).fields()["name"] == ["Other"]
     assert site.file.read_text() == damaged

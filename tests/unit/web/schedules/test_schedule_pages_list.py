@@ -307,7 +307,7 @@ def test_a_damaged_file_is_told_with_its_line_and_the_last_good_state_stays_to_r
     assert page.all("a", href="/schedules/new") == []
     assert "line 9" in user.get(f"/schedules/{made.id}").text
     for verb in ("disable", "delete", "run"):
-        assert user.post(f"/schedules/{made.id}/{verb}").status_code == 500
+        assert user.post(f"/schedules/{made.id}/{verb}").status_code == 503
     assert "maybe" in site.file.read_text()
     site.file.write_text(good)
     assert user.get("/schedules").one("main").all("form", method="post")
