@@ -516,3 +516,20 @@ def test_the_pulse_stands_still_while_a_run_only_comes_on(history: History) -> N
     after = history.pulse()
     assert after.mark == before.mark
     assert (after.running[0].done, after.running[0].total) == (5, 10)
+
+
+@pytest.mark.parametrize("others", [0, 7], ids=["few", "many"])
+def test_the_newest_runs_of_some_vms_are_found_by_name_or_uuid_each_once(history: History, others: int) -> None:
+    for number in range(6):
+        created = MOMENT + timedelta(minutes=number)
+        history.create(a_run(f"named-{number}", vm_name="web", created=created))
+        history.create(a_run(f"both-{number}", vm_name="web", vm_uuid=UUID, created=created))
+        history.create(a_run(f"renamed-{number}", vm_name="www", vm_uuid=UUID, created=created))
+        history.create(a_run(f"other-{number}", vm_name="db", created=created))
+    wanted = RunFilter(vms=("web", UUID, *(f"nobody-{number}" for number in range(others))))
+    shown = [run.id for run in history.newest(wanted, limit=7)]
+    assert shown == [f"{kind}-{n}" for n in (5, 4, 3) for kind in ("renamed", "named", "both")][:7]
+    last = history.get(shown[-1])
+    rest = [run.id for run in history.newest(wanted, limit=50, older_than=(last.created, last.id))]
+    assert (len(rest), len({*shown, *rest})) == (11, 18)
+    assert history.newest(RunFilter(vms=())) == []

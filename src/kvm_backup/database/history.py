@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, Row, Text, case, delete, func, literal, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Text, case, delete, func, literal, or_, select, tuple_, union_all, update
 from sqlalchemy import column as sql_column
 from sqlalchemy import values as sql_values
 from sqlalchemy.dialects import postgresql, sqlite
@@ -24,6 +24,7 @@ _CLOCK_SLACK = timedelta(minutes=5)
 """How far the clocks of hosts that share a database may be apart."""
 _BATCH = 500
 _MATCHES_SHOWN = 3
+_VMS_ONE_BY_ONE = 8
 _UNFINISHED = [state for state in RunState if not state.final]
 _SUMMARY_FIELDS = [field.name for field in fields(Run) if field.name != "steps"]
 
@@ -224,10 +225,11 @@ class History:
         self, which: RunFilter = RunFilter(), *, limit: int = 50, older_than: tuple[datetime, str] | None = None
     ) -> list[Run]:
         """Runs without their steps, newest first; `older_than` is the creation and the id of the last one shown."""
-        query = _filtered(which).order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(limit)
+        query = _filtered(which)
         if older_than is not None:
             place = tuple_(literal(older_than[0], Moment), literal(storable(older_than[1])))
             query = query.where(tuple_(RUNS.c.created, RUNS.c.id) < place)
+        query = _newest_of(query, which.vms, limit).order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(limit)
         with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(query)]
 
@@ -381,10 +383,27 @@ def _filtered(which: RunFilter) -> Any:
         query = query.where(RUNS.c.kind == which.kind)
     if which.states is not None:
         query = query.where(RUNS.c.state.in_(which.states))
-    if which.vms is not None:
-        wanted = sorted({storable(vm) for vm in which.vms})
-        query = query.where(or_(RUNS.c.vm_name.in_(wanted), RUNS.c.vm_uuid.in_(wanted)))
     return query
+
+
+def _newest_of(query: Any, vms: Sequence[str] | None, limit: int) -> Any:
+    """The query for runs of some VMs, by names or UUIDs: at least its newest ones."""
+    if vms is None:
+        return query
+    wanted = sorted({storable(vm) for vm in vms})
+    if not 0 < len(wanted) <= _VMS_ONE_BY_ONE:
+        return query.where(or_(RUNS.c.vm_name.in_(wanted), RUNS.c.vm_uuid.in_(wanted)))
+    # Each one's newest from its index: to sort all runs of a VM takes the longer, the more there are.
+    each = [
+        query.with_only_columns(RUNS.c.id)
+        .where(column == key)
+        .order_by(RUNS.c.created.desc(), RUNS.c.id.desc())
+        .limit(limit)
+        .subquery()
+        for column in (RUNS.c.vm_name, RUNS.c.vm_uuid)
+        for key in wanted
+    ]
+    return query.where(RUNS.c.id.in_(union_all(*(select(one.c.id) for one in each))))
 
 
 def _is_uuid(text: str) -> bool:
