@@ -480,12 +480,13 @@ def test_steps_are_in_their_order_though_the_clock_went_back(history: History, c
 
 
 def test_the_pulse_tells_what_goes_on_and_changes_with_every_move(history: History, clock: Clock) -> None:
+    mark = history.pulse().mark
+
     def moved() -> bool:
         nonlocal mark
         before, mark = mark, history.pulse().mark
         return mark != before
 
-    mark = history.pulse().mark
     history.create(a_run("first"))
     assert moved()
     history.create(a_run("second", created=clock.after(1)))

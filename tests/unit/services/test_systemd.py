@@ -59,7 +59,7 @@ def test_systemd_finds_no_fault_in_it(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_counts_it_among_the_confined_ones(tmp_path: Path) -> None:
     path = install_service(PROGRAM, root=tmp_path).path
-    words = ["systemd-analyze", "security", "--offline=true", "--threshold=50", "--no-pager", path]
+    words = ["systemd-analyze", "security", "--offline=true", "--threshold=50", "--no-pager", str(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-200:]
 
