@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import resource
 import socket
 import ssl
 import threading
@@ -22,6 +23,7 @@ _GRACE_SECONDS = 3
 _START_SECONDS = 30.0
 _PROXIES = "127.0.0.1,::1"
 _BACKLOG = 256
+_OPEN_FILES = 65536
 _PRIVILEGED = 1024
 
 Say = Callable[[str], None]
@@ -37,6 +39,7 @@ def serving(application: Application, say: Say) -> Iterator[None]:
     web = application.settings.web
     tls = _tls_context(web.tls_certificate, web.tls_key) if web.tls_certificate else None
     sockets = listen(web.host, web.port)
+    _make_room_for_connections()
     try:
         ready = threading.Event()
         app = make_app(application, ready.set)
@@ -53,6 +56,14 @@ def serving(application: Application, say: Say) -> Iterator[None]:
         yield
     finally:
         server.stop()
+
+
+def _make_room_for_connections() -> None:
+    """Connections that only stay open must not take the last files that backups need: the usual limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _invite_first(application: Application, address: str, say: Say) -> None:
