@@ -293,6 +293,20 @@ def test_a_schedule_whose_vms_were_removed_by_hand_says_that_it_does_nothing(ben
     assert bench.held().next_run == TOMORROW
 
 
+def test_more_than_fit_in_one_transaction_are_queued_each_once_and_not_again_when_they_ended(bench: Bench) -> None:
+    many = [nightly(id=f"{number:016x}", name=f"n{number}") for number in range(1201)]
+    bench.hold(*many)
+    bench.scheduler.tick()
+    ids = [one.run_id for one in bench.queued]
+    assert len(set(ids)) == len(ids) == len(bench.history.newest(limit=5000)) == 1201
+    assert {schedule.next_run for schedule in bench.file.read()} == {TOMORROW}
+    for run_id in ids[::2]:
+        bench.end(run_id)
+    bench.hold(*many)
+    again = bench.restarted().tick()
+    assert again.queued == ids[1::2]
+
+
 def test_ten_thousand_schedules_are_looked_at_in_a_fraction_of_the_minute(bench: Bench) -> None:
     times = [f"{hour:02}:{minute:02}" for hour in range(24) for minute in range(60)]
     bench.hold(
