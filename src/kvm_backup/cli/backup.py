@@ -1,7 +1,7 @@
 """kvm-backup backup"""
 
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -53,11 +53,14 @@ def backup(
             phrase("name the VMs to back up, or give --all"), hint=phrase("'kvm-backup vm list' shows their names.")
         )
     names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
-    back_up_each(parts, [parts.requests.backup(name, mode, repository) for name in names], json=json)
+    errors = back_up_each(parts, [parts.requests.backup(name, mode, repository) for name in names], json=json)
+    raise typer.Exit(exit_code(errors, len(names)))
 
 
-def back_up_each(parts: Application, requests: Sequence[RunRequest], *, json: bool, parallel: int = 1) -> NoReturn:
-    """All runs, at most `parallel` at once, shown as they go; ends the command with their exit code."""
+def back_up_each(
+    parts: Application, requests: Sequence[RunRequest], *, json: bool, parallel: int = 1
+) -> list[KvmBackupError]:
+    """All runs, at most `parallel` at once, shown as they go; what went wrong with those that did not succeed."""
     # What no VM's run could succeed without is said once, before the first begins.
     for repository in {request.repository for request in requests}:
         parts.repository(repository)
@@ -77,10 +80,11 @@ def back_up_each(parts: Application, requests: Sequence[RunRequest], *, json: bo
                 view.print(_line(finished))
 
         do_each(requests, run, stop_requested=stop_requested, parallel=parallel)
-    raise typer.Exit(_exit_code(errors, len(requests)))
+    return errors
 
 
-def _exit_code(errors: list[KvmBackupError], asked: int) -> int:
+def exit_code(errors: list[KvmBackupError], asked: int) -> int:
+    """What a command ends with of whose runs some did not succeed."""
     if not errors:
         return EXIT_DONE
     if len(errors) < asked:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kvm_backup.cli.backup import back_up_each
+from kvm_backup.cli.backup import back_up_each, exit_code
 from kvm_backup.cli.context import JsonOption, application, stop_requested
 from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import (
@@ -169,7 +169,7 @@ def retry_run(run: RunArgument, json: JsonOption = False) -> None:
     request = parts.requests.again(parts.runs.to_try_again(run), Asker(Trigger.RETRY))
     match request.task:
         case BackupTask():
-            back_up_each(parts, [request], json=json)
+            raise typer.Exit(exit_code(back_up_each(parts, [request], json=json), 1))
         case VerifyTask():
             verify_each(parts, [request], json=json)
         case PruneTask():

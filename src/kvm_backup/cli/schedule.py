@@ -10,12 +10,14 @@ from kvm_backup.cli.context import application
 from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, console, print_json, printable
 from kvm_backup.cli.program import Program
-from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
+from kvm_backup.domain.errors import BadArgumentError, CancelledError, DetachedError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.services.schedules.commands import Changes, warnings_about
 
 _SHOWN_TIMES = 4
+_NO_VERDICT = (CancelledError, DetachedError)
+"""How a run ends for this command that says nothing of whether backups work."""
 
 app = Program(help=_("What is backed up, and when."))
 
@@ -188,23 +190,26 @@ def run_now(schedule: Schedule, *, json: bool) -> None:
 
     Raises typer.Exit with the exit code of the backup.
     """
-    from kvm_backup.cli.backup import back_up_each  # here, since it needs libvirt, and a list does not
+    from kvm_backup.cli.backup import back_up_each, exit_code  # here, since they need libvirt, and a list does not
 
     service = application().schedules
     started = service.clock().replace(microsecond=0)
-    succeeded = False
+    succeeded: bool | None = False
     try:
         requests = application().requests
         asked = [
             requests.backup(vm, schedule.backup_mode, schedule.repository, schedule=schedule)
             for vm in schedule.vm_names
         ]
-        back_up_each(application(), asked, json=json, parallel=application().settings.scheduler.parallel)
-    except typer.Exit as ended:
-        succeeded = ended.exit_code == 0
+        errors = back_up_each(application(), asked, json=json, parallel=application().settings.scheduler.parallel)
+        if all(isinstance(error, _NO_VERDICT) for error in errors):
+            succeeded = None if errors else True
+    except KeyboardInterrupt:
+        succeeded = None
         raise
     finally:
         service.record_run(schedule.id, started, succeeded=succeeded)
+    raise typer.Exit(exit_code(errors, len(asked)))
 
 
 def _given(**texts: str | None) -> dict[str, str]:

@@ -211,6 +211,20 @@ def test_a_run_that_fails_is_noted_and_ends_as_the_backup_does(schedule: Command
     assert after["next_run"] == before["next_run"]
 
 
+def test_a_run_that_its_user_cancels_is_noted_as_no_failure(schedule: Command, tmp_path: Path) -> None:
+    interrupting = tmp_path / "interrupting"
+    interrupting.write_text("#!/bin/sh\nkill -INT $PPID\nexec sleep 60\n")
+    interrupting.chmod(0o755)
+    schedule(*ADD, "--pre-script", str(interrupting))
+    before = listed(schedule)[0]
+    ended = schedule("schedule", "run", before["id"], KVM_BACKUP_LIBVIRT__URI="test:///default")
+    assert ended.status != EXIT_DONE
+    assert "was ended with the run" in ended.error
+    after = listed(schedule)[0]
+    assert after["last_run"] is not None
+    assert after["status"] == before["status"] == "scheduled"
+
+
 def test_an_unknown_zone_is_an_error(schedule: Command) -> None:
     ended = schedule("schedule", "list", KVM_BACKUP_TIMEZONE="Europe/Pari")
     assert ended.status == EXIT_BAD_ARGUMENTS

@@ -220,12 +220,17 @@ class ScheduleService:
         """Its next times in UTC, whether it is enabled or not. Raises InvalidScheduleError."""
         return list(islice(due_times(schedule.timing, self.clock(), self.zone), count))
 
-    def record_run(self, schedule_id: str, started: datetime, *, succeeded: bool) -> None:
-        """Note that a schedule was run by hand; its next time stays. One that was removed meanwhile stays removed."""
-        status = ScheduleStatus.SCHEDULED if succeeded else ScheduleStatus.FAILED
+    def record_run(self, schedule_id: str, started: datetime, *, succeeded: bool | None) -> None:
+        """Note that a schedule was run by hand; its next time stays. One that was removed meanwhile stays removed.
+
+        `succeeded` is None where that is not known, as of runs that were cancelled: the status stays.
+        """
+        verdict = None if succeeded is None else ScheduleStatus.SCHEDULED if succeeded else ScheduleStatus.FAILED
         self.file.update(
             lambda schedules: [
-                replace(schedule, last_run=started, status=status) if schedule.id == schedule_id else schedule
+                replace(schedule, last_run=started, status=verdict or schedule.status)
+                if schedule.id == schedule_id
+                else schedule
                 for schedule in schedules
             ]
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -217,6 +217,9 @@ def test_a_run_by_hand_is_noted_and_leaves_the_next_time(service: ScheduleServic
     assert service.all() == (replace(made, last_run=SUNDAY, status=ScheduleStatus.FAILED),)
     service.record_run(made.id, SUNDAY, succeeded=True)
     assert service.all() == (replace(made, last_run=SUNDAY),)
+    later = SUNDAY + timedelta(hours=1)
+    service.record_run(made.id, later, succeeded=None)
+    assert service.all() == (replace(made, last_run=later),)
     service.remove(made.id)
     service.record_run(made.id, SUNDAY, succeeded=True)
     assert service.all() == ()
