@@ -109,7 +109,7 @@ def test_health_tells_of_a_service_that_ticks_and_does_not_look(tmp_path: Path) 
         application.inventory.note_host(HostFacts(listed=ticked - timedelta(minutes=50), away_since=ticked))
         without_libvirt = client.get("/healthz")
     assert (looking.status_code, hanging.status_code, without_libvirt.status_code) == (200, 503, 200)
-    assert "3000 seconds ago" in hanging.json()["look"]
+    assert hanging.json()["look"].startswith("the VMs were last looked at 30")
 
 
 def test_without_libvirt_the_page_does_not_say_that_there_is_no_vm(administrator: httpx.Client) -> None:
