@@ -208,10 +208,12 @@ def test_while_the_state_folder_is_away_it_goes_on_and_then_takes_the_new_one(lo
         if len(loop.ticks) == 4:
             loop.folder.mkdir()
         if len(loop.ticks) == 6:
-            assert service_runs(loop.folder)
+            seen.append(service_runs(loop.folder))
 
+    seen: list[bool] = []
     loop.action = change
     assert len(loop.run()) == 6
+    assert seen == [True]
     [trouble] = [line for line in loop.said if line.startswith("heartbeat: ")]
     assert "unexpected" not in trouble
     assert str(loop.folder) in trouble
