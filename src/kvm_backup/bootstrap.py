@@ -18,11 +18,12 @@ from kvm_backup.config.zone import find_zone
 from kvm_backup.domain.errors import (
     HypervisorUnavailableError,
     InvalidScheduleError,
+    KvmBackupError,
     RepositoryNotFoundError,
     TargetExistsError,
 )
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.repository.durable import storage_error
+from kvm_backup.repository.durable import replace_content, storage_error
 
 if TYPE_CHECKING:
     # Imported where they are used: libvirt and SQLAlchemy cost a command that needs neither half a second.
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from kvm_backup.database.inventory import Inventory
     from kvm_backup.database.statistics import Statistics
     from kvm_backup.domain.alert import Condition
-    from kvm_backup.domain.errors import KvmBackupError
     from kvm_backup.domain.point import Mode
     from kvm_backup.domain.request import RunRequest
     from kvm_backup.domain.retention import RetentionRule
@@ -76,6 +76,8 @@ if TYPE_CHECKING:
     from kvm_backup.services.tasks import TaskService
     from kvm_backup.services.vm_points import VmPointList
 
+_MADE_ONCE = "repository-made"
+"""Notes that the default repository was there: one that is gone is not made again, its points are elsewhere."""
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
 
@@ -669,13 +671,19 @@ class Application:
                 ),
             )
         state_default = self.settings.state_dir / "repository"
-        if wanted == DEFAULT_REPOSITORY and path == state_default and LocalRepository.may_be_made(path):
+        made_once = self.settings.state_dir / _MADE_ONCE if wanted == DEFAULT_REPOSITORY else None
+        if path == state_default and made_once and not made_once.exists() and LocalRepository.may_be_made(path):
             self._state_dir()
             # Two first runs may meet here: whoever comes second finds what the other made.
             with suppress(TargetExistsError):
-                return LocalRepository.create(wanted, path)
+                LocalRepository.create(wanted, path)
         try:
-            return LocalRepository.open(wanted, path)
+            opened = LocalRepository.open(wanted, path)
+            if path == state_default and made_once and not made_once.exists():
+                # A state folder that is full must not keep anybody from the points.
+                with suppress(KvmBackupError):
+                    replace_content(made_once, f"{opened.id}\n".encode())
+            return opened
         except RepositoryNotFoundError as error:
             raise RepositoryNotFoundError(
                 phrase("repository {wanted} is configured, but there is none in {path}", wanted=wanted, path=path),
