@@ -73,8 +73,10 @@ def _not_ticking_advice(alert: Alert) -> str:
 _TITLES: dict[AlertKind, Callable[[Alert], str]] = {
     AlertKind.RUN_FAILED: _run_failed,
     AlertKind.RUN_LATE: lambda alert: phrase("the backup of {vm} is late", vm=alert.subject.name),
-    AlertKind.OVERDUE: lambda alert: phrase("{vm} is overdue: its schedules promised a point", vm=alert.subject.name),
-    AlertKind.NEVER_BACKED_UP: lambda alert: phrase("{vm} has never been backed up", vm=alert.subject.name),
+    AlertKind.OVERDUE: lambda alert: phrase(
+        "the VM {vm} is overdue: its schedules promised a point", vm=alert.subject.name
+    ),
+    AlertKind.NEVER_BACKED_UP: lambda alert: phrase("the VM {vm} has never been backed up", vm=alert.subject.name),
     AlertKind.DAMAGED_POINT: lambda alert: phrase("the restore point {point} is damaged", point=alert.subject.name),
     AlertKind.REPOSITORY_AWAY: lambda alert: phrase("the repository {name} is away", name=alert.subject.name),
     AlertKind.LIBVIRT_AWAY: lambda alert: phrase("libvirt on {host} does not answer", host=alert.subject.name),
