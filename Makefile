@@ -46,6 +46,9 @@ bench: needs-lab needs-bench ## Measure beside virtnbdbackup and qemu-img
 bench-pages: needs-python ## Measure the dashboard on 10,000 VMs and 1,000,000 runs (made first: 2 minutes, 1.5 GB)
 	@PYTHONPATH=. $(PY) -m bench.pages $(ARGS)
 
+screenshots: needs-host needs-test ## Take the README's pictures of the dashboard anew (docs/images)
+	@scripts/as-root env PYTHONPATH=. $(PY) -m bench.screenshots $(ARGS)
+
 lock: needs-python ## Rewrite the lock files; ARGS=--upgrade takes newer versions
 	@scripts/lock $(ARGS)
 

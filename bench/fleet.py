@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         os.environ["KVM_BACKUP_CONFIG"] = str(write_settings(state_dir, chosen.database))
-        _fill(state_dir, make_fleet(chosen.vms, chosen.schedules, chosen.seed), chosen.runs, chosen.points)
+        fill(state_dir, make_fleet(chosen.vms, chosen.schedules, chosen.seed), chosen.runs, chosen.points)
     except KvmBackupError as error:
         print(f"the fleet cannot be made: {error.message}. {error.hint}", file=sys.stderr)
         return 1
@@ -67,7 +67,11 @@ def write_settings(state_dir: Path, database: str | None) -> Path:
     return path
 
 
-def _fill(state_dir: Path, fleet: Fleet, runs: int, points: int) -> None:
+def fill(state_dir: Path, fleet: Fleet, runs: int, points: int, disk: int = 400 << 40) -> None:
+    """Make all of it in a folder whose settings KVM_BACKUP_CONFIG names; its repository has a disk of so many bytes.
+
+    Raises KvmBackupError.
+    """
     now = datetime.now(UTC)
     clock = _Said()
     write_domains(fleet, state_dir / DOMAINS)
@@ -84,7 +88,7 @@ def _fill(state_dir: Path, fleet: Fleet, runs: int, points: int) -> None:
         connection.execute(update(HOSTS).values(counted=None))
     application.statistics.backfill(now)
     clock("their sums by day")
-    space_samples(application.database, now)
+    space_samples(application.database, now, disk)
     resolved_alerts(application.database, fleet, now)
     count = write_points(fleet, application.repository(), points, now)
     clock(f"{count} restore points (manifests without images)")

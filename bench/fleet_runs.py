@@ -44,11 +44,11 @@ def bulk_insert_runs(database: Database, fleet: Fleet, count: int, now: datetime
     return len(made)
 
 
-def space_samples(database: Database, now: datetime) -> None:
-    """Hourly for 60 days and daily before, of a repository that grows."""
-    total, rows = 400 << 40, []
+def space_samples(database: Database, now: datetime, total: int) -> None:
+    """Hourly for 60 days and daily before, of a repository that grows, on a disk of so many bytes."""
+    rows = []
     for hours in [*range(60 * 24), *range(60 * 24, 360 * 24, 24)]:
-        used = (120 << 40) - hours * (6 << 30)
+        used = int(total * 0.3) - hours * (total // 68_000)
         rows.append((HOST, "default", now - timedelta(hours=hours), used, total - used, total))
     _bulk(database, SPACE, rows)
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,7 @@ class PageServer:
         self.url = ""
 
     def __enter__(self) -> Self:
+        began = self.application.inventory.host_facts().examined
         self._process = subprocess.Popen(
             [_COMMAND, "serve"],
             env=os.environ | {"KVM_BACKUP_WEB__PORT": "0", "KVM_BACKUP_LANG": "en"},
@@ -56,13 +58,12 @@ class PageServer:
                 self.url = found[1]
             # It says this when it has begun; nothing that it says later is read, and a pipe holds 64 KiB.
             if "serving" in line:
-                self._wait_for_the_first_look()
+                self._wait_for_the_first_look(began)
                 return self
         raise SystemExit("the server did not start")
 
-    def _wait_for_the_first_look(self) -> None:
+    def _wait_for_the_first_look(self, began: datetime | None) -> None:
         """The service looks at everything when it begins, which takes a while with thousands of VMs."""
-        began = self.application.inventory.host_facts().examined
         while self.application.inventory.host_facts().examined == began:
             time.sleep(_POLL_SECONDS)
 

@@ -1,0 +1,171 @@
+"""`python -m bench.screenshots`: takes the pictures of the dashboard for the README, of a fleet that is not there."""
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from bench.fleet import fill, write_settings
+from bench.fleet_host import GIB, HOST, Fleet, FleetSchedule, FleetVm
+from bench.page_server import PageServer
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+
+CHROMIUM = Path("/usr/bin/chromium")
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+_RUNS = 900
+_POINTS = 7
+_DISK = 12 << 40
+_WIDE = {"width": 1280, "height": 860}
+_PHONE = {"width": 390, "height": 844}
+_VMS = (
+    ("web-01", 40),
+    ("web-02", 40),
+    ("base-clients", 250),
+    ("courrier", 120),
+    ("annuaire", 20),
+    ("erp", 500),
+    ("fichiers", 500),
+    ("gitea", 80),
+    ("supervision", 60),
+    ("recette", 40),
+)
+_SCHEDULES = (
+    ("Nuit : production", "daily", "02:00", Mode.INCREMENTAL, ("base-clients", "courrier", "annuaire", "erp")),
+    ("Nuit : sites web", "daily", "03:30", Mode.INCREMENTAL, ("web-01", "web-02")),
+    ("Base clients, avant l'ouverture", "daily", "06:30", Mode.INCREMENTAL, ("base-clients",)),
+    ("Fichiers, tous les soirs", "daily", "21:15", Mode.INCREMENTAL, ("fichiers", "gitea")),
+    ("Complète du dimanche", "weekly", "sunday:04:00", Mode.FULL, ("erp", "supervision")),
+    ("Fin de mois", "monthly", "31:23:00", Mode.FULL, ("base-clients",)),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse and take them; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench.screenshots", description=__doc__)
+    parser.add_argument("--to", type=Path, default=IMAGES, help="the folder for the pictures (default: docs/images)")
+    to: Path = parser.parse_args(arguments).to
+    to.mkdir(parents=True, exist_ok=True)
+    arguments_of_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        state_dir = Path(folder) / "state"
+        state_dir.mkdir()
+        os.environ["KVM_BACKUP_CONFIG"] = str(write_settings(state_dir, None))
+        fill(state_dir, small_fleet(), _RUNS, _POINTS, _DISK)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments_of_root)
+        with PageServer(state_dir) as server, going_on(server) as run_id:
+            take(browser, server, run_id, to)
+        browser.close()
+    for path in sorted(to.glob("*.png")):
+        print(f"{path.stat().st_size >> 10:5} KiB  {path}")
+    return 0
+
+
+def small_fleet() -> Fleet:
+    """Ten VMs with names that speak; one is in no schedule, and the backups of one fail."""
+    vms = {
+        name: FleetVm(
+            name=name,
+            uuid=str(UUID(int=0x1A2B_0000_0000_4000_8000_0000_0000_0000 + number * 0x9E37_79B9_7F4A, version=4)),
+            size=size * GIB,
+            running=True,
+            fails=name == "gitea",
+            never=False,
+        )
+        for number, (name, size) in enumerate(_VMS)
+    }
+    schedules = [
+        FleetSchedule(f"{number:08x}" * 4, name, kind, time, mode, [vms[vm] for vm in names])
+        for number, (name, kind, time, mode, names) in enumerate(_SCHEDULES, start=0x5EED)
+    ]
+    return Fleet(list(vms.values()), schedules, seed=7)
+
+
+@contextmanager
+def going_on(server: PageServer) -> Iterator[str]:
+    """A backup that seems to copy while the pictures are taken; its id."""
+    history = server.application.history
+    now = datetime.now(UTC)
+    run = history.create(
+        Run(
+            id=uuid4().hex,
+            vm_name="fichiers",
+            vm_uuid=next(vm.uuid for vm in small_fleet().vms if vm.name == "fichiers"),
+            kind=RunKind.BACKUP,
+            trigger=Trigger.WEB,
+            host=HOST,
+            repository="default",
+            requested_mode=Mode.INCREMENTAL,
+            state=RunState.QUEUED,
+            created=now,
+        )
+    )
+    history.start(run.id)
+    for step in ("prepare", "begin", "copy"):
+        history.step_started(run.id, step)
+    history.decided(run.id, RunResult(mode=Mode.INCREMENTAL))
+    ended = threading.Event()
+
+    def copy() -> None:
+        done, total = 3 * GIB, 8 * GIB
+        while not ended.wait(1.0):
+            done += 130 << 20
+            history.progress(run.id, min(done, total), total)
+
+    thread = threading.Thread(target=copy)
+    thread.start()
+    try:
+        yield run.id
+    finally:
+        ended.set()
+        thread.join()
+
+
+def take(browser: Browser, server: PageServer, run_id: str, to: Path) -> None:
+    """Every picture."""
+    vm = next(vm.uuid for vm in small_fleet().vms if vm.name == "base-clients")
+    with window(browser, server, "fr-FR") as page:
+        shoot(page, f"/runs/{run_id}", to / "run-fr.png", wait=".progress-figures span:nth-of-type(3)")
+        shoot(page, "/", to / "overview-fr.png")
+        shoot(page, "/schedules", to / "schedules-fr.png")
+        page.get_by_role("link", name="Nouvelle Planification").click()
+        dialog = page.get_by_role("dialog")
+        dialog.locator("[name=name]").fill("Supervision, chaque semaine")
+        dialog.locator("[data-vm-results] label", has_text="supervision").get_by_role("checkbox").check()
+        dialog.get_by_role("radio", name="Chaque semaine").check()
+        dialog.locator("[data-preview] li", has_text="Dimanche").nth(4).wait_for()
+        page.screenshot(path=to / "new-schedule-fr.png")
+    with window(browser, server, "en-GB", color_scheme="dark") as page:
+        shoot(page, f"/vms/{vm}", to / "vm-en-dark.png")
+    with window(browser, server, "fr-FR", viewport=_PHONE) as page:
+        shoot(page, "/", to / "overview-phone-fr.png")
+
+
+@contextmanager
+def window(browser: Browser, server: PageServer, locale: str, **options: Any) -> Iterator[Page]:
+    """A page of somebody who is signed in."""
+    settings: dict[str, Any] = {"viewport": _WIDE, "timezone_id": "Europe/Paris", "reduced_motion": "reduce"}
+    context = browser.new_context(base_url=server.url, locale=locale, **settings | options)
+    context.add_cookies([{"name": name, "value": value, "url": server.url} for name, value in server.cookies.items()])
+    yield context.new_page()
+    context.close()
+
+
+def shoot(page: Page, path: str, to: Path, wait: str = "#live-state.live") -> None:
+    """The picture of what a window shows of a page, once it is live."""
+    page.goto(path)
+    page.locator(wait).first.wait_for()
+    page.screenshot(path=to)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
