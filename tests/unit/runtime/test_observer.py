@@ -31,6 +31,7 @@ class Looks:
     vms: list[VmRecord] = field(default_factory=list)
     begun: list[list[Damage]] = field(default_factory=list)
     looks: int = 0
+    examined: datetime | None = None
     on_look: Callable[[], None] = lambda: None
 
     def begin(self, _now: datetime, damages: list[Damage]) -> None:

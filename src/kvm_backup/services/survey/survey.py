@@ -58,6 +58,11 @@ class Survey:
     _strangers: dict[str, RunFacts] = field(default_factory=dict)
     _asked_for: set[str] = field(default_factory=set)
 
+    @property
+    def examined(self) -> datetime | None:
+        """When all repositories were last looked through."""
+        return self.vms.facts.examined
+
     def begin(self, now: datetime, damages: Iterable[Damage] = ()) -> None:
         """Take up what the database holds; `damages` are those that were known before. Raises DatabaseError."""
         self.statistics.backfill(now)
