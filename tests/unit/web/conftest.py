@@ -7,6 +7,9 @@ import httpx
 import pytest
 
 from tests.unit.web.dashboard import Dashboard, running
+from tests.unit.web.schedules.conftest import empty_database, site
+
+__all__ = ["empty_database", "site"]
 
 
 @pytest.fixture(scope="session")

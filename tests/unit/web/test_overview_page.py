@@ -1,0 +1,122 @@
+"""The first page: what it says of a host that is new, well, or in trouble."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kvm_backup.domain.account import Role
+from kvm_backup.domain.growth import SpaceSample
+from kvm_backup.domain.inventory import HostFacts, VmRecord
+from kvm_backup.domain.protection import Protection
+from kvm_backup.domain.run import RunState
+from kvm_backup.domain.vm import VmState
+from tests.unit.web.hostile import EVIL, is_text
+from tests.unit.web.schedules.conftest import Site
+from tests.unit.web.schedules.markup import Element
+
+GIB = 1 << 30
+
+
+def host(site: Site, *protections: Protection, **facts: object) -> None:
+    """Let the host have VMs that are protected like this."""
+    now = datetime.now(UTC)
+    site.application.inventory.save(
+        [
+            VmRecord(
+                uuid=f"1a2b3c4d-0000-4000-8000-{number:012d}",
+                name=f"vm-{number}",
+                state=VmState.RUNNING,
+                protection=protection,
+                overdue=protection is Protection.OVERDUE,
+            )
+            for number, protection in enumerate(protections)
+        ]
+    )
+    site.application.inventory.note_host(HostFacts(**({"listed": now, "examined": now} | facts)))  # type: ignore[arg-type]
+
+
+def figure(page: Element, label: str) -> str:
+    found = [one for one in page.all("div", class_="figure") if one.one("p", class_="figure-label").text == label]
+    assert len(found) == 1, page.text
+    return found[0].one("p", class_="figure-value").text
+
+
+def test_a_new_host_is_told_the_first_step(site: Site) -> None:
+    page = site.user().get("/")
+    assert "Begin with a schedule" in page.text
+    assert "/schedules/new" in [link["href"] for link in page.one("main").all("a")]
+    assert "Nothing runs" in page.text
+
+
+def test_a_viewer_is_offered_nothing_that_changes_something(site: Site) -> None:
+    host(site, Protection.OVERDUE)
+    page = site.user(Role.VIEWER).get("/")
+    assert "/schedules/new" not in [link["href"] for link in page.all("a")]
+    assert page.one("main").all("form") == []
+
+
+@pytest.mark.parametrize(
+    ("protections", "tone"),
+    [
+        ((Protection.PROTECTED,), "good"),
+        ((Protection.PROTECTED, Protection.UNSCHEDULED), "warning"),
+        ((Protection.PROTECTED, Protection.LATE), "warning"),
+        ((Protection.PROTECTED, Protection.OVERDUE), "problem"),
+        ((Protection.NEVER, Protection.PROTECTED), "problem"),
+    ],
+)
+def test_the_verdict_has_the_tone_of_the_worst_protected_vm(
+    site: Site, protections: tuple[Protection, ...], tone: str
+) -> None:
+    host(site, *protections)
+    site.add("Nightly", "vm-0")
+    verdict = site.user().get("/").one("p", class_="verdict")
+    assert tone in verdict["class"].split()
+
+
+def test_protection_is_told_in_french_words(site: Site) -> None:
+    host(site, *Protection)
+    page = site.user(language="fr").get("/")
+    shown = {cell.text for cell in page.all("td", data_label="Protection")}
+    assert shown == {"protégée", "en retard", "hors délai", "jamais sauvegardée", "aucune planification"}
+    assert figure(page, "Protégées").replace(" ", "") == "1/5"
+    assert figure(page, "Hors délai") == "2"
+
+
+def test_what_runs_what_comes_and_space_are_shown(site: Site) -> None:
+    host(site, Protection.PROTECTED)
+    schedule = site.add("Nightly", "vm-0")
+    run = site.ran(schedule, "vm-0", RunState.RUNNING)
+    now = datetime.now(UTC)
+    for day in range(4):
+        sample = SpaceSample(now - timedelta(days=3 - day), used=day * GIB, free=100 * GIB, total=200 * GIB)
+        site.application.statistics.sample_space({"default": sample})
+    page = site.user().get("/")
+    assert f"/runs/{run.id}" in [link["href"] for link in page.all("a")]
+    assert f"/schedules/{schedule.id}" in [link["href"] for link in page.all("a")]
+    assert figure(page, "Now running") == "1"
+    assert "100 GiB free of 200 GiB" in page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert page.one("section", aria_labelledby="space-title").all("path") != []
+
+
+def test_libvirt_that_is_away_is_told_with_its_words_as_text(site: Site) -> None:
+    host(site, Protection.PROTECTED, away_since=datetime.now(UTC), away_error=EVIL)
+    page = site.user().get("/")
+    assert "libvirt does not answer" in page.text
+    is_text(page)
+
+
+def test_names_of_vms_schedules_and_runs_are_text(site: Site) -> None:
+    site.know(EVIL)
+    schedule = site.add(EVIL, EVIL)
+    site.ran(schedule, EVIL, RunState.RUNNING)
+    for language in ("en", "fr"):
+        page = site.user(language=language).get("/")
+        is_text(page)
+        assert page.text.count(EVIL) >= 4
+
+
+def test_htmx_gets_the_part_that_changes_and_no_frame(site: Site) -> None:
+    fragment = site.user().get("/", {"hx-request": "true"})
+    assert fragment.all("html") == []
+    assert len(fragment.all("h1")) == 1

@@ -1,0 +1,180 @@
+"""Backup tasks: the list with its filters and pages, one run, cancel and retry."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from kvm_backup.domain.account import Role
+from kvm_backup.domain.point import Mode
+from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from tests.unit.web.hostile import EVIL, is_text
+from tests.unit.web.schedules.conftest import Site, rows
+from tests.unit.web.schedules.markup import Element
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def a_run(site: Site, number: int = 0, state: RunState = RunState.SUCCEEDED, **changes: Any) -> Run:
+    """A run that has got into this state; each one is older by a minute."""
+    result = changes.pop("result", RunResult())
+    run = Run(
+        id=f"run-{number:04d}",
+        vm_name=f"vm-{number:04d}",
+        kind=RunKind.BACKUP,
+        trigger=Trigger.COMMAND,
+        host=site.application.host,
+        repository="default",
+        requested_mode=Mode.INCREMENTAL,
+        state=RunState.QUEUED,
+        created=NOW - timedelta(minutes=number),
+    )
+    history = site.application.history
+    run = history.create(replace(run, **changes))
+    if state is not RunState.QUEUED:
+        history.start(run.id)
+        history.step_started(run.id, "copy")
+    if state.final:
+        history.finish(run.id, state, result)
+    return run
+
+
+def shown(page: Element) -> list[str]:
+    return rows(page) if page.all("tbody") else []
+
+
+def test_without_runs_the_list_tells_where_they_come_from(site: Site) -> None:
+    assert "Nothing has run yet" in site.user().get("/runs").text
+    assert "Rien n'a encore tourné" in site.user(language="fr").get("/runs").text
+
+
+def test_what_goes_on_stands_above_what_has_ended(site: Site) -> None:
+    a_run(site, 1)
+    running = a_run(site, 2, RunState.RUNNING)
+    site.application.history.progress(running.id, 256, 1024)
+    page = site.user().get("/runs")
+    assert shown(page) == ["vm-0001"]
+    going = page.one("section", aria_labelledby="going-title")
+    assert "vm-0002" in going.text
+    assert "25%" in going.text
+    assert f"/runs/{running.id}/cancel" in [form["action"] for form in going.all("form")]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("state=bad", ["vm-0002"]),
+        ("state=succeeded", ["vm-0001", "vm-0003"]),
+        ("state=cancelled", []),
+        ("kind=verify", ["vm-0003"]),
+        ("q=vm-0001", ["vm-0001"]),
+        ("q=%20vm-0001%20", ["vm-0001"]),
+        ("q=nothing", []),
+        (f"day={NOW.date() - timedelta(days=9)}", []),
+    ],
+)
+def test_the_list_is_filtered_and_searched(site: Site, query: str, expected: list[str]) -> None:
+    a_run(site, 1)
+    a_run(site, 2, RunState.FAILED)
+    a_run(site, 3, kind=RunKind.VERIFY, requested_mode=None)
+    page = site.user().get(f"/runs?{query}")
+    assert shown(page) == expected
+    assert bool(expected) or "No task is like that" in page.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "state=nonsense&kind=nonsense",
+        "day=2026-99-99",
+        "day=0001-01-01",
+        "day=9999-12-31",
+        "older=nonsense",
+        "older=2026-11-22~x",
+        "older=2026-11-22T00:00:00%2B00:00~",
+        "older=%00~%00",
+        "q=%25_%27%22--",
+        f"vm={quote(EVIL)}",
+        f"schedule={quote(EVIL)}",
+        "q=%00%ff",
+    ],
+)
+def test_filters_that_make_no_sense_do_no_harm(site: Site, query: str) -> None:
+    a_run(site, 1)
+    page = site.user().get(f"/runs?{query}")
+    assert page.one("h1").text == "Backup tasks"
+
+
+def test_a_search_that_is_too_long_is_refused(site: Site) -> None:
+    assert site.user().client.get(f"/runs?q={'x' * 201}").status_code == 422
+
+
+def test_older_runs_come_fifty_at_a_time_each_once(site: Site) -> None:
+    for number in range(120):
+        a_run(site, number)
+    user = site.user()
+    page, seen = user.get("/runs"), []
+    while True:
+        seen.append(shown(page))
+        following = page.all("a", rel="next")
+        if not following:
+            break
+        page = user.get(following[0]["href"])
+    assert [len(names) for names in seen] == [50, 50, 20]
+    assert [name for names in seen for name in names] == [f"vm-{number:04d}" for number in range(120)]
+
+
+def test_the_page_of_a_run_tells_steps_figures_and_error_in_the_users_language(site: Site) -> None:
+    failed = RunResult(error="the disk is full", error_code="no-space", hint="Make room.", bytes_read=3 << 20)
+    run = a_run(site, state=RunState.FAILED, result=failed)
+    page = site.user().get(f"/runs/{run.id}")
+    assert "The disk is full." in page.text
+    assert "Make room." in page.text
+    assert "no-space" in page.text
+    assert "3\N{NO-BREAK SPACE}MiB" in "".join(page._texts())
+    assert "échec" in site.user(language="fr").get(f"/runs/{run.id}").text
+
+
+def test_what_a_run_holds_is_text(site: Site) -> None:
+    told = RunResult(error=EVIL, error_code=EVIL, hint=EVIL, detail=EVIL, reason=EVIL, point=f"a/{EVIL}")
+    run = a_run(
+        site, state=RunState.FAILED, vm_name=EVIL, repository=EVIL, schedule_id=EVIL, schedule_name=EVIL, result=told
+    )
+    running = a_run(site, 1, RunState.RUNNING, vm_name=EVIL)
+    for language in ("en", "fr"):
+        user = site.user(language=language)
+        for path in (f"/runs/{run.id}", f"/runs/{running.id}", "/runs", f"/runs?vm={quote(EVIL)}"):
+            is_text(user.get(path))
+
+
+def test_a_run_that_is_not_there_is_not_found(site: Site) -> None:
+    for run_id in ("nothing", quote(EVIL, safe=""), "%00", "..%2F..%2Fetc"):
+        answer = site.user().client.get(f"/runs/{run_id}")
+        assert answer.status_code == 404, run_id
+        assert EVIL not in answer.text
+
+
+def test_a_queued_run_is_cancelled_and_offered_again(site: Site) -> None:
+    run = a_run(site, state=RunState.QUEUED)
+    user = site.user()
+    assert "cancelled" in user.message(user.post(f"/runs/{run.id}/cancel"))
+    assert site.application.history.get(run.id).state is RunState.CANCELLED
+    actions = [form["action"] for form in user.get(f"/runs/{run.id}").one("main").all("form")]
+    assert actions == [f"/runs/{run.id}/retry"]
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_a_viewer_may_neither_cancel_nor_retry(site: Site, verb: str) -> None:
+    run = a_run(site, state=RunState.QUEUED)
+    viewer = site.user(Role.VIEWER)
+    assert viewer.get(f"/runs/{run.id}").one("main").all("form") == []
+    assert viewer.post(f"/runs/{run.id}/{verb}").status_code == 403
+    assert site.application.history.get(run.id).state is RunState.QUEUED
+    assert len(site.application.history.newest()) == 1
+
+
+def test_a_restore_is_not_done_again_by_a_button(site: Site) -> None:
+    run = a_run(site, kind=RunKind.RESTORE, requested_mode=None)
+    assert site.user().get(f"/runs/{run.id}").one("main").all("form") == []
