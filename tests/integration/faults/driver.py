@@ -5,9 +5,10 @@ usage: python -m tests.integration.faults.driver INSTANT WORDS...
 SIGSTOP reaches every thread at once, and SIGKILL a stopped process too: so a test kills in exactly that instant.
 """
 
-import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 from kvm_backup.cli import main
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.names import PARTIAL_PREFIX
+from kvm_backup.engine.copy import WAIT_SECONDS
 from kvm_backup.hypervisor import backup_job
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository import durable
+from kvm_backup.runtime.daemon import Daemon
 from kvm_backup.services import events, restore_in_place, restore_task, session, snapshot, staging
 from kvm_backup.services.recording import RecordingListener
 
@@ -26,11 +29,15 @@ STEP = "step:"
 PROGRESS = "progress:"
 """INSTANT `progress:copy`: the first bytes of a step were dealt with, and not the last."""
 
+TOLD_TO_END = "told-to-end:"
+"""INSTANT `told-to-end:restore`: as PROGRESS, but nothing stands still: the service gets SIGTERM there."""
+
 
 def stop() -> None:
     """Stand still; behind this the test has acted, and let us go on."""
     sys.stdout.flush()
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # To this thread: sent to the process, it may be taken by another, and this one would run on for a moment.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def always(*_words: Any) -> bool:
@@ -69,8 +76,8 @@ def after(owner: Any, name: str, wanted: Callable[..., bool] = always) -> None:
     setattr(owner, name, stopping)
 
 
-def at_event(wanted: Callable[[events.Event], bool]) -> None:
-    """Stop at the first event that is wanted, after it was told: on the screen, or by the service to the history."""
+def at_event(wanted: Callable[[events.Event], bool], act: Callable[[], None] = stop) -> None:
+    """Act at the first event that is wanted, after it was told: on the screen, or by the service to the history."""
     done = False
 
     def stopping(listener: Any) -> None:
@@ -81,12 +88,30 @@ def at_event(wanted: Callable[[events.Event], bool]) -> None:
             real(self, event)
             if not done and wanted(event):
                 done = True
-                stop()
+                act()
 
         listener.__call__ = telling
 
     stopping(EventView)
     stopping(RecordingListener)
+
+
+def tell_to_end_at(wanted: Callable[[events.Event], bool]) -> None:
+    """No stop: the service gets SIGTERM at that event, and has taken note of it when its run goes on."""
+    real = Daemon.run
+    services: list[Daemon] = []
+
+    def running(service: Daemon) -> None:
+        services.append(service)
+        real(service)
+
+    def tell() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        services[0].activity.ending.wait()
+        time.sleep(WAIT_SECONDS)  # so often does a copy look whether it shall end
+
+    Daemon.run = running  # type: ignore[assignment,method-assign]
+    at_event(wanted, tell)
 
 
 INSTANTS: dict[str, Callable[[], None]] = {
@@ -118,7 +143,10 @@ INSTANTS: dict[str, Callable[[], None]] = {
 
 def arrange(instant: str) -> None:
     """Prepare to stop at that instant."""
-    if instant.startswith(STEP):
+    if instant.startswith(TOLD_TO_END):
+        step = instant[len(TOLD_TO_END) :]
+        tell_to_end_at(lambda event: isinstance(event, events.Progress) and event.step == step)
+    elif instant.startswith(STEP):
         at_event(lambda event: isinstance(event, events.StepStarted) and event.step == instant[len(STEP) :])
     elif instant.startswith(PROGRESS):
         step = instant[len(PROGRESS) :]
