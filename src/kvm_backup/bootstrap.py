@@ -378,7 +378,7 @@ class Application:
             self.requests.verify_folder(folder, repository, _web(who), deep=deep)
             for folder in self.requests.all_folders(repository)
         ]
-        return [self.enqueue_run(request) for request in asked]
+        return self._asking.enqueue_all(asked)
 
     def request_restore(
         self, point: str, target: RestoreTarget, repository: str | None = None, who: str | None = None
@@ -403,7 +403,7 @@ class Application:
             self.requests.prune_folder(folder, repository, _web(who))
             for folder in self.requests.all_folders(repository)
         ]
-        return [self.enqueue_run(request) for request in asked]
+        return self._asking.enqueue_all(asked)
 
     def request_schedule(self, schedule_id: str, who: str | None = None) -> list[Run]:
         """Run a schedule now: a run for each of its VMs. Its next time stays."""

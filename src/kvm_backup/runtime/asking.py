@@ -1,6 +1,6 @@
 """Runs that a front end asks the service for, without waiting for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,19 +34,26 @@ class Asking:
 
         When the queue cannot be written, the run has failed.
         """
-        run = self.history.create(request.as_run())
+        self.enqueue_all([request])
+        return self.history.get(request.run_id)
+
+    def enqueue_all(self, requests: Sequence[RunRequest]) -> list[Run]:
+        """Queue runs, as `enqueue` does, however many; as they are when they are queued."""
+        self.history.create_all([request.as_run() for request in requests])
         with suppress(KvmBackupError):  # a run is worth more than a line of its log
-            asked = {"kind": request.kind.value, "trigger": request.trigger.value, "user": request.asked_by}
-            self.log.info("queued", run=run.id, vm=run.vm_name, step=None, **asked)
+            for request in requests:
+                asked = {"kind": request.kind.value, "trigger": request.trigger.value, "user": request.asked_by}
+                self.log.info("queued", run=request.run_id, vm=request.vm, step=None, **asked)
         try:
             with closing(self.open_client()) as client:
-                client.enqueue(request)
+                client.enqueue(*requests)
         except DatabaseError as error:
             failure = RunResult(error=error.message, error_code=error.code, hint=error.hint)
             with suppress(DatabaseError):
-                self.history.finish(run.id, RunState.FAILED, failure)
+                for request in requests:
+                    self.history.finish(request.run_id, RunState.FAILED, failure)
             raise
-        return run
+        return [request.as_run() for request in requests]
 
     def schedule(self, schedule_id: str, asker: Asker) -> list[Run]:
         """Run a schedule now, one run for each of its VMs. Raises ScheduleNotFoundError, RepositoryNotFoundError."""
@@ -62,7 +69,7 @@ class Asking:
             for vm in dict.fromkeys(schedule.vm_names)
         ]
         self.schedules.record_start(schedule.id, now.replace(microsecond=0))
-        return [self.enqueue(request) for request in asked]
+        return self.enqueue_all(asked)
 
     def cancel(self, reference: str, asker: Asker) -> Run:
         """Cancel a run. Raises RunNotFoundError, and BadArgumentError when it has ended."""

@@ -8,7 +8,7 @@ newest point, and so the checkpoint that it needs, always stays, and a VM that i
 import dataclasses
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -158,9 +158,16 @@ def points_in(repository: LocalRepository, folder: str) -> VmPoints:
 
 
 def _owned(repository: LocalRepository, folder: Path) -> VmPoints:
-    manifests = [point for point in repository.points(folder) if isinstance(point, Manifest)]
-    name = manifests[-1].vm_name if manifests else folder.name.rpartition("--")[0]
-    return VmPoints(folder, name, manifests[0].vm_uuid if manifests else None)
+    stamps = repository.stamps(folder)
+    oldest, newest = (_first_readable(repository, folder, order) for order in (stamps, stamps[::-1]))
+    if oldest is None or newest is None:
+        return VmPoints(folder, folder.name.rpartition("--")[0], None)
+    return VmPoints(folder, newest.vm_name, oldest.vm_uuid)
+
+
+def _first_readable(repository: LocalRepository, folder: Path, stamps: Sequence[str]) -> Manifest | None:
+    found = (repository.examine(f"{folder.name}/{stamp}") for stamp in stamps)
+    return next((point for point in found if isinstance(point, Manifest)), None)
 
 
 def points_of(repository: LocalRepository, vm_name: str, vm_uuid: str) -> VmPoints | None:
