@@ -67,7 +67,7 @@ def verify_points(
     """Verify each point by itself: its own files, and that its parent is there and is the right one.
 
     Parents are verified as points of their own; hand in whole chains for a verdict on a chain. Only a snapshot asks
-    `hypervisor`, for its images.
+    `hypervisor`, for its images. There is no verdict on a point that a prune takes away meanwhile.
     """
     for point in points:
         began = time.monotonic()
@@ -84,6 +84,8 @@ def verify_points(
         findings = tuple(_findings(repository, point, hypervisor, deep, control))
         if findings and (now := _replaced(repository, point)) is not None:
             findings = tuple(_findings(repository, now, hypervisor, deep, control))
+        if findings and not repository.path_of(point.id).is_dir():
+            continue
         yield Verdict(
             point=point.id,
             vm=point.vm_name,

@@ -170,6 +170,13 @@ def test_a_file_that_cannot_be_read_is_a_finding_and_the_other_points_go_on(
     assert {(finding.point, finding.file) for finding in found} == {(chain[0].id, "vda.qcow2")}
 
 
+def test_a_point_that_a_prune_takes_away_meanwhile_is_no_damage(shelf: Shelf, chain: tuple[Manifest, ...]) -> None:
+    listed = list(shelf.repository.all_points())
+    shelf.repository.withdraw(chain[2].id)
+    verdicts = verify_points(shelf.repository, listed, hypervisor=another_host, deep=False, control=NoControl())
+    assert [(verdict.point, verdict.good) for verdict in verdicts] == [(point.id, True) for point in chain[:2]]
+
+
 def test_a_snapshot_whose_image_left_the_host_is_found(shelf: Shelf, tmp_path: Path) -> None:
     host = a_disk(mode=DiskMode.HOST, file=None, image_sha256=None, host_path=str(tmp_path / "gone"), bytes_stored=0)
     point = shelf.add(mode="snapshot", snapshot="s", disks=(host,))
