@@ -17,7 +17,7 @@ def test_a_dry_run_explains_each_point_and_changes_nothing(command: Command, she
     assert (told.status, told.error) == (0, "")
     assert f"- {full.id}\n    goes\n✓ {child.id}\n    kept: one of the newest, daily 2026-11-22" in told.output
     assert "becomes a full point" in told.output
-    assert "1 points stay, 1 would be removed, 1 would be made full: about" in told.output
+    assert "points to keep: 1, to remove: 1, to make full: 1; about" in told.output
     assert [point.id for point in shelf.repository.all_points()] == [full.id, child.id]
 
 
