@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from kvm_backup import __version__
 from kvm_backup.domain import alert_text
 from kvm_backup.domain.account import Role
+from kvm_backup.domain.alert import Alert
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.web import formats
 from kvm_backup.web.assets import Assets
@@ -30,6 +31,8 @@ THEME_COOKIE = "theme"
 MESSAGE_COOKIE = "message"
 _KEPT_IN_URLS = ":/%#?=@[]!$&'()*+,;"
 """What RedirectResponse leaves as it is; a header takes few letters."""
+_PAGES_OF_ALERTS = ("/", "/alerts")
+_BANNER = "/alerts/banner"
 _LONGEST_TEXT = 400
 """A cookie holds 4096 bytes."""
 _SEAL_KEY = secrets.token_bytes(32)
@@ -157,6 +160,7 @@ def page_facts(request: Request) -> dict[str, Any]:
         "live_version": state.hub.version,
         "live": state.hub,
         "open_alerts": count_alerts(state.count_alerts) if user is not None else 0,
+        "banner": _worst_alert(request) if user is not None and _has_banner(request) else None,
     }
 
 
@@ -166,6 +170,20 @@ def count_alerts(count: Callable[[], int]) -> int:
         return count()
     except KvmBackupError:
         return 0
+
+
+def _worst_alert(request: Request) -> Alert | None:
+    """The alert that the banner tells: the most severe that nobody has acknowledged."""
+    try:
+        return next(iter(request.app.state.application.alerts.open(acknowledged=False, limit=1)), None)
+    except KvmBackupError:
+        return None
+
+
+def _has_banner(request: Request) -> bool:
+    """Pages that list alerts need none; other fragments than the banner itself hold none."""
+    path = request.url.path
+    return path == _BANNER or (path not in _PAGES_OF_ALERTS and not wants_fragment(request))
 
 
 def chosen_theme(request: Request) -> str:

@@ -138,3 +138,20 @@ def test_what_an_alert_holds_is_text(site: Site, store: Alerts) -> None:
         user = site.user(language=language)
         for path in ("/alerts", "/alerts?past=true", "/"):
             is_text(user.get(path))
+
+
+def test_every_page_tells_the_worst_alert_at_its_top_until_all_are_acknowledged(site: Site, store: Alerts) -> None:
+    put(store, failed(EVIL))
+    user = site.user()
+    told = user.get("/runs").one("aside", id="alert-banner")
+    assert "1 more" in told.text  # that the service does not run, and the backup
+    for alert in site.application.alerts.open():
+        user.post(f"/alerts/{quote(alert.id)}/acknowledge")
+    assert user.get("/runs").one("aside", id="alert-banner").text.strip() == ""
+
+
+def test_pages_that_list_alerts_have_no_banner(site: Site, store: Alerts) -> None:
+    put(store, failed())
+    user = site.user()
+    assert not user.get("/").all("aside")
+    assert not user.get("/alerts").all("aside")

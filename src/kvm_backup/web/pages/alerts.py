@@ -43,6 +43,12 @@ def alerts(
     )
 
 
+@router.get("/banner")
+def banner(request: Request, user: Viewer) -> Response:  # noqa: ARG001 - who may look
+    """What every page tells at its top, while there is something to tell."""
+    return render(request, "alerts/_banner.html")
+
+
 @router.post("/{alert_id}/acknowledge")
 def acknowledge(
     request: Request, user: Operator, alert_id: str, back: Annotated[str, Form()] = "/alerts"
