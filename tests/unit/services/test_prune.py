@@ -145,7 +145,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(bench: Bench) -> None:
         (verdict.id, verdict.kept, verdict.consolidated) for verdict in done.points
     ]
     assert abs(told.bytes_after - done.bytes_after) < 8 * CLUSTER_SIZE
-    assert done.points[0].explanation == "gone"
+    assert done.points[0].explanation == "removed"
 
 
 def test_pruning_again_changes_nothing(bench: Bench) -> None:
