@@ -80,4 +80,4 @@ def test_command_prunes_a_vm_that_libvirt_no_longer_knows_and_tells_why(
     assert product.verify("--vm", name, "--deep")[0] == 0
     text = product.run("prune", "--", name).succeeded().stdout
     assert "kept: one of the newest, daily" in text
-    assert "1 points stay, 0 were removed" in text
+    assert "points kept: 1, removed: 0" in text
