@@ -26,7 +26,7 @@ install: ## Install kvm-backup on this host, in /opt/kvm-backup
 test: needs-lab needs-test ## Run all tests, those on real VMs too
 	@scripts/as-root env PYTHONPATH=. $(PYTEST) $(ARGS)
 
-test-unit: needs-python needs-test ## Run the tests that need no VM (seconds)
+test-unit: needs-python needs-test ## Run the tests that need no VM (minutes)
 	@$(PYTEST) $(wildcard tests/unit tests/contract) -m "not vm" $(ARGS)
 
 lint: needs-python needs-lint ## Check format, rules, types, layers and scripts
