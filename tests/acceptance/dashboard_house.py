@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 from kvm_backup.domain.account import Role
 from lab import DiskSpec, Lab, LabVm
 from lab.disks import MIB
-from tests.acceptance.service import SLOW, busy_vm
+from tests.acceptance.service import DATA, SLOW, busy_vm
 from tests.unit.web.dashboard import PASSWORD, Dashboard, running
 
 LIBVIRT = "qemu:///system"
@@ -44,7 +44,7 @@ class House:
 def house(lab: Lab) -> Iterator[House]:
     """Two VMs, and then the service, so that its first look finds both."""
     small = small_vm(lab, "petite")
-    large = busy_vm(lab, "grande")
+    large = busy_vm(lab, "grande", 4 * DATA)
     state = lab.folder / "state"
     # QEMU's user must be able to pass.
     state.mkdir(mode=0o711)

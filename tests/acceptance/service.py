@@ -19,11 +19,11 @@ SLOW = "[backup]\ncompression_level = 15\n"
 """Settings with which a processor copies about 10 MiB a second, so that there is time to interrupt it."""
 
 
-def busy_vm(lab: Lab, name: str) -> LabVm:
-    """A running VM whose disk takes seconds to copy with the settings `SLOW`."""
+def busy_vm(lab: Lab, name: str, size: int = DATA) -> LabVm:
+    """A running VM whose disk takes seconds to copy with the settings `SLOW`; `size` in bytes."""
     image = lab.folder / f"{name}.raw"
     with image.open("wb") as file:
-        for _ in range(DATA // MIB):
+        for _ in range(size // MIB):
             file.write(os.urandom(MIB))
     image.chmod(0o666)
     return lab.create_vm(name, [DiskSpec(image=image, image_format="raw")], guest=False)

@@ -222,6 +222,8 @@ def test_a_backup_is_asked_for_in_the_dialog_and_cancelled_while_it_copies(page:
     dialog.get_by_role("button", name="Démarrer").click()
     page.wait_for_url("**/runs/*")
     page.locator("#run progress[value]").wait_for()
+    # The page shows each new step by itself: wait until it has shown that of the copy, so that the button stays.
+    expect(page.locator("#run .steps li").nth(2)).to_be_visible()
     page.get_by_role("button", name="Annuler").click()
     expect(page.locator("#run .badge").first).to_have_text("annulée")
     assert home.points(home.large) == before

@@ -205,7 +205,7 @@ def test_vms_are_searched_on_the_server_and_shown_with_state_and_size(site: Site
     site.know(*(f"vm{n:03}" for n in range(120)), "db", virtual_size=3 * 1024**3)
     user = site.user()
     labels = user.get("/schedules/vms?vm_search=DB").all("label")
-    assert [label.text for label in labels] == ["db 3 GiB running"]
+    assert [label.text for label in labels] == ["db 3 GiB powered on"]
     many = user.get("/schedules/vms?vm_search=vm")
     assert [box["value"] for box in many.all("input")] == [f"vm{n:03}" for n in range(50)]
     assert "first 50" in many.one("p").text
@@ -427,7 +427,7 @@ def test_the_page_of_a_schedule_shows_its_plan_times_vms_and_runs(site: Site) ->
     assert facts["Script before"] == "/bin/before 'a b'"
     assert len(page.one("ol", class_="times").all("li")) == 5
     assert "This host knows no VM called ghost yet." in page.one("div", class_="warning").text
-    assert [item.text for item in page.one(class_="vm-list").all("li")] == ["web running", "ghost not known here"]
+    assert [item.text for item in page.one(class_="vm-list").all("li")] == ["web powered on", "ghost not known here"]
     links = {link["href"] for link in page.all("a")}
     assert {f"/runs/{old.id}", f"/runs/{going.id}", f"/runs?schedule={made.id}"} <= links
     assert f"/runs/{other.id}" not in links
