@@ -5,12 +5,13 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Query, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.point import Manifest
 from kvm_backup.services.queries import point_details
 from kvm_backup.web.context import Message, redirect, render
+from kvm_backup.web.disk_response import disk_response
 from kvm_backup.web.errors import status_of
 from kvm_backup.web.formats import sentence
 from kvm_backup.web.language import _
@@ -134,15 +135,7 @@ def verify(request: Request, user: Operator, repository: str, folder: str, stamp
 def download(request: Request, user: Operator, repository: str, folder: str, stamp: str, target: str) -> Response:  # noqa: ARG001
     """A disk as one standalone qcow2 file."""
     note(request, "point.download", f"{repository}:{folder}/{stamp}", target)
-    disk = application_of(request).open_disk(repository, f"{folder}/{stamp}", target)
-    return StreamingResponse(
-        disk.chunks(),
-        media_type="application/octet-stream",
-        headers={
-            "Content-Length": str(disk.size),
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(disk.name, safe='')}",
-        },
-    )
+    return disk_response(application_of(request).open_disk(repository, f"{folder}/{stamp}", target))
 
 
 def _form(

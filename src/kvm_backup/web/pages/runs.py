@@ -19,6 +19,7 @@ from kvm_backup.web.context import Message, redirect, render, wants_fragment
 from kvm_backup.web.language import _
 from kvm_backup.web.log_lines import LogLine, log_line
 from kvm_backup.web.once import asked_once
+from kvm_backup.web.run_place import parse_place, place_of
 from kvm_backup.web.security.access import Operator, Viewer, application_of
 from kvm_backup.web.security.audit import note
 
@@ -57,7 +58,7 @@ def runs(
         since=since,
         until=until,
     )
-    found = application.history.newest(wanted, limit=_LINES + 1, older_than=_place(older))
+    found = application.history.newest(wanted, limit=_LINES + 1, older_than=parse_place(older))
     more = len(found) > _LINES
     shown = found[:_LINES]
     plain = not (older or state or kind or q or vm or schedule or day)
@@ -76,7 +77,7 @@ def runs(
         vm_name=_name_of(application, vm),
         schedule=schedule,
         older=older,
-        next_page=f"{shown[-1].created.isoformat()}~{shown[-1].id}" if more else None,
+        next_page=place_of(shown[-1]) if more else None,
     )
 
 
@@ -143,14 +144,6 @@ def _day(text: str, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
         day = date.fromisoformat(text)
         return datetime.combine(day, time(), zone), datetime.combine(day + timedelta(days=1), time(), zone)
     return None, None
-
-
-def _place(text: str) -> tuple[datetime, str] | None:
-    created, _separator, run_id = text.partition("~")
-    with suppress(ValueError, OverflowError):
-        moment = datetime.fromisoformat(created)
-        return (moment, run_id) if moment.tzinfo is not None and run_id else None
-    return None
 
 
 def _log(application: Application, run: Run) -> list[LogLine] | None:

@@ -1,13 +1,12 @@
 """Restore points."""
 
-from urllib.parse import quote
-
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from kvm_backup.services.queries import point_details
 from kvm_backup.web.api.v1 import models
 from kvm_backup.web.api.v1.answers import problems
+from kvm_backup.web.disk_response import disk_response
 from kvm_backup.web.restoring import restore_target
 from kvm_backup.web.security.access import Operator, Viewer, application_of
 from kvm_backup.web.security.audit import note
@@ -58,9 +57,4 @@ def download_disk(
 ) -> Response:
     """A disk as one qcow2 file that needs no other."""
     note(request, "point.download", f"{repository}:{folder}/{stamp}", target)
-    disk = application_of(request).open_disk(repository, f"{folder}/{stamp}", target)
-    headers = {
-        "Content-Length": str(disk.size),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(disk.name, safe='')}",
-    }
-    return StreamingResponse(disk.chunks(), media_type="application/octet-stream", headers=headers)
+    return disk_response(application_of(request).open_disk(repository, f"{folder}/{stamp}", target))

@@ -14,6 +14,7 @@ from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import RunKind, RunState
 from kvm_backup.web.api.v1 import models
 from kvm_backup.web.api.v1.answers import Limit, problems
+from kvm_backup.web.run_place import parse_place, place_of
 from kvm_backup.web.security.access import Operator, Viewer, application_of
 from kvm_backup.web.security.audit import note
 
@@ -46,7 +47,7 @@ def list_runs(
     )
     found = application_of(request).history.newest(wanted, limit=limit + 1, older_than=_place(older))
     shown = found[:limit]
-    more = f"{shown[-1].created.isoformat()}~{shown[-1].id}" if len(found) > limit else None
+    more = place_of(shown[-1]) if len(found) > limit else None
     return models.RunList(runs=[models.Run.model_validate(run) for run in shown], older=more)
 
 
@@ -83,15 +84,15 @@ def _place(older: str | None) -> tuple[datetime, str] | None:
     """Raises BadArgumentError."""
     if older is None:
         return None
-    created, _separator, run_id = older.partition("~")
+    place = parse_place(older)
     try:
-        moment = datetime.fromisoformat(created)
-        if moment.tzinfo is None or not run_id:
-            raise ValueError
-        moment.astimezone()
+        if place is not None:
+            place[0].astimezone()
     except (ValueError, OverflowError):
+        place = None
+    if place is None:
         raise BadArgumentError(
             phrase("{older!r} is no place in the list of runs", older=older),
             hint=phrase("Give what the answer before told as 'older', or leave it out."),
-        ) from None
-    return moment, run_id
+        )
+    return place
