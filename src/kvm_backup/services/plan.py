@@ -160,6 +160,11 @@ def _condition(state: BitmapState | None, vm: Vm) -> BitmapCondition:
 
 def _refuse_unreadable(vm: Vm, saved: tuple[Disk, ...]) -> None:
     for disk in saved:
+        hint = phrase(
+            'Start the VM, or leave the disk out: [vm."{vm}"] exclude_disks = ["{target}"].',
+            vm=vm.name,
+            target=disk.target,
+        )
         if disk.encrypted:
             raise UnsupportedDiskError(
                 phrase(
@@ -167,11 +172,7 @@ def _refuse_unreadable(vm: Vm, saved: tuple[Disk, ...]) -> None:
                     target=disk.target,
                     vm=vm.name,
                 ),
-                hint=phrase(
-                    'Start the VM, or leave the disk out: [vm."{vm}"] exclude_disks = ["{target}"].',
-                    vm=vm.name,
-                    target=disk.target,
-                ),
+                hint=hint,
                 vm=vm.name,
             )
         if disk.kind is SourceKind.OTHER:
@@ -181,10 +182,6 @@ def _refuse_unreadable(vm: Vm, saved: tuple[Disk, ...]) -> None:
                     target=disk.target,
                     vm=vm.name,
                 ),
-                hint=phrase(
-                    'Start the VM, or leave the disk out: [vm."{vm}"] exclude_disks = ["{target}"].',
-                    vm=vm.name,
-                    target=disk.target,
-                ),
+                hint=hint,
                 vm=vm.name,
             )

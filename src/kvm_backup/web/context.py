@@ -144,6 +144,7 @@ def page_facts(request: Request) -> dict[str, Any]:
     """What all templates know."""
     state = request.app.state
     user = getattr(request.state, "user", None)
+    open_alerts = count_alerts(state.count_alerts) if user is not None else 0
     query = f"?{request.url.query}" if request.url.query else ""
     return {
         "request": request,
@@ -159,8 +160,8 @@ def page_facts(request: Request) -> dict[str, Any]:
         "host": state.application.host,
         "live_version": state.hub.version,
         "live": state.hub,
-        "open_alerts": count_alerts(state.count_alerts) if user is not None else 0,
-        "banner": _worst_alert(request) if user is not None and _has_banner(request) else None,
+        "open_alerts": open_alerts,
+        "banner": _worst_alert(request) if open_alerts and _has_banner(request) else None,
     }
 
 
