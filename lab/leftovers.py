@@ -7,6 +7,7 @@ from pathlib import Path
 import libvirt
 
 from lab.disks import detach_loop_device, loop_devices_below
+from lab.mounts import mounts_below, unmount
 from lab.paths import WORK_FOLDER
 
 PREFIX = "lab-"
@@ -65,7 +66,7 @@ def remove_domain(domain: libvirt.virDomain) -> None:
 
 
 def remove_lab(connection: libvirt.virConnect, prefix: str) -> list[str]:
-    """Remove every VM, loop device and folder whose name starts with `prefix`; what was removed."""
+    """Remove every VM, loop device, mount and folder whose name starts with `prefix`; what was removed."""
     removed = []
     for domain in connection.listAllDomains():
         if domain.name().startswith(prefix):
@@ -75,6 +76,10 @@ def remove_lab(connection: libvirt.virConnect, prefix: str) -> list[str]:
         for device in loop_devices_below(folder):
             removed.append(f"loop device {device}")
             detach_loop_device(device)
+        # The last one made goes first: a file system may be mounted inside another.
+        for place in reversed(mounts_below(folder)):
+            removed.append(f"mount {place}")
+            unmount(place)
         removed.append(f"folder {folder}")
         shutil.rmtree(folder)
     return removed

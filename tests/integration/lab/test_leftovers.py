@@ -12,16 +12,19 @@ from lab import DiskSpec, Lab, LabVm
 from lab.disks import MIB, loop_devices_below
 from lab.host import connect
 from lab.leftovers import Owner, clean
+from lab.mounts import mounts_below
 from lab.paths import WORK_FOLDER
 
 pytestmark = pytest.mark.vm
 
 BIG_MESS = """
-import os, signal
+import os, signal, subprocess
 from lab import DiskSpec, Lab
 with Lab() as lab:
     disks = [DiskSpec(size=1 << 20), DiskSpec(size=1 << 20, image_format="raw", block_device=True)]
     lab.create_vm("left", disks, guest=False, uefi=True)
+    (lab.folder / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "lab", lab.folder / "small"], check=True)
     print(lab.prefix, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -31,7 +34,8 @@ def traces(prefix: str) -> list[str]:
     found = [domain.name() for domain in connect().listAllDomains() if domain.name().startswith(prefix)]
     found += [str(path) for path in WORK_FOLDER.glob(f"{prefix}*")]
     found += [str(path) for path in Path("/var/lib/libvirt/qemu/nvram").glob(f"{prefix}*")]
-    return found + [str(device) for device in loop_devices_below(WORK_FOLDER / f"{prefix}files")]
+    found += [str(device) for device in loop_devices_below(WORK_FOLDER / f"{prefix}files")]
+    return found + [str(place) for place in mounts_below(WORK_FOLDER / f"{prefix}files")]
 
 
 def with_metadata(lab: Lab) -> LabVm:
@@ -77,7 +81,7 @@ def test_lab_of_a_killed_process_is_cleaned_and_that_of_a_living_one_is_not(lab:
     done = subprocess.run([sys.executable, "-c", BIG_MESS], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     prefix = done.stdout.strip()
-    assert len(traces(prefix)) == 4
+    assert len(traces(prefix)) == 5
     clean(connect())
     assert traces(prefix) == []
     assert living.state == "running"
