@@ -5,6 +5,7 @@ becomes a KvmBackupError with what it printed last.
 """
 
 import os
+import selectors
 import signal
 import subprocess
 import threading
@@ -24,6 +25,7 @@ PACKAGES = {
     "virsh": "libvirt-clients",
     "rsync": "rsync",
     "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
 }
 """Which Debian package brings a program; shown as the hint."""
 
@@ -33,6 +35,8 @@ _OUTPUT_KEPT = 64 * 1024
 """Bytes."""
 _LAST_WORDS = 2.0
 """Seconds in which all that a program said before it ended has been read, unless another holds its output open."""
+_END_SECONDS = 5.0
+"""How long a program may take to end after SIGTERM."""
 
 Program = subprocess.Popen[str]
 """A program that `start` started."""
@@ -110,6 +114,59 @@ def _completed(program: Program, timeout: float, meanwhile: Callable[[], None]) 
             meanwhile()
         else:
             return Completed(program.returncode, stdout, stderr)
+
+
+def follow(
+    argv: Sequence[str | Path],
+    *,
+    heard: Callable[[str], None],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Completed:
+    """Run a program to its end however long it takes, and hand over what it prints to stdout as it comes.
+
+    `heard` gets pieces of text, not lines; what the result holds of stdout and stderr is their last 64 KiB.
+    `meanwhile` is called several times a second; when either raises, the program is told to end (SIGTERM), and
+    killed when it does not. The status is not judged. Raises ToolMissingError.
+    """
+    words = [str(word) for word in argv]
+    try:
+        program = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except FileNotFoundError as error:
+        raise _missing(words[0]) from error
+    with program:
+        try:
+            stdout, stderr = _heard_to_the_end(program, heard, meanwhile)
+        except BaseException:
+            program.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                program.wait(_END_SECONDS)
+            program.kill()
+            raise
+    return Completed(program.returncode, stdout, stderr)
+
+
+def _heard_to_the_end(
+    program: subprocess.Popen[bytes], heard: Callable[[str], None], meanwhile: Callable[[], None]
+) -> tuple[str, str]:
+    assert program.stdout is not None
+    assert program.stderr is not None
+    kept = {program.stdout: "", program.stderr: ""}
+    with selectors.DefaultSelector() as ready:
+        for pipe in kept:
+            ready.register(pipe, selectors.EVENT_READ)
+        while ready.get_map():
+            for key, _ in ready.select(_POLL):
+                pipe = program.stdout if key.fileobj is program.stdout else program.stderr
+                piece = os.read(key.fd, 65536)
+                if not piece:
+                    ready.unregister(pipe)
+                    continue
+                text = piece.decode(errors="replace")
+                kept[pipe] = (kept[pipe] + text)[-_OUTPUT_KEPT:]
+                if pipe is program.stdout:
+                    heard(text)
+            meanwhile()
+    return kept[program.stdout], kept[program.stderr]
 
 
 def start(

@@ -336,6 +336,31 @@ class ToolFailedError(KvmBackupError):
     code = "tool-failed"
 
 
+class RemoteUnreachableError(KvmBackupError):
+    """The other server does not answer, or the link to it broke."""
+
+    code = "remote-unreachable"
+    retryable = True
+
+
+class HostKeyError(KvmBackupError):
+    """The other server's host key is not known here, or is not the one that was known."""
+
+    code = "host-key"
+
+
+class RemoteAccessError(KvmBackupError):
+    """The other server refused the login, or the account may not do what was asked."""
+
+    code = "remote-access"
+
+
+class RemoteSetupError(KvmBackupError):
+    """The other server lacks rsync or the folder, or its rsync is too old."""
+
+    code = "remote-setup"
+
+
 class VmBusyError(KvmBackupError):
     """Another run, or another program's backup job, holds the VM."""
 

@@ -1,0 +1,152 @@
+"""How a point arrives where the account has a shell.
+
+Its files grow in `.incoming-<time>`, each in place, so that a cut costs nothing: the next attempt appends to what is
+there without reading it. Then the server computes the digests that the manifest holds; one rename makes the point.
+A point that is there with another manifest, consolidated since, is replaced: its files cross as the difference to
+what the server has, and two renames put it in place.
+"""
+
+from collections.abc import Sequence
+
+from kvm_backup.domain.errors import BrokenChainError, KvmBackupError, NoSpaceError, RepositoryFormatError
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.process import Completed
+from kvm_backup.repository.ssh import scripts
+from kvm_backup.repository.ssh.shipment import Shipment, Shipped
+from kvm_backup.repository.ssh.transfer import Moved, Transfer
+
+_ABSENT = "absent"
+_RESERVE = 64 << 20
+"""Bytes that stay free on the server."""
+
+
+def ship(transfer: Transfer, shipment: Shipment, *, base: str | None = None) -> Shipped:
+    """Bring a point to the server; when it is there already and whole, nothing crosses.
+
+    `base` is the time of a point of the same VM that the server has: what the images share with its images does not
+    cross. For a consolidated point that is the full one it was made of.
+
+    Raises BrokenChainError when the parent is not there, NoSpaceError, DamagedPointError when it does not arrive as it
+    is here, RemoteUnreachableError and its like, and what the watch raises.
+    """
+    return _Arrival(transfer, shipment).ship(base)
+
+
+class _Arrival:
+    def __init__(self, transfer: Transfer, shipment: Shipment) -> None:
+        self._transfer = transfer
+        self._shipment = shipment
+        self._connection = transfer.connection
+        self._address = transfer.connection.address
+        self._stamp = shipment.manifest.stamp
+        self._folder = self._address.below(shipment.manifest.folder)
+        self._incoming = f"{self._folder}/{scripts.INCOMING_PREFIX}{self._stamp}"
+
+    def ship(self, base: str | None) -> Shipped:
+        self._told(scripts.RECOVER, self._folder, self._stamp)
+        there = self._told(scripts.LOOK, self._folder, self._stamp).stdout.strip()
+        if there == self._shipment.manifest_sha256 and not self._differing(f"{self._folder}/{self._stamp}"):
+            return Shipped(Moved(), already=True)
+        self._check_room()
+        moved = self._send(base)
+        repaired = self._differing(self._incoming)
+        if repaired:
+            moved += self._mend(repaired)
+            if still := self._differing(self._incoming):
+                raise self._shipment.damaged(str(self._address), still)
+        self._publish("" if there == _ABSENT else there)
+        return Shipped(moved, repaired=tuple(repaired))
+
+    def _send(self, base: str | None) -> Moved:
+        only = [*self._shipment.only(), "--mkpath"]
+        if base is None:
+            return self._transfer.up(self._shipment.folder, self._incoming, "--append", *only)
+        self._told(scripts.BASIS, self._folder, self._stamp, base, *self._shipment.images)
+        return self._transfer.up(
+            self._shipment.folder,
+            self._incoming,
+            "--inplace",
+            "--ignore-times",
+            "--no-whole-file",
+            self._shipment.block_size(),
+            f"--copy-dest={self._incoming}.basis/",
+            *only,
+        )
+
+    def _mend(self, names: Sequence[str]) -> Moved:
+        return self._transfer.up(
+            self._shipment.folder,
+            self._incoming,
+            "--inplace",
+            "--ignore-times",
+            "--no-whole-file",
+            self._shipment.block_size(),
+            *self._shipment.only(*names),
+        )
+
+    def _differing(self, folder: str) -> list[str]:
+        """Files whose digest there is not the manifest's, missing ones included."""
+        images, files = self._shipment.images, self._shipment.files
+        pairs = [word for name in images for word in ("image", name)] + [
+            word for name in files for word in ("file", name)
+        ]
+        done = self._connection.run(scripts.DIGESTS, folder, *pairs, watch=self._transfer.watch.check)
+        found = done.stdout.split()
+        expected = {**images, **files}
+        if len(found) != len(expected):
+            return list(expected)
+        return [name for (name, digest), came in zip(expected.items(), found, strict=True) if digest != came]
+
+    def _check_room(self) -> None:
+        told = self._told(scripts.ROOM, self._address.path, self._shipment.manifest.folder, self._stamp)
+        lines = [line.split() for line in told.stdout.splitlines()]
+        try:
+            free = int(lines[0][3]) * 1024
+            arrived = int(lines[1][0]) * 1024 if len(lines) > 1 else 0
+        except (IndexError, ValueError):
+            return
+        needed = max(0, self._shipment.size - arrived) + _RESERVE
+        if free < needed:
+            raise NoSpaceError(
+                phrase(
+                    "{place}: {id} needs {needed} MiB there, and {free} are free",
+                    place=self._address,
+                    id=self._shipment.manifest.id,
+                    needed=needed >> 20,
+                    free=free >> 20,
+                ),
+                hint=phrase("Free space there or prune that repository; nothing was sent."),
+                vm=self._shipment.manifest.vm_name,
+            )
+
+    def _publish(self, replaced: str) -> None:
+        done = self._connection.run(scripts.PUBLISH, self._folder, self._stamp, self._shipment.parent_stamp, replaced)
+        if done.status == scripts.PARENT_MISSING:
+            raise BrokenChainError(
+                phrase(
+                    "{id} needs {parent}, which is not at {place}",
+                    id=self._shipment.manifest.id,
+                    parent=self._shipment.manifest.parent,
+                    place=self._address,
+                ),
+                hint=phrase("Ship the older points first; what arrived of this one stays."),
+                vm=self._shipment.manifest.vm_name,
+            )
+        if done.status == scripts.CHANGED:
+            raise RepositoryFormatError(
+                phrase("{id} was changed at {place} meanwhile", id=self._shipment.manifest.id, place=self._address),
+                hint=phrase("Something else writes to that repository; nothing was replaced."),
+                vm=self._shipment.manifest.vm_name,
+            )
+        self._judge(done)
+
+    def _told(self, script: str, *arguments: str) -> Completed:
+        done = self._connection.run(script, *arguments, watch=self._transfer.watch.check)
+        self._judge(done)
+        return done
+
+    def _judge(self, done: Completed) -> None:
+        if done.status != 0:
+            error: KvmBackupError = self._connection.failure(done)
+            error.vm = self._shipment.manifest.vm_name
+            raise error

@@ -1,0 +1,165 @@
+"""One OpenSSH connection to a server, shared by all that is done there.
+
+The user's own ssh does the work, so that ~/.ssh/config, agent, certificates and jump hosts count. A first ssh holds
+the connection (ControlMaster); commands and rsync go through its socket, without another login. Should it end, the
+others log in by themselves.
+"""
+
+import shlex
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kvm_backup import process
+from kvm_backup.domain.errors import KvmBackupError, RemoteUnreachableError, ToolFailedError
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.process import Completed, Program
+from kvm_backup.repository.ssh.address import SshAddress
+from kvm_backup.repository.ssh.failures import SSH_FAILED, failure
+
+_POLL = 0.05
+_END_SECONDS = 5.0
+LONGEST = 7 * 86400.0
+"""Seconds that a command on the server may take: digests of a large point. A dead link is noticed long before."""
+
+
+class SshConnection:
+    """Open while the `with` block lasts.
+
+    `config` is another ssh configuration file, `login_timeout` seconds until the login must be done, `alive_interval`
+    seconds between questions whether the server is there; after three without an answer the connection is given up.
+    """
+
+    def __init__(
+        self,
+        address: SshAddress,
+        *,
+        config: Path | None = None,
+        login_timeout: int = 60,
+        alive_interval: int = 15,
+        watch: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.address = address
+        self._config = config
+        self._login_timeout = login_timeout
+        self._alive_interval = alive_interval
+        self._watch = watch
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._master: Program | None = None
+
+    def __enter__(self) -> Self:
+        """Raises RemoteUnreachableError, HostKeyError, RemoteAccessError, ToolMissingError, what `watch` raises."""
+        self._folder = tempfile.TemporaryDirectory(prefix="kvm-backup-ssh-")
+        try:
+            self._log_in()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def run(
+        self, script: str, *arguments: str, watch: Callable[[], None] = lambda: None, timeout: float = LONGEST
+    ) -> Completed:
+        """Run a POSIX shell script on the server; `arguments` are its $1, $2, … whatever they hold.
+
+        The status is the script's own and not judged. Raises RemoteUnreachableError and its like when ssh itself
+        fails (status 255), ToolFailedError after `timeout` seconds.
+        """
+        words = shlex.join(["sh", "-c", script, "sh", *arguments])
+        done = process.run([*self._ssh("no"), words], timeout=timeout, check=False, meanwhile=watch)
+        if done.status == SSH_FAILED:
+            raise self.failure(done)
+        return done
+
+    @property
+    def rsync_shell(self) -> str:
+        """What rsync's -e takes. It splits at spaces, and knows quotes but no backslashes."""
+        words = [*self._options("no"), *(["-p", str(self.address.port)] if self.address.port else [])]
+        words += ["-l", self.address.user] if self.address.user else []
+        return " ".join("'" + word.replace("'", "''") + "'" for word in words)
+
+    def failure(self, done: Completed) -> KvmBackupError:
+        """The error for an ssh or rsync that ended badly."""
+        return failure(str(self.address), done)
+
+    def _log_in(self) -> None:
+        self._master = process.start([*self._ssh("yes", "-N")])
+        deadline = time.monotonic() + self._login_timeout
+        # The socket appears once the login is done.
+        while not self._socket.exists():
+            self._watch()
+            if self._master.poll() is not None:
+                said = process.finish(self._master, _END_SECONDS)
+                raise self.failure(Completed(SSH_FAILED, "", said))
+            if time.monotonic() >= deadline:
+                raise RemoteUnreachableError(
+                    phrase(
+                        "{place}: the login was not done within {seconds} s",
+                        place=self.address,
+                        seconds=self._login_timeout,
+                    ),
+                    hint=phrase(
+                        "The server is overloaded, or something on the way holds the connection. Try ssh by hand."
+                    ),
+                )
+            time.sleep(_POLL)
+
+    def _close(self) -> None:
+        if self._master is not None:
+            if self._master.poll() is None:
+                self._master.terminate()
+            with suppress(ToolFailedError):
+                process.finish(self._master, _END_SECONDS)
+            self._master = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    @property
+    def _socket(self) -> Path:
+        assert self._folder is not None, "used outside of its with block"
+        return Path(self._folder.name) / "s"
+
+    def _ssh(self, master: str, *flags: str) -> list[str]:
+        return [*self._options(master), *flags, *self.address.login_words, "--", self.address.host]
+
+    def _options(self, master: str) -> list[str]:
+        options = {
+            "ControlMaster": master,
+            "ControlPath": str(self._socket),
+            "ControlPersist": "no",
+            "ConnectTimeout": str(min(20, self._login_timeout)),
+            "ServerAliveInterval": str(self._alive_interval),
+            "ServerAliveCountMax": "3",
+            **FIRM_OPTIONS,
+        }
+        return ["ssh", *configured(self._config), *(f"-o{name}={value}" for name, value in options.items())]
+
+
+FIRM_OPTIONS = {
+    "BatchMode": "yes",
+    "StrictHostKeyChecking": "yes",
+    "LogLevel": "ERROR",
+    "ClearAllForwardings": "yes",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "PermitLocalCommand": "no",
+    "RemoteCommand": "none",
+    "RequestTTY": "no",
+    "Compression": "no",
+}
+"""What the user's configuration does not change: never a question, no forwarding, no other command than ours."""
+
+
+def configured(config: Path | None) -> list[str]:
+    """ssh's words for another configuration file."""
+    return ["-F", str(config)] if config else []

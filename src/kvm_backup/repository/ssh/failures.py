@@ -1,0 +1,155 @@
+"""What ssh and rsync say when they fail, in our words.
+
+Both tell causes only as text: OpenSSH ends with 255 for all of them, rsync with a few codes (rsync(1), EXIT VALUES).
+The texts are matched in the order of the list, the surest first; both print them in English whatever the language.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kvm_backup.domain.errors import (
+    HostKeyError,
+    KvmBackupError,
+    NoSpaceError,
+    RemoteAccessError,
+    RemoteSetupError,
+    RemoteUnreachableError,
+    ToolFailedError,
+)
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.process import Completed, last_line
+
+SSH_FAILED = 255
+_LINK_BROKE = {10, 12, 30, 35, SSH_FAILED}
+"""rsync: socket, protocol stream, timeouts; and ssh's own status."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    pattern: str
+    error: Callable[[str, str], KvmBackupError]
+
+
+def failure(place: str, done: Completed) -> KvmBackupError:
+    """The error for a program that ended badly; `place` is the server's address as the user wrote it."""
+    said = f"{done.stderr}\n{done.stdout}" if done.status == SSH_FAILED else done.stderr
+    for cause in _CAUSES:
+        if re.search(cause.pattern, said, re.IGNORECASE):
+            return cause.error(place, _line_with(cause.pattern, said))
+    line = last_line(said) or f"status {done.status}"
+    if done.status in _LINK_BROKE:
+        return _unreachable(place, line)
+    return ToolFailedError(
+        phrase("{place}: {line}", place=place, line=line),
+        hint=phrase("Try it by hand: ssh to that server, and rsync a small file into that folder."),
+    )
+
+
+def _line_with(pattern: str, said: str) -> str:
+    found = [line.strip() for line in said.splitlines() if re.search(pattern, line, re.IGNORECASE)]
+    return found[0][:300] if found else ""
+
+
+def _host_key_changed(place: str, _line: str) -> KvmBackupError:
+    return HostKeyError(
+        phrase("{place}: the server shows another host key than the one that is known", place=place),
+        hint=phrase(
+            "It was installed anew, or somebody stands in between. Compare its fingerprint at its console; only then "
+            "forget the old key with 'ssh-keygen -R' and add the repository again."
+        ),
+    )
+
+
+def _host_key_unknown(place: str, _line: str) -> KvmBackupError:
+    return HostKeyError(
+        phrase("{place}: the server's host key is not known here", place=place),
+        hint=phrase("Add the repository with 'kvm-backup repository add': it shows the fingerprint and asks."),
+    )
+
+
+def _refused(place: str, line: str) -> KvmBackupError:
+    return RemoteAccessError(
+        phrase("{place}: the server refused the login ({line})", place=place, line=line),
+        hint=phrase(
+            "Check that the public key is in the account's authorized_keys, and which key ssh offers: ssh -v. "
+            "KVM Backup asks for no password; a key with a passphrase needs an agent."
+        ),
+    )
+
+
+def _not_allowed(place: str, line: str) -> KvmBackupError:
+    return RemoteAccessError(
+        phrase("{place}: the account may not do that ({line})", place=place, line=line),
+        hint=phrase("Check the owner of the folder there, and what its authorized_keys lets this key do."),
+    )
+
+
+def _full(place: str, line: str) -> KvmBackupError:
+    return NoSpaceError(
+        phrase("{place}: no space left on the server ({line})", place=place, line=line),
+        hint=phrase(
+            "Free space there or prune that repository; what arrived stays, and the transfer goes on from there."
+        ),
+    )
+
+
+def _no_rsync(place: str, line: str) -> KvmBackupError:
+    return RemoteSetupError(
+        phrase("{place}: rsync cannot be started on the server ({line})", place=place, line=line),
+        hint=phrase("Install it there: apt-get install rsync. The account's PATH must hold it."),
+    )
+
+
+def _old_rsync(place: str, line: str) -> KvmBackupError:
+    return RemoteSetupError(
+        phrase("{place}: the server's rsync does not know what is asked of it ({line})", place=place, line=line),
+        hint=phrase("Install rsync 3.2.4 or newer there; for an account that only adds, 3.3 or newer."),
+    )
+
+
+def _no_folder(place: str, line: str) -> KvmBackupError:
+    return RemoteSetupError(
+        phrase("{place}: the folder cannot be used ({line})", place=place, line=line),
+        hint=phrase("Make it on the server, or correct the address; a disk of its own may need mounting there."),
+    )
+
+
+def _read_only(place: str, line: str) -> KvmBackupError:
+    return RemoteSetupError(
+        phrase("{place}: the server's file system is read-only or broken ({line})", place=place, line=line),
+        hint=phrase("Look at the kernel's log on that server. What arrived before stays."),
+    )
+
+
+def _unreachable(place: str, line: str) -> KvmBackupError:
+    return RemoteUnreachableError(
+        phrase("{place} cannot be reached: {line}", place=place, line=line),
+        hint=phrase(
+            "Check the network, the name and the port. What arrived stays, and the transfer goes on from there."
+        ),
+    )
+
+
+_CAUSES = (
+    _Cause(r"host identification has changed|host key for .* has changed", _host_key_changed),
+    _Cause(r"no .*host key is known|host key verification failed", _host_key_unknown),
+    _Cause(r"permission denied \([a-z,-]+\)|too many authentication failures|no supported authentication", _refused),
+    _Cause(r"no space left on device|disk quota exceeded", _full),
+    _Cause(
+        r"rsync: (command )?not found|rsync: no such file|sh: .*rsync.*not found|unknown command.*rsync", _no_rsync
+    ),
+    _Cause(r"on remote machine: |unknown option|unrecognized option", _old_rsync),
+    _Cause(
+        r"rrsync error|write-only server|read-only server|option .* has been disabled|does not run rsync",
+        _not_allowed,
+    ),
+    _Cause(
+        r"could not resolve|connection (timed out|refused|reset|closed)|no route to host|network is unreachable|"
+        r"broken pipe|not responding|banner exchange|lost connection",
+        _unreachable,
+    ),
+    _Cause(r"read-only file system|input/output error", _read_only),
+    _Cause(r"(change_dir|mkdir|chdir|link_stat|cd:).*(no such file|not a directory)", _no_folder),
+    _Cause(r"permission denied|operation not permitted", _not_allowed),
+)

@@ -1,0 +1,158 @@
+"""rsync over the shared connection: files up and down, with progress, a limit on the rate, and an end on request.
+
+Images are compressed already, so nothing is compressed on the wire. What was sent stays on the other side when the
+link breaks; the caller says how rsync takes it up again.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from kvm_backup import process
+from kvm_backup.domain.bandwidth import BandwidthPlan
+from kvm_backup.process import Completed
+from kvm_backup.repository.ssh.connection import SshConnection
+
+_COMMON = ("--recursive", "--times", "--no-human-readable", "--info=progress2,stats2", "--outbuf=N")
+_FIGURE = re.compile(r"^(Total bytes sent|Total bytes received|Literal data|Matched data): ([0-9]+)", re.MULTILINE)
+_PROGRESS = re.compile(r"^ *([0-9]+) +[0-9]{1,3}% ")
+
+
+class Watch(Protocol):
+    """The caller's eye and hand on a transfer."""
+
+    def reached(self, total: int) -> None:
+        """Told how many bytes of all the files are dealt with, those that were there already included."""
+
+    def check(self) -> None:
+        """Called several times a second, also while nothing moves; raises to stop the transfer."""
+
+
+class NoWatch:
+    """Nobody watches."""
+
+    def reached(self, total: int) -> None:
+        """Nothing to do."""
+
+    def check(self) -> None:
+        """Nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What crossed the wire, in bytes, as rsync counts it; `matched` was on the other side already."""
+
+    sent: int = 0
+    received: int = 0
+    literal: int = 0
+    matched: int = 0
+
+    def __add__(self, other: "Moved") -> "Moved":
+        return Moved(
+            self.sent + other.sent,
+            self.received + other.received,
+            self.literal + other.literal,
+            self.matched + other.matched,
+        )
+
+
+class Progress:
+    """Reads rsync's --info=progress2 from text that comes in pieces."""
+
+    def __init__(self, reached: Callable[[int], None]) -> None:
+        self._reached = reached
+        self._rest = ""
+
+    def heard(self, text: str) -> None:
+        *lines, self._rest = re.split(r"[\r\n]", self._rest + text)
+        self._rest = self._rest[-4096:]
+        for line in lines:
+            if found := _PROGRESS.match(line):
+                self._reached(int(found[1]))
+
+
+class _RateChangedError(Exception):
+    """Another limit holds from now on."""
+
+
+class Transfer:
+    """Moves files over one connection. `now` tells the time in the zone of the plan's hours."""
+
+    def __init__(
+        self,
+        connection: SshConnection,
+        *,
+        plan: BandwidthPlan | None = None,
+        now: Callable[[], datetime] = datetime.now,
+        watch: Watch | None = None,
+    ) -> None:
+        self.connection = connection
+        self._plan = plan or BandwidthPlan()
+        self._now = now
+        self.watch: Watch = watch or NoWatch()
+
+    def up(self, source: Path, target: str, *options: str) -> Moved:
+        """Send what is in the folder `source` to the folder `target` on the server.
+
+        Raises RemoteUnreachableError and its like, NoSpaceError, and what the watch raises.
+        """
+        return self._move([f"{source}/", self.connection.address.rsync_place(f"{target.rstrip('/')}/")], options)
+
+    def down(self, source: str, target: Path, *options: str) -> Moved:
+        """Fetch what is in the folder `source` on the server to the folder `target`. Raises as `up`."""
+        return self._move([self.connection.address.rsync_place(f"{source.rstrip('/')}/"), f"{target}/"], options)
+
+    def differing(self, source: Path, target: str, *options: str) -> list[str]:
+        """Files of `source` that rsync would send to the server's folder, and does not; their paths below `source`.
+
+        With "--checksum" both sides read all of their files. Raises as `up`.
+        """
+        places = [f"{source}/", self.connection.address.rsync_place(f"{target.rstrip('/')}/")]
+        words = ["--recursive", "--dry-run", "--out-format=%n", *options]
+        done = process.follow(self._rsync(words, places), heard=lambda _: None, meanwhile=self.watch.check)
+        self._judge(done)
+        return [line for line in done.stdout.splitlines() if line and not line.endswith("/")]
+
+    def _move(self, places: Sequence[str], options: Sequence[str]) -> Moved:
+        while True:
+            limit = self._plan.limit_at(self._now())
+            words = [*_COMMON, *options]
+            if limit is not None:
+                # Its unit is KiB; 0 would mean no limit.
+                words.append(f"--bwlimit={max(1, limit // 1024)}")
+            with suppress(_RateChangedError):
+                done = process.follow(
+                    self._rsync(words, places),
+                    heard=Progress(self.watch.reached).heard,
+                    meanwhile=partial(self._look, limit),
+                )
+                self._judge(done)
+                return figures(done.stdout)
+
+    def _look(self, limit: int | None) -> None:
+        self.watch.check()
+        if self._plan.limit_at(self._now()) != limit:
+            raise _RateChangedError
+
+    def _rsync(self, words: Sequence[str], places: Sequence[str]) -> list[str]:
+        return ["rsync", *words, "-e", self.connection.rsync_shell, "--", *places]
+
+    def _judge(self, done: Completed) -> None:
+        if done.status != 0:
+            raise self.connection.failure(done)
+
+
+def figures(stats: str) -> Moved:
+    """What rsync's --stats counted; zeros where it says nothing."""
+    found = {name: int(value) for name, value in _FIGURE.findall(stats)}
+    return Moved(
+        found.get("Total bytes sent", 0),
+        found.get("Total bytes received", 0),
+        found.get("Literal data", 0),
+        found.get("Matched data", 0),
+    )

@@ -1,0 +1,137 @@
+"""Real OpenSSH servers for tests: each on a port of loopback, with keys and accounts of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from kvm_backup.repository.ssh.address import SshAddress
+from kvm_backup.repository.ssh.connection import SshConnection
+
+
+def make_key(file: Path) -> str:
+    """A new key pair; returns the public one."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
+    return file.with_name(f"{file.name}.pub").read_text(encoding="utf-8").strip()
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Fail when it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """One sshd, and the configuration file of ssh that reaches it.
+
+    The accounts `shell`, `rrsync`, `adder` (adds only, as README says) and `reader` are Hosts of that file.
+    """
+
+    root: Path
+    port: int = field(default_factory=free_port)
+    _sshd: subprocess.Popen[bytes] | None = None
+
+    ACCOUNTS: ClassVar = {
+        "shell": "",
+        "rrsync": 'command="/usr/bin/rrsync {store}",restrict ',
+        "adder": 'command="/usr/bin/rrsync -wo -no-del -no-overwrite {store}",restrict ',
+        "reader": 'command="/usr/bin/rrsync -ro {store}",restrict ',
+    }
+
+    def __post_init__(self) -> None:
+        self.store.mkdir(parents=True)
+        self.new_host_key()
+        keys = {name: make_key(self.root / name) for name in self.ACCOUNTS}
+        self.authorized.write_text(
+            "".join(f"{options.format(store=self.store)}{keys[name]}\n" for name, options in self.ACCOUNTS.items())
+        )
+        self.know_host()
+        hosts = "".join(f"Host {name}\n  IdentityFile {self.root / name}\n" for name in self.ACCOUNTS)
+        self.config.write_text(
+            f"{hosts}Host *\n  HostName 127.0.0.1\n  Port {self.port}\n  User root\n  IdentitiesOnly yes\n"
+            f"  HostKeyAlias server\n  UserKnownHostsFile {self.known_hosts}\n"
+        )
+        (self.root / "sshd_config").write_text(
+            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {self.root}/host_key\nPidFile none\nStrictModes no\n"
+            f"AuthorizedKeysFile {self.authorized}\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
+        )
+        self.start()
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "ssh_config"
+
+    @property
+    def authorized(self) -> Path:
+        return self.root / "authorized_keys"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.root / "known_hosts"
+
+    def new_host_key(self) -> None:
+        for old in self.root.glob("host_key*"):
+            old.unlink()
+        make_key(self.root / "host_key")
+
+    def know_host(self) -> None:
+        public = (self.root / "host_key.pub").read_text(encoding="utf-8").split()
+        self.known_hosts.write_text(f"server {public[0]} {public[1]}\n")
+
+    def start(self) -> None:
+        Path("/run/sshd").mkdir(exist_ok=True)
+        self._sshd = subprocess.Popen(
+            ["/usr/sbin/sshd", "-D", "-e", "-f", self.root / "sshd_config"], stderr=subprocess.DEVNULL
+        )
+        wait_until(self._answers)
+
+    def stop(self) -> None:
+        if self._sshd is not None:
+            self.cut()
+            self._sshd.terminate()
+            self._sshd.wait()
+            self._sshd = None
+
+    def cut(self) -> None:
+        """Kill what serves the connections that are open now; the server goes on."""
+        assert self._sshd is not None
+        for child in self._children(self._sshd.pid):
+            for process in (*self._children(child), child):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+    def address(self, account: str = "shell") -> SshAddress:
+        return SshAddress(account, str(self.store) if account == "shell" else "/")
+
+    def connection(self, account: str = "shell", **options: int) -> SshConnection:
+        return SshConnection(self.address(account), config=self.config, **options)
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    @staticmethod
+    def _children(pid: int) -> list[int]:
+        with suppress(OSError):
+            return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return []
