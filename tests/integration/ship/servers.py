@@ -113,11 +113,33 @@ class Server:
 
     def cut(self) -> None:
         """Kill what serves the connections that are open now; the server goes on."""
+        self.signal(signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all that serves the connections that are open now."""
+        for process in self._serving():
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def serves(self, program: str) -> bool:
+        """Whether a connection runs that program here."""
+        return any(self._name(process) == program for process in self._serving())
+
+    def _serving(self) -> list[int]:
         assert self._sshd is not None
-        for child in self._children(self._sshd.pid):
-            for process in (*self._children(child), child):
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+        found: list[int] = []
+        waiting = self._children(self._sshd.pid)
+        while waiting:
+            process = waiting.pop()
+            found.append(process)
+            waiting += self._children(process)
+        return found[::-1]
+
+    @staticmethod
+    def _name(process: int) -> str:
+        with suppress(OSError):
+            return Path(f"/proc/{process}/comm").read_text().strip()
+        return ""
 
     def address(self, account: str = "shell") -> SshAddress:
         return SshAddress(account, str(self.store) if account == "shell" else "/")

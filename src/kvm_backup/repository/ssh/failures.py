@@ -144,12 +144,12 @@ _CAUSES = (
         r"rrsync error|write-only server|read-only server|option .* has been disabled|does not run rsync",
         _not_allowed,
     ),
+    _Cause(r"read-only file system|input/output error", _read_only),
+    _Cause(r"(change_dir|mkdir|chdir|link_stat|cd:).*(no such file|not a directory)", _no_folder),
+    _Cause(r"permission denied|operation not permitted", _not_allowed),
     _Cause(
         r"could not resolve|connection (timed out|refused|reset|closed)|no route to host|network is unreachable|"
         r"broken pipe|not responding|banner exchange|lost connection",
         _unreachable,
     ),
-    _Cause(r"read-only file system|input/output error", _read_only),
-    _Cause(r"(change_dir|mkdir|chdir|link_stat|cd:).*(no such file|not a directory)", _no_folder),
-    _Cause(r"permission denied|operation not permitted", _not_allowed),
 )
