@@ -26,8 +26,8 @@ def ship(transfer: Transfer, shipment: Shipment, *, base: str | None = None) -> 
     `base` is the time of a point of the same VM that the server has: what the images share with its images does not
     cross. For a consolidated point that is the full one it was made of.
 
-    Raises BrokenChainError when the parent is not there, NoSpaceError, DamagedPointError when it does not arrive as it
-    is here, RemoteUnreachableError and its like, and what the watch raises.
+    Raises BrokenChainError when the parent is not there, NoSpaceError, DamagedPointError when it does not arrive as
+    it is here, RemoteUnreachableError and its like, and what the watch raises.
     """
     return _Arrival(transfer, shipment).ship(base)
 

@@ -94,5 +94,5 @@ for name do
     rm -f "./$incoming/$name"
 done
 """
-"""$1 the VM's folder, $2 the point, $3 an older one, then names of files: `.incoming-<time>.basis` gets each, what has
-arrived of the new one followed by the older one, for rsync to build on. rsync itself builds on one file only."""
+"""$1 the VM's folder, $2 the point, $3 an older one, then names of files: `.incoming-<time>.basis` gets each, what
+has arrived of the new one followed by the older one, for rsync to build on. rsync itself builds on one file only."""

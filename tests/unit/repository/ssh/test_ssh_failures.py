@@ -1,0 +1,50 @@
+"""What ssh and rsync print, as the error that a user gets."""
+
+import pytest
+
+from kvm_backup.domain import errors
+from kvm_backup.process import Completed
+from kvm_backup.repository.ssh.failures import failure
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "error"),
+    [
+        (255, "ssh: Could not resolve hostname nas: Name or service not known", errors.RemoteUnreachableError),
+        (255, "ssh: connect to host nas port 22: No route to host", errors.RemoteUnreachableError),
+        (255, "Timeout, server 10.0.0.1 not responding.", errors.RemoteUnreachableError),
+        (255, "", errors.RemoteUnreachableError),
+        (
+            12,
+            "rsync: connection unexpectedly closed (5 bytes received so far) [sender]",
+            errors.RemoteUnreachableError,
+        ),
+        (255, "root@nas: Permission denied (publickey,password).", errors.RemoteAccessError),
+        (23, 'rsync: [generator] mkdir "/srv/a" failed: Permission denied (13)', errors.RemoteAccessError),
+        (11, 'rsync: [receiver] write failed on "/a": No space left on device (28)', errors.NoSpaceError),
+        (11, 'rsync: [receiver] write failed on "/a": Disk quota exceeded (122)', errors.NoSpaceError),
+        (127, "bash: line 1: rsync: command not found", errors.RemoteSetupError),
+        (1, "rsync: on remote machine: --mkpath: unknown option", errors.RemoteSetupError),
+        (11, 'rsync: [Receiver] mkdir "/a" failed: Read-only file system (30)', errors.RemoteSetupError),
+        (23, "something that nobody has seen before", errors.ToolFailedError),
+    ],
+)
+def test_a_failure_is_told_as_what_it_is(status: int, said: str, error: type[errors.KvmBackupError]) -> None:
+    told = failure("ssh://nas/srv", Completed(status, "", said))
+    assert type(told) is error
+    assert "ssh://nas/srv" in told.message
+
+
+def test_a_changed_host_key_is_not_taken_for_an_unknown_one() -> None:
+    said = "@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n@@@\nHost key verification failed."
+    told = failure("ssh://nas/srv", Completed(255, "", said))
+    assert isinstance(told, errors.HostKeyError)
+    assert "another host key" in told.message
+
+
+def test_a_full_disk_counts_more_than_the_link_that_ended_for_it() -> None:
+    said = (
+        'rsync: [receiver] write failed on "/a": No space left on device (28)\n'
+        "rsync: connection unexpectedly closed (5 bytes received so far) [sender]\n"
+    )
+    assert isinstance(failure("ssh://nas/srv", Completed(12, "", said)), errors.NoSpaceError)
