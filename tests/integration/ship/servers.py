@@ -39,7 +39,7 @@ def free_port() -> int:
 class Server:
     """One sshd, and the configuration file of ssh that reaches it.
 
-    The accounts `shell`, `rrsync`, `adder` (adds only, as README says) and `reader` are Hosts of that file.
+    The accounts `shell`, `rrsync`, `adder` (adds only) and `reader` are Hosts of that file.
     """
 
     root: Path
@@ -48,8 +48,8 @@ class Server:
 
     ACCOUNTS: ClassVar = {
         "shell": "",
-        "rrsync": 'command="/usr/bin/rrsync {store}",restrict ',
-        "adder": 'command="/usr/bin/rrsync -wo -no-del -no-overwrite {store}",restrict ',
+        "rrsync": 'command="/usr/bin/rrsync -no-lock {store}",restrict ',
+        "adder": 'command="/usr/bin/rrsync -wo -no-del -no-overwrite -no-lock {store}",restrict ',
         "reader": 'command="/usr/bin/rrsync -ro {store}",restrict ',
     }
 
@@ -144,8 +144,8 @@ class Server:
     def address(self, account: str = "shell") -> SshAddress:
         return SshAddress(account, str(self.store) if account == "shell" else "/")
 
-    def connection(self, account: str = "shell", **options: int) -> SshConnection:
-        return SshConnection(self.address(account), config=self.config, **options)
+    def connection(self, account: str = "shell", alive_interval: int = 15) -> SshConnection:
+        return SshConnection(self.address(account), config=self.config, alive_interval=alive_interval)
 
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):

@@ -5,10 +5,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, time
 from pathlib import Path
 
 import pytest
 
+from kvm_backup.domain.bandwidth import BandwidthPlan, Hours
 from kvm_backup.domain.errors import (
     CancelledError,
     HostKeyError,
@@ -142,6 +144,46 @@ def test_a_folder_that_is_missing_is_told(server: Server, tmp_path: Path) -> Non
     server.store.rmdir()
     with server.connection() as connection, pytest.raises(RemoteSetupError, match="folder"):
         mirror_manifests(Transfer(connection), tmp_path / "mirror")
+
+
+def test_another_transfer_on_a_locked_account_can_be_tried_again(server: Server, folder: Path) -> None:
+    server.authorized.write_text(server.authorized.read_text().replace(" -no-lock", ""))
+
+    class Second(Once):
+        def happen(self) -> None:
+            with server.connection("adder") as other, pytest.raises(RemoteUnreachableError, match="another transfer"):
+                Transfer(other).up(folder, "/second")
+
+        def check(self) -> None:
+            if self.happened:
+                raise CancelledError("the other one was refused", hint="None.")
+
+    second = Second(1)
+    with server.connection("adder") as connection, pytest.raises(CancelledError):
+        Transfer(connection, plan=BandwidthPlan(64 << 10), watch=second).up(folder, "/first")
+    wait_until(lambda: not server.serves("rsync"))
+    with server.connection("adder") as connection:
+        Transfer(connection).up(folder, "/second")
+    assert (server.store / "second" / "vda.qcow2").read_bytes() == (folder / "vda.qcow2").read_bytes()
+
+
+def test_another_limit_holds_for_a_transfer_that_goes_on(server: Server, folder: Path) -> None:
+    class Clock(NoWatch):
+        """Slow hours, in which the files would take for ever, end after the first bytes."""
+
+        moved = 0
+
+        def reached(self, total: int) -> None:
+            self.moved = total
+
+        def now(self) -> datetime:
+            return datetime.fromisoformat("2026-11-22T13:00" if self.moved else "2026-11-22T12:00")
+
+    clock = Clock()
+    plan = BandwidthPlan(None, (Hours(time(12), time(13), 8 << 10),))
+    with server.connection() as connection:
+        Transfer(connection, plan=plan, now=clock.now, watch=clock).up(folder, f"{server.store}/files", "--append")
+    assert (server.store / "files" / "vda.qcow2").read_bytes() == (folder / "vda.qcow2").read_bytes()
 
 
 @contextmanager

@@ -85,6 +85,15 @@ def _not_allowed(place: str, line: str) -> KvmBackupError:
     )
 
 
+def _busy(place: str, line: str) -> KvmBackupError:
+    return RemoteUnreachableError(
+        phrase("{place}: the account serves another transfer ({line})", place=place, line=line),
+        hint=phrase(
+            "It may be one that was cut off and not noticed there yet: wait. rrsync's option -no-lock allows several."
+        ),
+    )
+
+
 def _full(place: str, line: str) -> KvmBackupError:
     return NoSpaceError(
         phrase("{place}: no space left on the server ({line})", place=place, line=line),
@@ -139,6 +148,7 @@ _CAUSES = (
     _Cause(
         r"rsync: (command )?not found|rsync: no such file|sh: .*rsync.*not found|unknown command.*rsync", _no_rsync
     ),
+    _Cause(r"another instance of rrsync", _busy),
     _Cause(r"on remote machine: |unknown option|unrecognized option", _old_rsync),
     _Cause(
         r"rrsync error|write-only server|read-only server|option .* has been disabled|does not run rsync",

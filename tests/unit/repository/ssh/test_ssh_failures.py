@@ -26,6 +26,11 @@ from kvm_backup.repository.ssh.failures import failure
         (127, "bash: line 1: rsync: command not found", errors.RemoteSetupError),
         (1, "rsync: on remote machine: --mkpath: unknown option", errors.RemoteSetupError),
         (11, 'rsync: [Receiver] mkdir "/a" failed: Read-only file system (30)', errors.RemoteSetupError),
+        (
+            12,
+            "rrsync error: Another instance of rrsync is already accessing this directory.",
+            errors.RemoteUnreachableError,
+        ),
         (23, "something that nobody has seen before", errors.ToolFailedError),
     ],
 )
