@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvm_backup.domain.errors import BrokenChainError, RemoteUnreachableError
+from kvm_backup.domain.errors import BrokenChainError, RemoteUnreachableError, RepositoryFormatError
 from kvm_backup.domain.point import Manifest, Mode, serialize
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.repository.ssh import arrival_by_rsync, arrival_by_shell
@@ -180,6 +180,37 @@ def test_a_consolidated_point_crosses_as_the_difference(server: Server, shelf: S
     assert sent < BIG // 20
     assert files_of(server.store / child.manifest.id) == files_of(consolidated.folder)
     assert hidden(server) == []
+
+
+def test_a_replacement_that_died_between_its_renames_is_undone_and_done_again(server: Server, shelf: Shelf) -> None:
+    full = shipment_of(shelf, shelf.add())
+    child = shipment_of(shelf, shelf.add(full.manifest))
+    for shipment in (full, child):
+        ship(server, "shell", shipment)
+    there = server.store / child.manifest.id
+    there.rename(there.with_name(f".partial-old-{there.name}"))
+    consolidated = replaced_by_full(shelf, child, os.urandom(1 << 20))
+    ship(server, "shell", consolidated, base=full.manifest.stamp)
+    assert files_of(there) == files_of(consolidated.folder)
+    assert hidden(server) == []
+
+
+def test_a_point_that_arrived_by_rsync_alone_but_for_its_manifest_is_finished(server: Server, shelf: Shelf) -> None:
+    shipment = shipment_of(shelf, shelf.add())
+    ship(server, "adder", shipment)
+    (server.store / shipment.manifest.id / "manifest.json").unlink()
+    moved = ship(server, "adder", shipment)
+    assert not moved.already
+    assert moved.moved.literal == 0
+    assert files_of(server.store / shipment.manifest.id) == files_of(shipment.folder)
+
+
+def test_a_folder_that_copies_another_repository_is_refused(server: Server, shelf: Shelf, tmp_path: Path) -> None:
+    with server.connection("adder") as connection:
+        found(Transfer(connection), shelf.root)
+        found(Transfer(connection), shelf.root)
+        with pytest.raises(RepositoryFormatError):
+            found(Transfer(connection), Shelf(tmp_path / "other").root)
 
 
 def test_manifests_are_mirrored_and_a_point_is_fetched_by_one_who_may_only_read(
