@@ -33,7 +33,8 @@ def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
             shipment.folder,
             incoming,
             "--mkpath",
-            "--partial",
+            # Not --partial: a server that dies would keep what arrived under a name that nobody looks for.
+            "--inplace",
             "--no-whole-file",
             "--ignore-times",
             "--ignore-existing",
