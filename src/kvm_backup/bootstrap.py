@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from kvm_backup.config.settings import DEFAULT_REPOSITORY, Settings, load
+from kvm_backup.config.repository import DEFAULT_REPOSITORY
+from kvm_backup.config.settings import Settings, load
 from kvm_backup.config.zone import find_zone
 from kvm_backup.domain.errors import (
     HypervisorUnavailableError,
@@ -761,7 +762,9 @@ class Application:
         own = self.settings.vm.get(vm_name) or self.settings.vm.get(vm_uuid)
         root = repository.root.resolve()
         schedules = self.schedule_file.read()
-        of_repository = next((one for one in self.settings.repository if one.path.resolve() == root), None)
+        of_repository = next(
+            (one for one in self.settings.repository if one.path and one.path.resolve() == root), None
+        )
         return effective_rule(
             self.settings.retention,
             of_repository.retention if of_repository else None,

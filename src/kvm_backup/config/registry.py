@@ -8,7 +8,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvm_backup.config.settings import FILE_VARIABLE, MANUAL, NAME_PATTERN, check, file_locations, load, settings_file
+from kvm_backup.config.fields import NAME_PATTERN
+from kvm_backup.config.settings import FILE_VARIABLE, MANUAL, check, file_locations, load, settings_file
 from kvm_backup.domain.errors import SettingsError
 from kvm_backup.domain.phrase import phrase
 

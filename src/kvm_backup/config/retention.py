@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from kvm_backup.config.fields import Table
 from kvm_backup.domain.retention import RetentionRule, RetentionWish, rule_with_wishes
 
 _DEFAULT = RetentionRule()
@@ -14,11 +15,7 @@ _AtLeastOne = Annotated[int, Field(ge=1, le=10_000)]
 _Chain = Annotated[int, Field(ge=1, le=1000)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RetentionSettings(_Table):
+class RetentionSettings(Table):
     """[retention]: for every VM in every repository, unless one of these says otherwise."""
 
     after_backup: bool = True
@@ -31,7 +28,7 @@ class RetentionSettings(_Table):
     chain: _Chain = _DEFAULT.chain
 
 
-class RetentionOverride(_Table):
+class RetentionOverride(Table):
     """[repository.retention] and [vm."NAME".retention]: a key that is not given is as in the table around it."""
 
     last: _AtLeastOne | None = None

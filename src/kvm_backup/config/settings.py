@@ -12,65 +12,42 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
+from kvm_backup.config.fields import AbsolutePath, Name, Size, Table
+from kvm_backup.config.repository import (
+    DEFAULT_REPOSITORY,
+    RepositorySettings,
+    check_ship_to,
+    check_together,
+    locals_of,
+    remotes_of,
+)
 from kvm_backup.config.retention import RetentionOverride, RetentionSettings
 from kvm_backup.domain.errors import SettingsError
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.sizes import parse_size
 
 FILE_NAME = "kvm-backup.toml"
 PREFIX = "KVM_BACKUP_"
 FILE_VARIABLE = f"{PREFIX}CONFIG"
 OTHER_VARIABLES = frozenset({"CONFIG", "DEBUG", "LANG"})
 """Variables that are no settings: where they are, whether unexpected errors show a traceback, the language."""
-DEFAULT_REPOSITORY = "default"
 MANUAL = "docs/settings.md (in the copy of KVM Backup's repository that it was installed from)"
 _HIDDEN = "database"
 """The table whose values no message shows: a URL may hold a password, in the wrong place, too."""
-
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
+_HIDDEN_KEYS = {"url", "prune_url", "recipients"}
+"""The same of these keys: a password, or the private key in the place of the public one."""
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RepositorySettings(_Table):
-    """[[repository]]: a place where restore points are kept."""
-
-    name: Name
-    path: Path
-    retention: RetentionOverride = RetentionOverride()
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        if not path.is_absolute():
-            raise ValueError("must be an absolute path")
-        return path
-
-
-class LibvirtSettings(_Table):
+class LibvirtSettings(Table):
     """[libvirt]: which hypervisor."""
 
     uri: str = "qemu:///system"
 
 
-class BackupSettings(_Table):
+class BackupSettings(Table):
     """[backup]: how VMs are captured."""
 
     freeze: bool = True
@@ -80,35 +57,28 @@ class BackupSettings(_Table):
     lock_wait: Annotated[float, Field(ge=0, le=3600)] = 20.0
 
 
-class SnapshotSettings(_Table):
+class SnapshotSettings(Table):
     """[snapshot]: mode snapshot."""
 
     keep: Annotated[int, Field(ge=1, le=30)] = 3
 
 
-class DatabaseSettings(_Table):
+class DatabaseSettings(Table):
     """[database]: where the history is kept; without a URL in an SQLite file in the state folder."""
 
     url: SecretStr | None = None
     keep_days: Annotated[int, Field(ge=1, le=36500)] = 730
 
 
-class LogSettings(_Table):
+class LogSettings(Table):
     """[log]: what runs did, as JSON lines."""
 
-    path: Path | None = None
+    path: AbsolutePath | None = None
     max_bytes: Annotated[Size, Field(ge=1024**2)] = 50 * 1024**2
     backups: Annotated[int, Field(ge=0, le=100)] = 5
 
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
-            raise ValueError("must be an absolute path")
-        return path
 
-
-class SchedulerSettings(_Table):
+class SchedulerSettings(Table):
     """[scheduler]: what the service does."""
 
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
@@ -116,22 +86,15 @@ class SchedulerSettings(_Table):
     on_stop: Literal["cancel", "finish"] = "cancel"
 
 
-class WebSettings(_Table):
+class WebSettings(Table):
     """[web]: the dashboard."""
 
     host: Annotated[str, Field(min_length=1, max_length=253)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
+    tls_certificate: AbsolutePath | None = None
+    tls_key: AbsolutePath | None = None
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$")], ...] = ()
     behind_proxy: bool = False
-
-    @field_validator("tls_certificate", "tls_key")
-    @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
-            raise ValueError("must be an absolute path")
-        return path
 
     @property
     def url(self) -> str:
@@ -151,17 +114,18 @@ class WebSettings(_Table):
         return self
 
 
-class HookSettings(_Table):
+class HookSettings(Table):
     """[hooks]: the scripts that schedules name."""
 
     timeout: Annotated[float, Field(gt=0, le=86400)] = 600.0
 
 
-class VmSettings(_Table):
+class VmSettings(Table):
     """[vm."NAME"]: what is special about one VM."""
 
     exclude_disks: frozenset[str] = frozenset()
     freeze: bool | None = None
+    ship_to: tuple[Name, ...] | None = None
     retention: RetentionOverride = RetentionOverride()
 
 
@@ -177,12 +141,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
-    state_dir: Path = Field(default_factory=_default_state_dir)
-    scratch_dir: Path | None = None
-    runtime_dir: Path | None = None
+    state_dir: AbsolutePath = Field(default_factory=_default_state_dir)
+    scratch_dir: AbsolutePath | None = None
+    runtime_dir: AbsolutePath | None = None
     default_repository: Name = DEFAULT_REPOSITORY
     timezone: str | None = None
     host: Name | None = None
+    ssh_config: AbsolutePath | None = None
     repository: tuple[RepositorySettings, ...] = ()
     libvirt: LibvirtSettings = LibvirtSettings()
     backup: BackupSettings = BackupSettings()
@@ -195,13 +160,6 @@ class Settings(BaseSettings):
     web: WebSettings = WebSettings()
     vm: dict[str, VmSettings] = {}
 
-    @field_validator("state_dir", "scratch_dir", "runtime_dir")
-    @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
-            raise ValueError("must be an absolute path")
-        return path
-
     @field_validator("timezone")
     @classmethod
     def _is_a_zone(cls, zone: str | None) -> str | None:
@@ -212,11 +170,21 @@ class Settings(BaseSettings):
 
     @field_validator("repository")
     @classmethod
-    def _names_are_unique(cls, repositories: tuple[RepositorySettings, ...]) -> tuple[RepositorySettings, ...]:
-        names = [repository.name for repository in repositories]
-        if len(set(names)) != len(names):
-            raise ValueError("two repositories have the same name")
+    def _repositories_fit(
+        cls, repositories: tuple[RepositorySettings, ...], info: ValidationInfo
+    ) -> tuple[RepositorySettings, ...]:
+        check_together(repositories, info.data.get("default_repository", DEFAULT_REPOSITORY))
         return repositories
+
+    @field_validator("vm")
+    @classmethod
+    def _vms_are_shipped_to_remotes(cls, vms: dict[str, VmSettings], info: ValidationInfo) -> dict[str, VmSettings]:
+        for name, vm in vms.items():
+            try:
+                check_ship_to(vm.ship_to or (), remotes_of(info.data.get("repository", ())))
+            except ValueError as error:
+                raise ValueError(f"ship_to of {name!r}: {error}") from error
+        return vms
 
     @classmethod
     def settings_customise_sources(
@@ -231,10 +199,14 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     def repositories(self) -> dict[str, Path]:
-        """Every repository's folder by name; the default one lies in the state folder unless it is configured."""
-        found = {repository.name: repository.path for repository in self.repository}
-        found.setdefault(DEFAULT_REPOSITORY, self.state_dir / "repository")
-        return found
+        """The folder of every repository on this host by name; the default one lies in the state folder unless it is
+        configured.
+        """
+        return locals_of(self.repository, self.state_dir)
+
+    def remotes(self) -> dict[str, RepositorySettings]:
+        """Every repository on another server by name."""
+        return remotes_of(self.repository)
 
 
 def file_locations() -> list[Path]:
@@ -343,6 +315,9 @@ def unknown_variables() -> list[str]:
 def _in_words(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return "there is no such setting"
-    if problem["loc"][0] == _HIDDEN:
-        return str(problem["msg"])
-    return f"{str(problem['msg']).removeprefix('Value error, ')} (it is {problem['input']!r})"
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    place, came = problem["loc"], problem["input"]
+    # Of a table or a list, the key that is named tells more than all that it holds.
+    if place[0] == _HIDDEN or not _HIDDEN_KEYS.isdisjoint(place) or isinstance(came, dict | list | tuple):
+        return said
+    return f"{said} (it is {came!r})"

@@ -48,7 +48,7 @@ REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
     "negative size": ("[backup]\nspace_reserve = -1", ("'backup.space_reserve'", "greater than or equal to 0", "-1")),
     "relative folder": ('state_dir = "x"', ("'state_dir'", "must be an absolute path", "it is 'x'")),
     "relative repository": ('[[repository]]\nname = "a"\npath = "x"', ("'repository.0.path'", "absolute path")),
-    "repository without a path": ('[[repository]]\nname = "a"', ("'repository.0.path'", "required")),
+    "repository without a place": ('[[repository]]\nname = "a"', ("'repository.0'", "exactly one of path and url")),
     "a name with a slash": ('[[repository]]\nname = "a/b"\npath = "/x"', ("'repository.0.name'", "it is 'a/b'")),
     "one name twice": (
         '[[repository]]\nname = "a"\npath = "/x"\n[[repository]]\nname = "a"\npath = "/y"',
