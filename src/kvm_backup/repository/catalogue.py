@@ -104,13 +104,13 @@ class Catalogue:
         Only manifests that are new or changed are read, all of them with `everything`. Nothing is locked while
         files are read, so that a slow repository stops nobody.
         """
-        known = self._known(PointRow.repository == repository.id)
+        known = self._known(PointRow.repository == repository.catalogue_key)
         return self._refresh(repository, repository.folders(), known, everything=everything)
 
     def refresh_folder(self, repository: LocalRepository, folder: str) -> list[DamagedPoint]:
         """The same for the points of one VM's folder, by its name; one that is gone is an empty one."""
         inside = PointRow.id.between(f"{folder}/", f"{folder}/\U0010ffff")
-        known = self._known(PointRow.repository == repository.id, inside)
+        known = self._known(PointRow.repository == repository.catalogue_key, inside)
         return self._refresh(repository, [repository.root / folder], known)
 
     def _known(self, *which: ColumnElement[bool]) -> dict[str, int]:
@@ -144,17 +144,17 @@ class Catalogue:
                 for row in changed:
                     session.execute(insert(PointRow).values(row).on_conflict_do_update(set_=row))
                 for point_id in gone:
-                    mine = (PointRow.repository == repository.id, PointRow.id == point_id)
+                    mine = (PointRow.repository == repository.catalogue_key, PointRow.id == point_id)
                     session.execute(delete(PointRow).where(*mine, PointRow.modified == known[point_id]))
         return damaged
 
     def points(self, repository: LocalRepository, vm: str | None = None) -> list[Manifest]:
         """The points of a repository, of one VM (name or UUID) if given, by VM and time."""
-        query = select(PointRow.id, PointRow.manifest).where(PointRow.repository == repository.id)
+        query = select(PointRow.id, PointRow.manifest).where(PointRow.repository == repository.catalogue_key)
         if vm is not None:
             # Each half has an index; SQLite would use none for an OR of both.
             mine = [
-                select(PointRow.id).where(PointRow.repository == repository.id, column == vm)
+                select(PointRow.id).where(PointRow.repository == repository.catalogue_key, column == vm)
                 for column in (PointRow.vm_name, PointRow.vm_uuid)
             ]
             query = query.where(PointRow.id.in_(union_all(*mine)))
@@ -246,7 +246,7 @@ def _modified(path: Path) -> int | None:
 
 def _row(repository: LocalRepository, point: Manifest, modified: int) -> dict[str, object]:
     return {
-        "repository": repository.id,
+        "repository": repository.catalogue_key,
         "id": point.id,
         "vm_name": point.vm_name,
         "vm_uuid": point.vm_uuid,

@@ -66,12 +66,16 @@ class DamagedPoint:
 
 
 class LocalRepository:
-    """One repository. `name` is what settings and commands call it, `id` its UUID."""
+    """One repository. `name` is what settings and commands call it, `id` its UUID.
 
-    def __init__(self, name: str, root: Path, repository_id: str) -> None:
+    A copy of it has the same id: `catalogue_key` is what the catalogue knows this one by.
+    """
+
+    def __init__(self, name: str, root: Path, repository_id: str, catalogue_key: str | None = None) -> None:
         self.name = name
         self.root = root
         self.id = repository_id
+        self.catalogue_key = catalogue_key or repository_id
 
     @classmethod
     def create(cls, name: str, root: Path) -> Self:

@@ -1,0 +1,118 @@
+"""The mirror of a remote: the manifests that it holds, in a folder of the state folder.
+
+It is also the record of what was shipped: a point is there in the very state that its manifest in the mirror tells.
+The folder is like a repository without images, so that LocalRepository lists it. Whoever ships, prunes or refreshes
+a VM's points holds that remote's lock on them; readers need none, for every change is one rename.
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from kvm_backup.domain.errors import DamagedPointError, RepositoryFormatError, RepositoryNotFoundError
+from kvm_backup.domain.names import PARTIAL_PREFIX
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE
+from kvm_backup.repository import durable
+from kvm_backup.repository.local import FORMAT_VERSION, REPOSITORY_FILE, LocalRepository
+
+_FOLDER = "remotes"
+
+
+def mirror_path(state_dir: Path, name: str, url: str) -> Path:
+    """Where the mirror of a remote lies; one that gets another address gets another mirror.
+
+    `url` is as the settings hold it, where each address is written in one way.
+    """
+    return state_dir / _FOLDER / f"{name}--{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+class Mirror:
+    """`root` is its folder. `repository` reads it; its points have no files but their manifests."""
+
+    def __init__(self, name: str, root: Path, repository_id: str) -> None:
+        self.root = root
+        self.repository = LocalRepository(name, root, repository_id, catalogue_key=f"{repository_id}@{root.name}")
+
+    @classmethod
+    def open(cls, name: str, url: str, state_dir: Path, repository_id: str) -> Self:
+        """The mirror of the copy of the local repository with that id; an empty one when there is none yet.
+
+        Raises RepositoryFormatError when it is one of another repository, StorageError.
+        """
+        root = mirror_path(state_dir, name, url)
+        try:
+            mirror = cls.open_existing(name, url, state_dir)
+        except RepositoryNotFoundError:
+            mirror = cls(name, root, repository_id)
+            mirror._make()
+        if mirror.repository.id != repository_id:
+            raise RepositoryFormatError(
+                phrase("the remote {name} held the points of another repository when it was last read", name=name),
+                hint=phrase("Read it anew: kvm-backup repository rescan {name}", name=name),
+            )
+        return mirror
+
+    @classmethod
+    def open_existing(cls, name: str, url: str, state_dir: Path) -> Self:
+        """The mirror of a remote that was read or shipped to before, whatever repository it is a copy of.
+
+        Raises RepositoryNotFoundError when it was not, RepositoryFormatError, StorageError.
+        """
+        root = mirror_path(state_dir, name, url)
+        try:
+            repository = LocalRepository.open(name, root)
+        except RepositoryNotFoundError as error:
+            raise RepositoryNotFoundError(
+                phrase("the remote {name} was not read yet", name=name),
+                hint=phrase("Read it: kvm-backup repository rescan {name}", name=name),
+            ) from error
+        return cls(name, root, repository.id)
+
+    def holds(self, point_id: str, manifest: bytes) -> bool:
+        """Whether the remote holds the point in the state that these bytes of its manifest tell."""
+        try:
+            return durable.read_limited(self._manifest(point_id), MANIFEST_BYTES_MAX) == manifest
+        except DamagedPointError:
+            return False
+
+    def record(self, point_id: str, manifest: bytes) -> None:
+        """Note, durably, that the remote holds a point in this state; one that it held before is replaced.
+
+        Raises StorageError, NoSpaceError.
+        """
+        file = self._manifest(point_id)
+        point = file.parent
+        if point.is_dir():
+            durable.replace_content(file, manifest)
+            return
+        partial = point.with_name(f"{PARTIAL_PREFIX}{point.name}")
+        durable.remove_tree(partial)
+        try:
+            partial.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise durable.storage_error(error, partial) from error
+        durable.write_new(partial / MANIFEST_FILE, manifest)
+        durable.sync_folder(partial)
+        durable.rename(partial, point)
+        durable.sync_folder(self.root)
+
+    def forget(self, point_id: str) -> None:
+        """Note that a point is gone there; one that is not noted is no error. Raises StorageError."""
+        self.repository.withdraw(point_id)
+        with suppress(OSError):  # other points of the VM are in it
+            self.repository.path_of(point_id).parent.rmdir()
+
+    def _manifest(self, point_id: str) -> Path:
+        return self.repository.path_of(point_id) / MANIFEST_FILE
+
+    def _make(self) -> None:
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise durable.storage_error(error, self.root) from error
+        identity = {"format": FORMAT_VERSION, "id": self.repository.id}
+        durable.replace_content(self.root / REPOSITORY_FILE, (json.dumps(identity, indent=2) + "\n").encode())
+        durable.sync_folder(self.root.parent)
