@@ -33,6 +33,8 @@ PACKAGES = {
 _POLL = 0.2
 _OUTPUT_KEPT = 64 * 1024
 """Bytes."""
+_PIPE = 64 * 1024
+"""Bytes that Linux keeps for whoever reads a pipe later."""
 _LAST_WORDS = 2.0
 """Seconds in which all that a program said before it ended has been read, unless another holds its output open."""
 _END_SECONDS = 5.0
@@ -121,20 +123,24 @@ def follow(
     *,
     heard: Callable[[str], None],
     meanwhile: Callable[[], None] = lambda: None,
+    given: bytes = b"",
 ) -> Completed:
     """Run a program to its end however long it takes, and hand over what it prints to stdout as it comes.
 
     `heard` gets pieces of text, not lines; what the result holds of stdout and stderr is their last 64 KiB.
+    `given` is all that it reads from its stdin, at most 64 KiB.
     `meanwhile` is called several times a second; when either raises, the program is told to end (SIGTERM), and
     killed when it does not. The status is not judged. Raises ToolMissingError.
     """
     words = [str(word) for word in argv]
+    stdin = subprocess.PIPE if given else subprocess.DEVNULL
     try:
-        program = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        program = subprocess.Popen(words, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except FileNotFoundError as error:
         raise _missing(words[0]) from error
     with program:
         try:
+            _give(program, given)
             stdout, stderr = _heard_to_the_end(program, heard, meanwhile)
         except BaseException:
             program.terminate()
@@ -143,6 +149,17 @@ def follow(
             program.kill()
             raise
     return Completed(program.returncode, stdout, stderr)
+
+
+def _give(program: subprocess.Popen[bytes], given: bytes) -> None:
+    """As much fits into a pipe, so that this never waits."""
+    assert len(given) <= _PIPE
+    if program.stdin is not None:
+        with suppress(BrokenPipeError):
+            program.stdin.write(given)
+            program.stdin.flush()
+        with suppress(BrokenPipeError):
+            program.stdin.close()
 
 
 def _heard_to_the_end(

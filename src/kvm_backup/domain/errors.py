@@ -361,6 +361,19 @@ class RemoteSetupError(KvmBackupError):
     code = "remote-setup"
 
 
+class PointChangedError(KvmBackupError):
+    """A point was consolidated or removed here while it was being shipped."""
+
+    code = "point-changed"
+    retryable = True
+
+
+class EncryptionKeyError(KvmBackupError):
+    """A key of age is missing, unusable, not the right one, or was never shown to decrypt."""
+
+    code = "encryption-key"
+
+
 class VmBusyError(KvmBackupError):
     """Another run, or another program's backup job, holds the VM."""
 
@@ -426,6 +439,12 @@ class DamagedPointError(KvmBackupError):
     """A file of a restore point is missing, changed or foreign."""
 
     code = "damaged-point"
+
+
+class PointElsewhereError(KvmBackupError):
+    """The images that a point is read from are in another repository only."""
+
+    code = "point-elsewhere"
 
 
 class BrokenChainError(KvmBackupError):
