@@ -11,6 +11,7 @@ from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, print_error, prose, seconds, size, unheard
 from kvm_backup.cli.parallel import Wish, do_each
 from kvm_backup.cli.progress import EventView
+from kvm_backup.cli.ship import ship_now
 from kvm_backup.domain.errors import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
@@ -44,6 +45,9 @@ def backup(
 
     Mode incremental saves what changed since the last point, or everything (and says why) when there is no point
     to build on. Mode full saves everything. Mode snapshot takes a libvirt snapshot, which stays on this host.
+
+    Points go on to the repositories on other servers that the VM's points are shipped to: by the service when that
+    runs, else by this command. A server that does not answer makes the exit code 3; the points wait for it.
     """
     parts = application()
     if vms and every:
@@ -53,8 +57,10 @@ def backup(
             phrase("name the VMs to back up, or give --all"), hint=phrase("'kvm-backup vm list' shows their names.")
         )
     names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
-    errors = back_up_each(parts, [parts.requests.backup(name, mode, repository) for name in names], json=json)
-    raise typer.Exit(exit_code(errors, len(names)))
+    requests = [parts.requests.backup(name, mode, repository) for name in names]
+    errors = back_up_each(parts, requests, json=json)
+    unshipped = ship_now(parts, parts.shipping.after_all(requests), json=json)
+    raise typer.Exit(exit_code(errors, len(names)) or (EXIT_SOME_FAILED if unshipped else EXIT_DONE))
 
 
 def back_up_each(

@@ -18,6 +18,7 @@ from kvm_backup.cli import (
     schedule,
     serve,
     service,
+    ship,
     token,
     user,
     verify,
@@ -37,6 +38,7 @@ app.add_typer(point.app, name="point")
 app.command("verify")(verify.verify)
 app.command("restore")(restore.restore)
 app.command("prune")(prune.prune)
+app.command("ship")(ship.ship)
 app.add_typer(repository.app, name="repository")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(runs.app, name="run")

@@ -24,10 +24,11 @@ from kvm_backup.cli.output import seconds as shown_seconds
 from kvm_backup.cli.program import Program
 from kvm_backup.cli.prune import prune_each
 from kvm_backup.cli.restore import restore_now
+from kvm_backup.cli.ship import ship_each
 from kvm_backup.cli.verify import verify_each
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
-from kvm_backup.domain.task import AsNewVm, BackupTask, PruneTask, RestoreTask, Task, ToFolder, VerifyTask
+from kvm_backup.domain.task import AsNewVm, BackupTask, PruneTask, RestoreTask, ShipTask, Task, ToFolder, VerifyTask
 from kvm_backup.services.requests import Asker
 from kvm_backup.services.run_views import run_details, run_summary
 
@@ -42,6 +43,7 @@ _DETAILS = {
     RunKind.VERIFY: phrase("damaged"),
     RunKind.PRUNE: phrase("result"),
     RunKind.RESTORE: phrase("result"),
+    RunKind.SHIP: phrase("result"),
 }
 """What the detail of a run tells."""
 _KINDS = {
@@ -49,6 +51,7 @@ _KINDS = {
     RunKind.PRUNE: phrase("prune"),
     RunKind.VERIFY: phrase("verify"),
     RunKind.RESTORE: phrase("restore"),
+    RunKind.SHIP: phrase("shipping"),
 }
 _STATES = {
     RunState.QUEUED: phrase("queued"),
@@ -64,6 +67,7 @@ _TRIGGERS = {
     Trigger.COMMAND: phrase("command"),
     Trigger.WEB: phrase("web"),
     Trigger.RETRY: phrase("retry"),
+    Trigger.SERVICE: phrase("the service"),
 }
 _COLOURS = {
     RunState.SUCCEEDED: "green",
@@ -174,6 +178,8 @@ def retry_run(run: RunArgument, json: JsonOption = False) -> None:
             verify_each(parts, [request], json=json)
         case PruneTask():
             prune_each(parts, [request], json=json)
+        case ShipTask():
+            ship_each(parts, [request], json=json)
         case RestoreTask():
             restore_now(parts, request, json=json)
 
@@ -241,6 +247,8 @@ def _in_words(task: Task) -> str:
         case VerifyTask():
             what = task.point or _("every point in {folder}").format(folder=task.folder)
             return _("{points}, deep").format(points=what) if task.deep else what
+        case ShipTask():
+            return _("what waits of {folder}").format(folder=task.folder)
         case PruneTask():
             return _("the points in {folder}").format(folder=task.folder)
         case RestoreTask(target=AsNewVm(name=name, start=start)):

@@ -14,6 +14,9 @@ _MOMENT = slice(8, 20)
 """Where an id of `asked_run_id` has its time."""
 RETRY_WAITS = (120.0, 600.0, 1800.0)
 """Seconds before the first, second and third try after a failure that another try can mend: all within the hour."""
+SHIP_WAITS = (60.0, 120.0, 300.0, 900.0, 1800.0)
+"""Seconds before each further try to ship; the last one for all that follow, until it works."""
+LONGEST_WAIT = max(RETRY_WAITS + SHIP_WAITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,22 @@ class RunRequest:
         else:
             name = f"run:{self.run_id[_MOMENT]}:{self.run_id}"
         return f"{name}:again:{self.retry}" if self.retry else name
+
+    @property
+    def queue_partition(self) -> str:
+        """Of the runs that share it, one goes on at a time: those on one VM, and what ships one VM to one server."""
+        return f"ship:{self.repository}:{self.vm}" if self.kind is RunKind.SHIP else self.vm
+
+    def retry_wait(self, *, can_help: bool) -> float | None:
+        """Seconds until the next try after a failure, or None when there is none; `can_help`: the error says so.
+
+        What is to be shipped waits for as long as it takes: also for a key that somebody has to put back.
+        """
+        if self.kind is RunKind.SHIP:
+            return SHIP_WAITS[min(self.retry, len(SHIP_WAITS) - 1)]
+        if not can_help or self.trigger is not Trigger.SCHEDULE or self.retry >= len(RETRY_WAITS):
+            return None
+        return RETRY_WAITS[self.retry]
 
     def again(self) -> Self:
         """The request for the next try."""

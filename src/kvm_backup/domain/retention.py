@@ -8,10 +8,11 @@ Points are ordered by their ids, not by the clock's time: a clock that was set b
 parent. Their times only say to which day, week, month and year they belong.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
 
@@ -94,13 +95,16 @@ class Keep(StrEnum):
     """Only because a point that stays builds on it."""
     DAMAGED = "damaged"
     """It is damaged, and no newer point is good: it may be all that is left."""
+    WAITING = "waiting"
+    """It has not been shipped yet."""
     UNREADABLE = "unreadable"
     """Its manifest cannot be read; such a point is reported and left alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """`what` is the period (2026-11-21, 2026-W47, 2026-11, 2026), or the id of the point that needs this one."""
+    """`what` is the period (2026-11-21, 2026-W47, 2026-11, 2026), the id of the point that needs this one, or the
+    remotes that it waits for."""
 
     keep: Keep
     what: str = ""
@@ -120,12 +124,18 @@ class Verdict:
 
 
 def decide(
-    points: Iterable[PointFacts], rule: RetentionRule, zone: ZoneInfo, *, unchangeable: Collection[str] = ()
+    points: Iterable[PointFacts],
+    rule: RetentionRule,
+    zone: ZoneInfo,
+    *,
+    unchangeable: Collection[str] = (),
+    waiting: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Verdict]:
     """A verdict for each point, oldest first. Days, weeks, months and years are those of `zone`.
 
-    Points in `unchangeable` are not consolidated; what they build on stays. Points that break the rules (parents
-    that are missing, newer, or in a circle) count as damaged.
+    Points in `unchangeable` are not consolidated; what they build on stays. Those in `waiting` stay as they are until
+    they have been shipped to the remotes that it names. Points that break the rules (parents that are missing, newer,
+    or in a circle) count as damaged.
     """
     by_id = {point.id: point for point in points}
     ordered = sorted(by_id.values(), key=lambda point: point.id)
@@ -134,9 +144,12 @@ def decide(
     for point_id, reason in _wanted(ordered, sound, rule, zone):
         if reason not in reasons[point_id]:
             reasons[point_id].append(reason)
+    for point in ordered:
+        if point.id in waiting:
+            reasons[point.id].append(Reason(Keep.WAITING, waiting[point.id]))
     consolidated: set[str] = set()
     for point in ordered:
-        if reasons[point.id] and point.id in sound and point.id not in unchangeable:
+        if reasons[point.id] and point.id in sound and point.id not in unchangeable and point.id not in waiting:
             below = list(_needs(point, by_id, consolidated))
             # In each chain the oldest wanted point, and one more wherever a chain would still be too long.
             if below and (not any(reasons[link.id] for link in below) or len(below) >= max(1, rule.chain)):

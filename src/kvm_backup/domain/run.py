@@ -55,6 +55,7 @@ class RunKind(StrEnum):
     PRUNE = "prune"
     VERIFY = "verify"
     RESTORE = "restore"
+    SHIP = "ship"
 
 
 class Trigger(StrEnum):
@@ -64,6 +65,8 @@ class Trigger(StrEnum):
     COMMAND = "command"
     WEB = "web"
     RETRY = "retry"
+    SERVICE = "service"
+    """The service by itself: there was something to do."""
 
 
 @dataclass(frozen=True, slots=True)

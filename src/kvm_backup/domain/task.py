@@ -37,6 +37,13 @@ class PruneTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ShipTask:
+    """Bring what waits of a VM's `folder` to the run's repository, which is on another server."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class AsNewVm:
     """Make a VM of another name. `disks_in` is an absolute folder; None: libvirt's image folder."""
 
@@ -72,13 +79,14 @@ class RestoreTask:
     target: RestoreTarget
 
 
-Task = BackupTask | VerifyTask | RestoreTask | PruneTask
+Task = BackupTask | VerifyTask | RestoreTask | PruneTask | ShipTask
 
 _KINDS: dict[type, RunKind] = {
     BackupTask: RunKind.BACKUP,
     VerifyTask: RunKind.VERIFY,
     RestoreTask: RunKind.RESTORE,
     PruneTask: RunKind.PRUNE,
+    ShipTask: RunKind.SHIP,
 }
 _TARGETS: dict[str, type[RestoreTarget]] = {"new-vm": AsNewVm, "in-place": InPlace, "folder": ToFolder}
 
@@ -124,6 +132,8 @@ def task_from_json(held: Mapping[str, Any]) -> Task:
             return VerifyTask(**facts)
         case RunKind.PRUNE:
             return PruneTask(**facts)
+        case RunKind.SHIP:
+            return ShipTask(**facts)
         case RunKind.RESTORE:
             target = dict(held["target"])
             return RestoreTask(held["point"], _TARGETS[target.pop("way")](**target))

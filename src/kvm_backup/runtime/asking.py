@@ -39,6 +39,8 @@ class Asking:
 
     def enqueue_all(self, requests: Sequence[RunRequest]) -> list[Run]:
         """Queue runs, as `enqueue` does, however many; as they are when they are queued."""
+        if not requests:
+            return []
         self.history.create_all([request.as_run() for request in requests])
         with suppress(KvmBackupError):  # a run is worth more than a line of its log
             for request in requests:

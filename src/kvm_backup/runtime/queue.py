@@ -25,7 +25,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from kvm_backup.domain.errors import DatabaseError
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.request import RETRY_WAITS, RunRequest
+from kvm_backup.domain.request import LONGEST_WAIT, RunRequest
+from kvm_backup.domain.run import RunKind
 
 APPLICATION = "kvm-backup"
 FORMAT = "1"
@@ -34,6 +35,7 @@ long as the order of the steps stays."""
 
 _WORKFLOW = "back_up_vm"
 _POLL_SECONDS = 0.5
+_SHIP_POLL_SECONDS = 2.0
 _BATCH = 500
 _PATIENCE = 30
 """Seconds to wait for another process that writes."""
@@ -75,8 +77,17 @@ def queue_name(host: str) -> str:
     return f"host:{host}"
 
 
+def ship_queue_name(host: str) -> str:
+    """The host's queue for what is shipped: a slow link must not keep VMs from being backed up."""
+    return f"ship:{host}"
+
+
+def _queues(host: str) -> list[str]:
+    return [queue_name(host), ship_queue_name(host)]
+
+
 class DurableQueue:
-    """The worker's side: at most `parallel` runs at once, and never two of one VM.
+    """The worker's side: at most `parallel` runs at once, and never two of one VM; beside them as many shipments.
 
     `execute` does one run, or raises Suspended to leave it for the next start. `say` gets DBOS's complaints.
     """
@@ -136,15 +147,16 @@ class DurableQueue:
         # Without a limit: each crash of the service is one more attempt, and a run must outlive many.
         DBOS.workflow(name=_WORKFLOW, max_recovery_attempts=None)(workflow)
         DBOS(config=config)
-        DBOS.listen_queues([queue_name(self._host)])
+        DBOS.listen_queues(_queues(self._host))
         DBOS.launch()
-        DBOS.register_queue(
-            queue_name(self._host),
-            worker_concurrency=self._parallel,
-            partition_concurrency=1,
-            polling_interval_sec=_POLL_SECONDS,
-            on_conflict="always_update",
-        )
+        for name, seconds in zip(_queues(self._host), (_POLL_SECONDS, _SHIP_POLL_SECONDS), strict=True):
+            DBOS.register_queue(
+                name,
+                worker_concurrency=self._parallel,
+                partition_concurrency=1,
+                polling_interval_sec=seconds,
+                on_conflict="always_update",
+            )
 
     def stop(self) -> None:
         """Take nothing more from the queue and close the database. Runs must have ended or been suspended."""
@@ -170,12 +182,13 @@ class DurableQueue:
         if self._opened != _identity(self._url):
             self._move_to_the_new_file()
             return
-        for workflow_id in self.client.delayed_beyond(self._host, time.time() + max(RETRY_WAITS) + _SLACK):
-            self.client.take_up(workflow_id, self._host)
+        for workflow_id, queue in self.client.delayed_beyond(self._host, time.time() + LONGEST_WAIT + _SLACK).items():
+            self.client.take_up(workflow_id, queue)
             self._say(f"{workflow_id} waited for a time that the clock showed by mistake; it begins now")
-        orphans = self.client.begun_on(self._host) - self._active
+        begun = self.client.begun_on(self._host)
+        orphans = begun.keys() - self._active
         for workflow_id in sorted(orphans & self._suspects):
-            self.client.take_up(workflow_id, self._host)
+            self.client.take_up(workflow_id, begun[workflow_id])
             self._say(f"{workflow_id} is taken up again")
         self._suspects = orphans - self._suspects
 
@@ -246,18 +259,18 @@ class QueueClient:
                 for request in requests[at : at + _BATCH]:
                     self._client.enqueue_in_transaction(connection, _options(request, delay), request.as_json())
 
-    def begun_on(self, host: str) -> set[str]:
-        """The workflow ids of what a host began and did not end."""
+    def begun_on(self, host: str) -> dict[str, str]:
+        """What a host began and did not end: workflow ids, and the queue of each."""
         with self._in_our_words():
             held = self._client.list_workflows(
                 status="PENDING", name=_WORKFLOW, executor_id=[host], load_input=False, load_output=False
             )
-        return {one.workflow_id for one in held}
+        return {one.workflow_id: one.queue_name or queue_name(host) for one in held}
 
-    def take_up(self, workflow_id: str, host: str) -> None:
-        """Put what was begun into a host's queue again."""
+    def take_up(self, workflow_id: str, queue: str) -> None:
+        """Put what was begun into its queue again."""
         with self._in_our_words():
-            self._client.resume_workflow(workflow_id, queue_name=queue_name(host))
+            self._client.resume_workflow(workflow_id, queue_name=queue)
 
     def live_runs(self) -> set[str]:
         """The ids of runs that are in a queue or going on."""
@@ -265,13 +278,13 @@ class QueueClient:
             held = self._client.list_workflows(status=_LIVE, name=_WORKFLOW, load_output=False)
         return {_run_id(one.input) for one in held}
 
-    def delayed_beyond(self, host: str, moment: float) -> list[str]:
-        """The workflow ids of what begins on a host after a moment, in seconds since 1970, at the earliest."""
-        return [
-            one.workflow_id
+    def delayed_beyond(self, host: str, moment: float) -> dict[str, str]:
+        """What begins on a host after a moment, in seconds since 1970, at the earliest: workflow ids, and queues."""
+        return {
+            one.workflow_id: one.queue_name
             for one in self._queued_on(host, ["DELAYED"])
             if (one.delay_until_epoch_ms or 0) / 1000 > moment
-        ]
+        }
 
     def live(self, host: str) -> list[RunRequest]:
         """What is in a host's queue or going on there."""
@@ -280,7 +293,7 @@ class QueueClient:
     def _queued_on(self, host: str, states: list[str]) -> list[Any]:
         with self._in_our_words():
             return self._client.list_workflows(
-                status=states, name=_WORKFLOW, queue_name=queue_name(host), load_output=False
+                status=states, name=_WORKFLOW, queue_name=_queues(host), load_output=False
             )
 
     def forget_ended(self, before: datetime) -> int:
@@ -360,11 +373,11 @@ def _engine(database_url: str) -> Engine:
 def _options(request: RunRequest, delay: float) -> Options:
     options: Options = {
         "workflow_name": _WORKFLOW,
-        "queue_name": queue_name(request.host),
+        "queue_name": (ship_queue_name if request.kind is RunKind.SHIP else queue_name)(request.host),
         "workflow_id": request.workflow_id,
         "app_version": FORMAT,
         "application_name": APPLICATION,
-        "queue_partition_key": request.vm,
+        "queue_partition_key": request.queue_partition,
     }
     if delay:
         options["delay_seconds"] = delay

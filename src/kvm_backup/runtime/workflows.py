@@ -20,8 +20,8 @@ from kvm_backup.domain.errors import (
 )
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
-from kvm_backup.domain.request import RETRY_WAITS, RunRequest
-from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from kvm_backup.domain.request import RunRequest
+from kvm_backup.domain.run import Run, RunKind, RunResult, RunState
 from kvm_backup.domain.task import is_in_place
 from kvm_backup.runtime.queue import StepRunner, Suspended
 from kvm_backup.services import events, hooks
@@ -159,20 +159,26 @@ class RunWorkflow:
 
     def _end(self, request: RunRequest, finished: events.Finished, listener: events.Listener) -> None:
         listener(finished)
-        retry_at = self._retry_at(request, finished)
+        wait = self._wait(request, finished)
         # The listener gives up after some tries; the end of a run must reach the history.
         result = _result(finished)
         state = final_state(finished)
-        if state is RunState.FAILED and retry_at is not None:
+        if state is RunState.FAILED and wait is not None:
+            retry_at = self.clock() + timedelta(seconds=wait)
             self._write(lambda: self.history.wait(request.run_id, retry_at, result))
-            self.enqueue(request.again(), RETRY_WAITS[request.retry])
+            self.enqueue(request.again(), wait)
         else:
             self._write(lambda: self.history.finish(request.run_id, state, result))
 
     def _retry_at(self, request: RunRequest, finished: events.Finished) -> datetime | None:
-        if not finished.retryable or request.trigger is not Trigger.SCHEDULE or request.retry >= len(RETRY_WAITS):
+        wait = self._wait(request, finished)
+        return None if wait is None else self.clock() + timedelta(seconds=wait)
+
+    @staticmethod
+    def _wait(request: RunRequest, finished: events.Finished) -> float | None:
+        if final_state(finished) is not RunState.FAILED:
             return None
-        return self.clock() + timedelta(seconds=RETRY_WAITS[request.retry])
+        return request.retry_wait(can_help=bool(finished.retryable))
 
     def _settle(self, request: RunRequest) -> None:
         try:

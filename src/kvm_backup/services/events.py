@@ -34,6 +34,8 @@ class Step(StrEnum):
     """Old points are removed, after some were made full ones."""
     VERIFY = "verify"
     RESTORE = "restore"
+    SHIP = "ship"
+    """Points are sent to another server, and checked there."""
 
 
 @dataclass(frozen=True, slots=True)

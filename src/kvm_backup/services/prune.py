@@ -8,7 +8,7 @@ newest point, and so the checkpoint that it needs, always stays, and a VM that i
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -91,7 +91,8 @@ class Pruned:
 class PruneService:
     """Prunes VMs of one repository. `lock_wait` is in seconds, `space_reserve` in bytes.
 
-    `rule_for` gets a VM's name and UUID; `level` is zstd's, for the few clusters that are compressed anew.
+    `rule_for` gets a VM's name and UUID; `level` is zstd's, for the few clusters that are compressed anew. `waiting`
+    tells which points have yet to be shipped, by id the names of where to.
     """
 
     repository: LocalRepository
@@ -104,6 +105,7 @@ class PruneService:
     level: int
     listener: events.Listener
     stop_requested: Callable[[], bool]
+    waiting: Callable[[VmPoints], Mapping[str, str]] = lambda _points: {}
 
     def run(self, wanted: VmPoints, *, dry_run: bool = False) -> Pruned:
         """Prune one VM. A dry run changes nothing, and does not wait for other runs.
@@ -184,6 +186,7 @@ class _Prune:
         self._repository = service.repository
         self._vm = wanted
         self._rule = rule
+        self._waiting: Mapping[str, str] = {}
         self._began = time.monotonic()
         self._notices: list[str] = []
         self._manifests: dict[str, Manifest] = {}
@@ -231,7 +234,9 @@ class _Prune:
 
     def _read(self) -> None:
         """The folder's points as facts. One that is not readable needs the one before it, as far as we know."""
+        self._waiting = self._service.waiting(self._vm)
         previous: str | None = None
+        on_images_elsewhere: set[str] = set()
         for point in self._repository.points(self._vm.folder):
             if isinstance(point, DamagedPoint):
                 created = parse_stamp(point.path.name)
@@ -250,13 +255,20 @@ class _Prune:
                 )
             else:
                 self._manifests[point.id] = point
+                if point.parent in on_images_elsewhere or self._repository.elsewhere(point.id) is not None:
+                    on_images_elsewhere.add(point.id)
                 self._facts[point.id] = PointFacts(
                     point.id, point.created, point.parent, good=self._looks_good(point)
                 )
             previous = point.id
+        # They cannot be made full ones here; a full one among them needs not.
+        self._unchangeable |= on_images_elsewhere
 
     def _looks_good(self, point: Manifest) -> bool:
         """Whether its files are there with the right sizes, and its parent is the one that it was made on."""
+        if self._repository.elsewhere(point.id) == ():
+            self._notice(phrase("{id} is lost: no repository holds its images any more", id=point.id))
+            return False
         if not seem_intact(self._repository, [point]):
             self._notice(phrase("{id} is damaged: a file is missing or has another size", id=point.id))
             return False
@@ -267,7 +279,13 @@ class _Prune:
         return True
 
     def _decide(self) -> list[Verdict]:
-        return decide(self._facts.values(), self._rule, self._service.zone, unchangeable=self._unchangeable)
+        return decide(
+            self._facts.values(),
+            self._rule,
+            self._service.zone,
+            unchangeable=self._unchangeable,
+            waiting=self._waiting,
+        )
 
     def _consolidate(self) -> list[Verdict]:
         """Make full ones of the points that shall be, oldest first; the verdicts that hold after that.

@@ -10,13 +10,14 @@ from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
-from kvm_backup.domain.task import PruneTask, RestoreTask, VerifyTask
+from kvm_backup.domain.task import PruneTask, RestoreTask, ShipTask, VerifyTask
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.services import events
 from kvm_backup.services.control import RunControl, refuse_when_stopped
 from kvm_backup.services.prune import Pruned, PruneService, points_in
 from kvm_backup.services.restore_task import Restorer, agreed_before
+from kvm_backup.services.shipping.ship import ShipService
 from kvm_backup.services.verify import Verdict, chain_of, verify_points
 
 Outcome = tuple[events.Finished, KvmBackupError | None]
@@ -30,12 +31,13 @@ _NAMED = 3
 class TaskService:
     """Does the tasks of runs. `hypervisor` connects to libvirt; `lock_wait` is in seconds.
 
-    `prune_service` takes a repository, a listener and the wish to stop.
+    `prune_service` takes a repository, a listener and the wish to stop; `ship_service` a remote's name in its place.
     """
 
     open_repository: Callable[[str], LocalRepository]
     hypervisor: Callable[[], Hypervisor]
     prune_service: Callable[[LocalRepository, events.Listener, Wish], PruneService]
+    ship_service: Callable[[str, events.Listener, Wish], ShipService]
     locks: Callable[[], Path]
     lock_wait: float
 
@@ -77,13 +79,18 @@ class TaskService:
         again: bool,
         confirm: Callable[[str], bool],
     ) -> Outcome:
+        if isinstance(request.task, ShipTask):
+            service = self.ship_service(request.repository, listener, stop_requested)
+            shipped = service.run(points_in(service.local, request.task.folder))
+            told = events.Finished(request.vm, None, detail=shipped.in_words())
+            return replace(told, bytes_read=shipped.bytes, bytes_stored=shipped.sent), None
         repository = self.open_repository(request.repository)
         match request.task:
             case VerifyTask() as task:
                 return self._verify(request, repository, task, listener, stop_requested)
             case PruneTask() as task:
-                service = self.prune_service(repository, listener, stop_requested)
-                pruned = service.run(points_in(repository, task.folder))
+                pruning = self.prune_service(repository, listener, stop_requested)
+                pruned = pruning.run(points_in(repository, task.folder))
                 listener(events.VmPruned(request.vm, pruned))
                 return events.Finished(request.vm, None, detail=_pruned_in_words(pruned)), None
             case RestoreTask() as task:
@@ -107,7 +114,8 @@ class TaskService:
         chosen = _points_to_verify(repository, task)
         listener(events.StepStarted(request.vm, events.Step.VERIFY))
         points = [point for point in chosen if isinstance(point, Manifest)]
-        total = sum(disk.bytes_stored for point in points for disk in point.disks)
+        here = [point for point in points if repository.elsewhere(point.id) is None]
+        total = sum(disk.bytes_stored for point in here for disk in point.disks)
         control = RunControl(
             stop_requested=stop_requested,
             on_progress=lambda done, of: listener(events.Progress(request.vm, events.Step.VERIFY, done, of)),

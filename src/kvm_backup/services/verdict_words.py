@@ -32,5 +32,7 @@ def explain(verdict: Verdict, *, consolidated: bool, dry_run: bool) -> str:
 def _in_words(reason: Reason) -> str:
     if reason.keep is Keep.NEEDED:
         return phrase("needed by {point}", point=reason.what.split("/")[-1])
+    if reason.keep is Keep.WAITING:
+        return phrase("waits to be shipped to {remotes}", remotes=reason.what)
     plain = _PLAIN.get(reason.keep)
     return plain or phrase("{kind} {period}", kind=_OF_A_PERIOD[reason.keep], period=reason.what)

@@ -1,4 +1,4 @@
-"""One run at a time on a VM, across processes: flock(2) on a file named after the VM's UUID.
+"""One run at a time on a VM, and one that ships it to a server, across processes: flock(2) on a file of its own.
 
 The lock belongs to the open file description, so the guard process, which inherits it, keeps it until the guest
 is clean again even when the run itself was killed.
@@ -27,7 +27,25 @@ def hold_vm(
 
     Waits at most `wait` seconds, then raises VmBusyError; CancelledError when `stop_requested` says so meanwhile.
     """
-    path = folder / f"{vm_uuid}.lock"
+    with _hold(folder, f"{vm_uuid}.lock", vm_name, wait, stop_requested) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def hold_shipment(
+    folder: Path, remote: str, vm_folder: str, *, wait: float, stop_requested: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Be the only one that ships this VM's folder to that remote. Raises as `hold_vm`.
+
+    It is not the VM's lock: backups go on while bytes move.
+    """
+    with _hold(folder / "ship", f"{remote}--{vm_folder}.lock", vm_folder, wait, stop_requested):
+        yield
+
+
+@contextmanager
+def _hold(folder: Path, file: str, vm_name: str, wait: float, stop_requested: Callable[[], bool]) -> Iterator[int]:
+    path = folder / file
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -23,6 +23,7 @@ from kvm_backup.services.prune import PruneService
 from kvm_backup.services.recording import final_state
 from kvm_backup.services.restore_task import uuid_of_new_vm
 from kvm_backup.services.staging import Staging
+from kvm_backup.services.shipping.ship import ShipService
 from kvm_backup.services.tasks import Outcome, TaskService
 from kvm_backup.services.vm_lock import hold_vm
 from tests.unit.builders import VM_UUID, Shelf, flip_bit
@@ -33,6 +34,11 @@ MOMENT = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 def no_host() -> Hypervisor:
     """No point here is a snapshot, so that nobody asks libvirt."""
     raise AssertionError("libvirt was asked")
+
+
+def no_remote(*_asked: object) -> ShipService:
+    """Nothing is shipped here."""
+    raise AssertionError("something was shipped")
 
 
 class Bench:
@@ -56,6 +62,7 @@ class Bench:
             open_repository=lambda _name: self.shelf.repository,
             hypervisor=no_host,
             prune_service=self._prune_service,
+            ship_service=no_remote,
             locks=lambda: self.folder / "locks",
             lock_wait=0.0,
         )

@@ -1,0 +1,192 @@
+"""The parts that work with repositories on other servers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from kvm_backup.config.retention import effective_rule
+from kvm_backup.domain.errors import KvmBackupError, RepositoryNotFoundError
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.shipping import remotes_of_vm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kvm_backup.bootstrap import Application
+    from kvm_backup.config.repository import RepositorySettings
+    from kvm_backup.domain.request import RunRequest
+    from kvm_backup.domain.retention import RetentionRule
+    from kvm_backup.repository.mirror import Mirror
+    from kvm_backup.repository.ssh.remote import Remote
+    from kvm_backup.repository.ssh.transfer import Watch
+    from kvm_backup.services.events import Listener
+    from kvm_backup.services.prune import VmPoints
+    from kvm_backup.services.shipping.departures import Departure, Departures
+    from kvm_backup.services.shipping.ship import ShipService
+
+
+@dataclass(frozen=True)
+class Shipping:
+    """What an application offers that has remotes. Names are those of the settings."""
+
+    parts: Application
+
+    @property
+    def remotes(self) -> dict[str, RepositorySettings]:
+        return self.parts.settings.remotes()
+
+    def remote(self, name: str) -> RepositorySettings:
+        """Raises RepositoryNotFoundError."""
+        try:
+            return self.remotes[name]
+        except KeyError as error:
+            raise RepositoryNotFoundError(
+                phrase("no repository on another server is called {name!r}", name=name),
+                hint=phrase(
+                    "See 'kvm-backup repository list'; add one with 'kvm-backup repository add NAME ssh://…'."
+                ),
+            ) from error
+
+    def mirror(self, name: str) -> Mirror:
+        """What a remote is known to hold. Raises RepositoryNotFoundError when that was never read."""
+        from kvm_backup.repository.mirror import Mirror
+
+        remote = self.remote(name)
+        assert remote.url is not None
+        if remote.of is None:
+            return Mirror.open_existing(name, remote.url, self.parts.state_dir())
+        return Mirror.open(name, remote.url, self.parts.state_dir(), self.parts.repository(remote.of).id)
+
+    def connect(self, name: str, watch: Watch | None = None) -> Remote:
+        """A connection, to be entered."""
+        from kvm_backup.repository.ssh.remote import Remote
+
+        remote = self.remote(name)
+        return Remote(
+            remote.address,
+            prune_address=remote.prune_address,
+            config=self.parts.settings.ssh_config,
+            plan=remote.plan,
+            now=lambda: datetime.now(self.parts.zone),
+            watch=watch,
+        )
+
+    def service(
+        self,
+        name: str,
+        listener: Listener = lambda _event: None,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> ShipService:
+        """What ships to a remote. Raises RepositoryNotFoundError, also when nothing is shipped there."""
+        from kvm_backup.services.shipping.ship import ShipService
+
+        remote = self.remote(name)
+        if remote.of is None:
+            raise RepositoryNotFoundError(
+                phrase("nothing is shipped to {name}: its settings have no 'of'", name=name),
+                hint=phrase("It is a repository of another host, to restore from."),
+            )
+        return ShipService(
+            name=name,
+            local=self.parts.repository(remote.of),
+            mirror=self.mirror(name),
+            connect=partial(self.connect, name),
+            rule_for=partial(self.rule, name),
+            zone=self.parts.zone,
+            locks=self.parts.folders.locks,
+            lock_wait=self.parts.settings.backup.lock_wait,
+            may_remove=remote.prune_url is not None,
+            settle=lambda _points: None,
+            listener=listener,
+            stop_requested=stop_requested,
+        )
+
+    @cached_property
+    def departures(self) -> Departures:
+        """What waits, and the runs that ship it."""
+        from kvm_backup.services.shipping.departures import Departures
+
+        return Departures(
+            host=self.parts.host,
+            clock=lambda: datetime.now(UTC),
+            locals=lambda: sorted({remote.of for remote in self.remotes.values() if remote.of is not None}),
+            open_repository=self.parts.repository,
+            remotes_of=self.remotes_of,
+            service=self.service,
+            history=lambda: self.parts.history,
+        )
+
+    def remotes_of(self, local: str, points: VmPoints) -> list[str]:
+        """Where the points of a VM go that are in a local repository.
+
+        Raises SchedulesFileError, StorageError: what the schedules say must be known.
+        """
+        copies = [name for name, remote in self.remotes.items() if remote.of == local]
+        if not copies:
+            return []
+        own = self.parts.vm_settings(points.vm, points.vm_uuid)
+        schedules = self.parts.schedules_of_vm(points.vm, points.vm_uuid, self.parts.repository(local))
+        return remotes_of_vm(copies, own.ship_to if own else None, [schedule.ship_to for schedule in schedules])
+
+    def rule(self, name: str, vm_name: str, vm_uuid: str) -> RetentionRule:
+        """What a remote keeps of a VM: of each key what is said of the remote, else what holds for the local one."""
+        from kvm_backup.config.retention import overridden
+
+        remote = self.remote(name)
+        if remote.of is None:
+            return effective_rule(self.parts.settings.retention, remote.retention, [], None)
+        here = self.parts.retention_rule(self.parts.repository(remote.of), vm_name, vm_uuid)
+        return overridden(here, remote.retention)
+
+    def waiting(self, local: str, points: VmPoints) -> dict[str, str]:
+        """The ids of points that local retention must leave alone, with the remotes that they wait for."""
+        return self.departures.waiting(points, local) if self.remotes else {}
+
+    def after(self, request: RunRequest) -> list[RunRequest]:
+        """The runs that ship what a run made or changed, as far as none waits or goes on yet.
+
+        Raises KvmBackupError.
+        """
+        from kvm_backup.domain.run import RunKind
+        from kvm_backup.services.prune import points_of
+
+        copied = {remote.of for remote in self.remotes.values()}
+        if request.kind not in (RunKind.BACKUP, RunKind.PRUNE) or request.repository not in copied:
+            return []
+        if request.vm_uuid is None:
+            vm = self.parts.hypervisor.vm(request.vm)
+            name, uuid = vm.name, vm.uuid
+        else:
+            name, uuid = request.vm, request.vm_uuid
+        points = points_of(self.parts.repository(request.repository), name, uuid)
+        return self.departures.requests(self.departures.of_vm(request.repository, points)) if points else []
+
+    def after_all(self, requests: Iterable[RunRequest]) -> list[RunRequest]:
+        """The same after several runs in this process; none while the service runs, which sees to it by itself.
+
+        What cannot be found out now waits for the next backup, or the service: no backup fails for it.
+        """
+        found: list[RunRequest] = []
+        if self.remotes and not self.parts.service_runs():
+            for request in requests:
+                with suppress(KvmBackupError):
+                    found += self.after(request)
+        return found
+
+    def knows_vm(self, name: str) -> bool:
+        """Whether a repository that is shipped holds points of this VM, by its name, UUID or folder."""
+        from kvm_backup.repository.lookup import folders_of_vm
+
+        return any(folders_of_vm(self.parts.repository(local), name) for local in self.departures.locals())
+
+    def everything_that_waits(self) -> list[Departure]:
+        """Raises DatabaseError."""
+        return self.departures.all() if self.remotes else []
+
+    def unasked(self) -> list[RunRequest]:
+        """Runs for all that waits and has none. Raises DatabaseError."""
+        return self.departures.requests(self.everything_that_waits())

@@ -1,0 +1,55 @@
+"""Where the points of a VM go, and what of them waits to be shipped. Pure rules.
+
+A *remote* is a repository on another server that copies a local one. A point *waits* for a remote when that should
+hold it and does not, or holds it in another state: as the incremental that it was before it was consolidated.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kvm_backup.domain.point import Manifest, Mode
+
+
+def remotes_of_vm(
+    remotes: Collection[str], own: Sequence[str] | None, schedules: Iterable[Sequence[str] | None]
+) -> list[str]:
+    """The remotes that a VM's points go to, in the order of `remotes`, which are those of its local repository.
+
+    `own` is what the settings say of the VM, None: nothing. Else all that the `schedules` name which back it up; one
+    of those that names none means every remote. Without schedules, too, every remote.
+    """
+    wishes = [own] if own is not None else list(schedules)
+    if not wishes or any(wish is None for wish in wishes):
+        return list(remotes)
+    wanted = {name for wish in wishes for name in wish or ()}
+    return [name for name in remotes if name in wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Shippable:
+    """A point to send. `base` is an older point of the VM that the server has and that much of this one is in:
+    what they share does not cross."""
+
+    manifest: Manifest
+    base: Manifest | None = None
+
+
+def waiting(here: Sequence[Manifest], there: Mapping[str, Manifest], wanted: Collection[str]) -> list[Shippable]:
+    """What a remote lacks of a VM's points, parents first.
+
+    `here` are the local points, oldest first, whose files are here; `there` is what the remote holds, by id; `wanted`
+    are the ids that its retention keeps. A snapshot's disks stay on the host, so that it is not shipped.
+    """
+    return [
+        Shippable(point, _base(there.get(point.id), there))
+        for point in here
+        if point.id in wanted and point.mode is not Mode.SNAPSHOT and there.get(point.id) != point
+    ]
+
+
+def _base(before: Manifest | None, there: Mapping[str, Manifest]) -> Manifest | None:
+    """The bottom of the chain that a point stood on before it was consolidated: most of it came from there."""
+    found = before
+    while found is not None and found.parent is not None and found.parent in there:
+        found = there[found.parent]
+    return found

@@ -1,0 +1,1 @@
+"""Restore points on their way to other servers."""

@@ -1,0 +1,175 @@
+"""Ships what waits of a VM to one remote: each point is sent and checked there, and only then noted as shipped.
+
+Killed anywhere, the next attempt goes on where this one was. The VM's lock is not held while bytes move: a point that
+is consolidated or removed here meanwhile is looked at anew.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from kvm_backup.domain.errors import CancelledError, KvmBackupError, PointChangedError
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.point import serialize
+from kvm_backup.domain.retention import RetentionRule
+from kvm_backup.domain.shipping import Shippable
+from kvm_backup.domain.sizes import show_size
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.repository.mirror import Mirror
+from kvm_backup.repository.ssh.remote import Remote
+from kvm_backup.repository.ssh.shipment import Shipment
+from kvm_backup.repository.ssh.transfer import Watch
+from kvm_backup.services import events
+from kvm_backup.services.control import refuse_when_stopped
+from kvm_backup.services.prune import VmPoints
+from kvm_backup.services.shipping.lack import Lack, lack_of
+from kvm_backup.services.shipping.watch import ShipWatch
+from kvm_backup.services.vm_lock import hold_shipment
+
+_ROUNDS = 100
+"""How often a run looks for more: points may be made while it ships, but it ends some time."""
+_CHANGES = 5
+"""How often a point may have been changed here while it was sent, before the run leaves it for the next try."""
+_LEFTOVERS = timedelta(days=7)
+"""What a cut transfer left there may go when nobody came back to it for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedVm:
+    """What one run of shipping did. `sent` are bytes on the wire, `bytes` those of the points' files."""
+
+    points: tuple[str, ...] = ()
+    bytes: int = 0
+    sent: int = 0
+    removed: tuple[str, ...] = ()
+
+    def in_words(self) -> str:
+        values = {"count": len(self.points), "sent": show_size(self.sent), "removed": len(self.removed)}
+        if self.removed:
+            return phrase("points shipped: {count}, {sent} sent; removed there: {removed}", **values)
+        return phrase("points shipped: {count}, {sent} sent", **values)
+
+
+@dataclass(frozen=True, slots=True)
+class ShipService:
+    """Ships to one remote. `connect` makes its connection; `rule_for` gets a VM's name and UUID and gives the rule of
+    the remote; `may_remove` tells that an account there may; `settle` is called at the end, to let go of what need
+    not stay here (keep_local).
+    """
+
+    name: str
+    local: LocalRepository
+    mirror: Mirror
+    connect: Callable[[Watch], Remote]
+    rule_for: Callable[[str, str], RetentionRule]
+    zone: ZoneInfo
+    locks: Path
+    lock_wait: float
+    may_remove: bool
+    settle: Callable[[VmPoints], None]
+    listener: events.Listener
+    stop_requested: Callable[[], bool]
+
+    def lack(self, wanted: VmPoints) -> Lack:
+        """What waits of a VM; nothing of one whose points belong to nobody known. Raises StorageError."""
+        if wanted.vm_uuid is None:
+            return Lack()
+        rule = self.rule_for(wanted.vm, wanted.vm_uuid)
+        return lack_of(self.local, self.mirror.repository, wanted.folder.name, rule, self.zone)
+
+    def run(self, wanted: VmPoints) -> ShippedVm:
+        """Ship all that waits of a VM, apply the remote's retention, and let go of what need not stay here.
+
+        Raises VmBusyError, CancelledError, and what `Remote` and its calls raise: what arrived before stays.
+        """
+        with hold_shipment(
+            self.locks, self.name, wanted.folder.name, wait=self.lock_wait, stop_requested=self.stop_requested
+        ):
+            done = _Shipping(self, wanted).run()
+        self.settle(wanted)
+        return done
+
+
+class _Shipping:
+    """One run on one VM."""
+
+    def __init__(self, service: ShipService, wanted: VmPoints) -> None:
+        self._service = service
+        self._vm = wanted
+        self._done = ShippedVm()
+        self._watch = ShipWatch(service.stop_requested, self._tell_progress)
+
+    def run(self) -> ShippedVm:
+        service = self._service
+        lack = service.lack(self._vm)
+        if lack.to_ship or (lack.to_remove and service.may_remove):
+            service.listener(events.StepStarted(self._vm.vm, events.Step.SHIP))
+            with service.connect(self._watch) as remote:
+                remote.check_copies(service.local.root)
+                lack = self._send_all(remote, lack)
+                self._watch.finish()
+                if service.may_remove:
+                    self._remove(remote, lack.to_remove)
+        return self._done
+
+    def _send_all(self, remote: Remote, lack: Lack) -> Lack:
+        """Send until nothing waits any more: points are made, consolidated and removed here meanwhile."""
+        changes = 0
+        for _ in range(_ROUNDS):
+            if not lack.to_ship:
+                break
+            self._watch.expect(lack.bytes)
+            try:
+                for one in lack.to_ship:
+                    refuse_when_stopped(self._service.stop_requested)
+                    self._send(remote, one)
+            except PointChangedError:
+                changes += 1
+                if changes > _CHANGES:
+                    raise
+            lack = self._service.lack(self._vm)
+        return lack
+
+    def _send(self, remote: Remote, one: Shippable) -> None:
+        manifest = one.manifest
+        self._watch.begin(manifest.bytes_stored)
+        shipped = remote.ship(
+            Shipment(self._service.local.path_of(manifest.id), manifest), base=one.base.stamp if one.base else None
+        )
+        self._service.mirror.record(manifest.id, serialize(manifest))
+        if shipped.repaired:
+            self._notice(
+                phrase(
+                    "{id}: what was on the way in {names} had changed there and was sent again",
+                    id=manifest.id,
+                    names=", ".join(shipped.repaired),
+                )
+            )
+        self._done = replace(
+            self._done,
+            points=(*self._done.points, manifest.id),
+            bytes=self._done.bytes + manifest.bytes_stored,
+            sent=self._done.sent + shipped.moved.sent,
+        )
+
+    def _remove(self, remote: Remote, points: Sequence[str]) -> None:
+        """What the rule there keeps no longer; that it stays a day longer harms nobody."""
+        try:
+            for point in points:
+                refuse_when_stopped(self._service.stop_requested)
+                remote.remove(point)
+                self._service.mirror.forget(point)
+                self._done = replace(self._done, removed=(*self._done.removed, point))
+            remote.clear_incoming(_LEFTOVERS)
+        except CancelledError:
+            raise
+        except KvmBackupError as error:
+            self._notice(phrase("old points could not be removed: {cause}", cause=error.message))
+
+    def _notice(self, message: str) -> None:
+        self._service.listener(events.Notice(self._vm.vm, message))
+
+    def _tell_progress(self, done: int, total: int) -> None:
+        self._service.listener(events.Progress(self._vm.vm, events.Step.SHIP, done, total))
