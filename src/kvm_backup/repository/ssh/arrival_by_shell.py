@@ -12,6 +12,7 @@ from kvm_backup.domain.errors import BrokenChainError, KvmBackupError, NoSpaceEr
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.process import Completed
 from kvm_backup.repository.ssh import scripts
+from kvm_backup.repository.ssh.digests import differing
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Moved, Transfer
 
@@ -85,17 +86,7 @@ class _Arrival:
         )
 
     def _differing(self, folder: str) -> list[str]:
-        """Files whose digest there is not the manifest's, missing ones included."""
-        images, files = self._shipment.images, self._shipment.files
-        pairs = [word for name in images for word in ("image", name)] + [
-            word for name in files for word in ("file", name)
-        ]
-        done = self._connection.run(scripts.DIGESTS, folder, *pairs, watch=self._transfer.watch.check)
-        found = done.stdout.split()
-        expected = {**images, **files}
-        if len(found) != len(expected):
-            return list(expected)
-        return [name for (name, digest), came in zip(expected.items(), found, strict=True) if digest != came]
+        return differing(self._transfer, self._shipment, folder)
 
     def _check_room(self) -> None:
         told = self._told(scripts.ROOM, self._address.path, self._shipment.manifest.folder, self._stamp)

@@ -25,6 +25,10 @@ _LINK_BROKE = {10, 12, 30, 35, SSH_FAILED}
 """rsync: socket, protocol stream, timeouts; and ssh's own status."""
 
 
+class FolderMissingError(RemoteSetupError):
+    """The folder on the server is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Cause:
     pattern: str
@@ -118,7 +122,7 @@ def _old_rsync(place: str, line: str) -> KvmBackupError:
 
 
 def _no_folder(place: str, line: str) -> KvmBackupError:
-    return RemoteSetupError(
+    return FolderMissingError(
         phrase("{place}: the folder cannot be used ({line})", place=place, line=line),
         hint=phrase("Make it on the server, or correct the address; a disk of its own may need mounting there."),
     )

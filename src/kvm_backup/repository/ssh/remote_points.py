@@ -7,20 +7,28 @@ transfers only what is new since the last time.
 from pathlib import Path
 
 from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE
-from kvm_backup.repository.local import REPOSITORY_FILE
+from kvm_backup.repository.local import REPOSITORY_FILE, LocalRepository
+from kvm_backup.repository.ssh.founding import another_there, identity, nothing_there
 from kvm_backup.repository.ssh.shipment import Shipment
 from kvm_backup.repository.ssh.transfer import Moved, Transfer
 
-_STAMP_GLOB = "[0-9]" * 8 + "T" + "[0-9]" * 6 + "Z"
+STAMP_GLOB = "[0-9]" * 8 + "T" + "[0-9]" * 6 + "Z"
 
 
 def mirror_manifests(transfer: Transfer, mirror: Path) -> Moved:
     """Make `mirror` hold the manifests that the server holds now, and no others.
 
-    Links and larger files than a manifest can be are not taken. Raises RemoteAccessError when the account may not
-    read, RemoteUnreachableError and its like.
+    Links and larger files than a manifest can be are not taken. Raises RepositoryNotFoundError when no repository is
+    there now, RepositoryFormatError when it is not the one that the mirror was made of (a disk may not be mounted
+    there; the mirror stays as it was), RemoteAccessError when the account may not read, RemoteUnreachableError and
+    its like.
     """
+    there = identity(transfer)
+    if there is None:
+        raise nothing_there(transfer)
     mirror.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (mirror / REPOSITORY_FILE).exists() and LocalRepository.open("mirror", mirror).id != there:
+        raise another_there(transfer)
     return transfer.down(
         transfer.connection.address.path,
         mirror,
@@ -29,8 +37,8 @@ def mirror_manifests(transfer: Transfer, mirror: Path) -> Moved:
         f"--max-size={MANIFEST_BYTES_MAX}",
         f"--include=/{REPOSITORY_FILE}",
         "--include=/*--*/",
-        f"--include=/*--*/{_STAMP_GLOB}/",
-        f"--include=/*--*/{_STAMP_GLOB}/{MANIFEST_FILE}",
+        f"--include=/*--*/{STAMP_GLOB}/",
+        f"--include=/*--*/{STAMP_GLOB}/{MANIFEST_FILE}",
         "--exclude=*",
     )
 

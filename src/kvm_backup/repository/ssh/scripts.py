@@ -4,6 +4,8 @@ Statuses above 70 are ours; sh and its programs use small ones.
 """
 
 from kvm_backup.domain.names import PARTIAL_PREFIX
+from kvm_backup.domain.point import MANIFEST_FILE
+from kvm_backup.repository.local import REMOVED_PREFIX
 
 INCOMING_PREFIX = ".incoming-"
 """A point that is arriving. Readers see no folder of such a name, and no run on that server takes it for its own."""
@@ -13,6 +15,7 @@ PROBE = f"command -v sha256sum >/dev/null && command -v rsync >/dev/null && echo
 
 PARENT_MISSING = 71
 CHANGED = 72
+HAS_CHILD = 73
 
 LOOK = """
 cd "$1" 2>/dev/null || { echo absent; exit 0; }
@@ -25,14 +28,18 @@ DIGESTS = """
 cd "$1" || exit 1
 shift
 while [ $# -gt 1 ]; do
-    case "$1" in
-    image) { tail -c +65537 "./$2" && head -c 65536 "./$2"; } | sha256sum ;;
-    *) sha256sum < "./$2" ;;
-    esac | cut -d' ' -f1
+    if [ ! -f "./$2" ] || [ -L "./$2" ]; then
+        echo missing
+    else
+        case "$1" in
+        image) { tail -c +65537 "./$2" && head -c 65536 "./$2"; } | sha256sum ;;
+        *) sha256sum < "./$2" ;;
+        esac | cut -d' ' -f1
+    fi
     shift 2
 done
 """
-"""$1 a point's folder, then pairs of kind (`image` or `file`) and name: a digest on each line, in that order."""
+"""$1 a point's folder, then pairs of kind (`image` or `file`) and name: a digest, or `missing`, on each line."""
 
 PUBLISH = f"""
 set -e
@@ -96,3 +103,35 @@ done
 """
 """$1 the VM's folder, $2 the point, $3 an older one, then names of files: `.incoming-<time>.basis` gets each, what
 has arrived of the new one followed by the older one, for rsync to build on. rsync itself builds on one file only."""
+
+REMOVE = f"""
+set -e
+cd "$1" 2>/dev/null || exit 0
+gone={REMOVED_PREFIX}$2
+if [ -d "./$2" ]; then
+    child=$(grep -lF -e "$3" -- ./[0-9]*T[0-9]*Z/{MANIFEST_FILE} 2>/dev/null | head -n 1)
+    [ -z "$child" ] || {{ echo "$child"; exit {HAS_CHILD}; }}
+    rm -rf "./$gone"
+    mv "./$2" "./$gone"
+    sync -f . 2>/dev/null || sync
+fi
+rm -rf "./$gone" "./{PARTIAL_PREFIX}old-$2" "./{INCOMING_PREFIX}$2"-*
+rmdir "../${{1##*/}}" 2>/dev/null || :
+"""
+"""$1 the VM's folder, $2 the point, $3 how a manifest names it as its parent: with one rename it is no longer
+visible, then its files go, and the second names that an arrival by rsync alone left them."""
+
+CLEAR = f"""
+cd "$1" || exit 1
+for left in ./*--*/{INCOMING_PREFIX}* ./*--*/{PARTIAL_PREFIX}removed-* ./*--*/{PARTIAL_PREFIX}old-*; do
+    [ -d "$left" ] && [ ! -L "$left" ] || continue
+    case "$left" in
+    */{PARTIAL_PREFIX}old-*) [ -e "${{left%%/{PARTIAL_PREFIX}old-*}}/${{left##*-}}" ] || continue ;;
+    esac
+    young=$(find "$left" -cmin "-$2") || continue
+    [ -n "$young" ] || rm -rf "$left"
+done
+"""
+"""$1 the repository, $2 minutes: removes what was left behind and has not been touched for so long, by the clock of
+that server's file system (ctime, which no transfer sets). What a replacement moved aside and did not put back
+stays."""

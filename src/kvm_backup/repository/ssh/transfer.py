@@ -5,6 +5,7 @@ link breaks; the caller says how rsync takes it up again.
 """
 
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,10 +18,14 @@ from kvm_backup import process
 from kvm_backup.domain.bandwidth import BandwidthPlan
 from kvm_backup.process import Completed
 from kvm_backup.repository.ssh.connection import SshConnection
+from kvm_backup.repository.ssh.failures import FolderMissingError
 
 _COMMON = ("--recursive", "--times", "--no-human-readable", "--info=progress2,stats2", "--outbuf=N")
 _FIGURE = re.compile(r"^(Total bytes sent|Total bytes received|Literal data|Matched data): ([0-9]+)", re.MULTILINE)
 _PROGRESS = re.compile(r"^ *([0-9]+) +[0-9]{1,3}% ")
+
+_LIST_FORMAT = "%M %n"
+_LISTED = re.compile(r"([0-9/]{10}-[0-9:]{8}) (.+)")
 
 
 class Watch(Protocol):
@@ -59,6 +64,15 @@ class Moved:
             self.literal + other.literal,
             self.matched + other.matched,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file or folder (its name ends with a slash) below the folder that was listed, and when it was written to, by
+    the server's clock."""
+
+    name: str
+    modified: datetime
 
 
 class Progress:
@@ -117,6 +131,26 @@ class Transfer:
         done = process.follow(self._rsync(words, places), heard=lambda _: None, meanwhile=self.watch.check)
         self._judge(done)
         return [line for line in done.stdout.splitlines() if line and not line.endswith("/")]
+
+    def listed(self, source: str, *options: str) -> list[Listed]:
+        """What the server's folder `source` holds, of what the options let through; nothing when it is missing.
+
+        Raises as `up`.
+        """
+        words = ["--recursive", "--dry-run", f"--out-format={_LIST_FORMAT}", *options]
+        with tempfile.TemporaryDirectory(prefix="kvm-backup-remote-") as nothing:
+            places = [self.connection.address.rsync_place(f"{source.rstrip('/')}/"), f"{nothing}/"]
+            said: list[str] = []
+            done = process.follow(self._rsync(words, places), heard=said.append, meanwhile=self.watch.check)
+        try:
+            self._judge(done)
+        except FolderMissingError:
+            return []
+        return [
+            Listed(found[2], datetime.strptime(found[1], "%Y/%m/%d-%H:%M:%S").astimezone())
+            for found in map(_LISTED.fullmatch, "".join(said).splitlines())
+            if found
+        ]
 
     def _move(self, places: Sequence[str], options: Sequence[str]) -> Moved:
         while True:

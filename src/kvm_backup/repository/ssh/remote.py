@@ -1,0 +1,153 @@
+"""A repository on another server: all that services do with it.
+
+It is reached through one account, or two: one that adds, and perhaps may do nothing else, and one that reads and
+removes (docs/adr/0010-shipping-over-ssh.md).
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kvm_backup.domain.bandwidth import BandwidthPlan
+from kvm_backup.domain.point import Manifest
+from kvm_backup.repository.ssh import arrival_by_rsync, arrival_by_shell, founding, remote_points, removal
+from kvm_backup.repository.ssh.access import Access
+from kvm_backup.repository.ssh.account import Account
+from kvm_backup.repository.ssh.address import SshAddress
+from kvm_backup.repository.ssh.digests import differing
+from kvm_backup.repository.ssh.shipment import Shipment, Shipped
+from kvm_backup.repository.ssh.transfer import Moved, NoWatch, Watch
+
+
+class Remote:
+    """Connected while the `with` block lasts.
+
+    `prune_address` is the same folder through an account that may read and remove, when `address` may not; it is
+    logged in to when it is first needed. `config` is another ssh configuration file. `now` tells the time in the
+    zone of the plan's hours. `watch` hears how far each transfer is, and may end it.
+
+    Every call raises RemoteUnreachableError, HostKeyError, RemoteAccessError, RemoteSetupError, ToolMissingError and
+    what the watch raises; what else, its own text tells.
+    """
+
+    def __init__(
+        self,
+        address: SshAddress,
+        *,
+        prune_address: SshAddress | None = None,
+        config: Path | None = None,
+        plan: BandwidthPlan | None = None,
+        now: Callable[[], datetime] = datetime.now,
+        watch: Watch | None = None,
+    ) -> None:
+        self.address = address
+        self._connections = ExitStack()
+
+        def access(to: SshAddress) -> Access:
+            return Access(
+                to,
+                self._connections,
+                config=config,
+                plan=plan or BandwidthPlan(),
+                now=now,
+                watch=watch or NoWatch(),
+            )
+
+        self._adding = access(address)
+        other = prune_address is not None and prune_address != address
+        self._pruning = access(prune_address) if prune_address and other else self._adding
+
+    def __enter__(self) -> Self:
+        """Logs in to the first account."""
+        try:
+            _ = self._adding.transfer
+        except BaseException:
+            self._connections.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connections.close()
+
+    @property
+    def account(self) -> Account:
+        """What the account that adds allows."""
+        return self._adding.account
+
+    def found(self, local_root: Path) -> None:
+        """Make it the copy of the local repository in that folder, unless it is. For `repository add`.
+
+        Raises RepositoryFormatError when it is the copy of another one.
+        """
+        founding.found(self._adding.transfer, local_root)
+
+    def check_copies(self, local_root: Path) -> None:
+        """Check that it is the copy of that local repository, before anything is shipped: a disk of its own may not
+        be mounted there. Works with an account that only adds.
+
+        Raises RepositoryNotFoundError when there is none, RepositoryFormatError when it is another's.
+        """
+        founding.check(self._adding.transfer, local_root)
+
+    def identity(self) -> str | None:
+        """The repository's id, None where there is none yet.
+
+        Raises RepositoryFormatError when what is there cannot be read, RemoteAccessError when the key may not read.
+        """
+        return founding.identity(self._pruning.transfer)
+
+    def ship(self, shipment: Shipment, *, base: str | None = None) -> Shipped:
+        """Bring a point there, checked there; when it is there already and whole, nothing crosses.
+
+        A point that is there in another state, consolidated since or damaged, is replaced. `base` is the time of a
+        point of the same VM that the server has and whose images this one's resemble: for a consolidated point the
+        full one that it was made of.
+
+        Raises BrokenChainError when its parent is not there, NoSpaceError, DamagedPointError when it does not arrive
+        as it is here.
+        """
+        if self._adding.has_shell:
+            return arrival_by_shell.ship(self._adding.transfer, shipment, base=base)
+        return arrival_by_rsync.ship(self._adding.transfer, shipment)
+
+    def differing(self, shipment: Shipment) -> list[str] | None:
+        """The files of a point that are missing there or whose digests there are not those of its manifest.
+
+        `shipment.folder` needs to hold nothing but the manifest. None when no account has a shell: fetch it then.
+        """
+        for access in (self._adding, self._pruning):
+            if access.has_shell:
+                folder = access.address.below(shipment.manifest.id)
+                return differing(access.transfer, shipment, folder)
+        return None
+
+    def refresh(self, mirror: Path) -> Moved:
+        """Make `mirror` hold the manifests that are there now, and no others.
+
+        Raises RepositoryNotFoundError, RepositoryFormatError; the mirror is as it was then.
+        """
+        return remote_points.mirror_manifests(self._pruning.transfer, mirror)
+
+    def fetch(self, manifest: Manifest, folder: Path) -> Moved:
+        """Fetch the files of a point into `folder`; after a cut it goes on where it was.
+
+        Nothing is checked: the caller verifies digests as of any point, and removes what differs before it fetches
+        again. Raises NoSpaceError, StorageError.
+        """
+        return remote_points.fetch_point(self._pruning.transfer, Shipment(folder, manifest))
+
+    def remove(self, point_id: str) -> None:
+        """Remove a point; one that is gone is no error, and what a killed `remove` left goes, too.
+
+        Children go first: the caller's order. Raises BrokenChainError where an account with a shell finds one left.
+        """
+        removal.remove(self._pruning, point_id)
+
+    def clear_incoming(self, older_than: timedelta) -> None:
+        """Remove what cut transfers and removals left there, untouched for that long by the server's clock."""
+        removal.clear_incoming(self._pruning, older_than)

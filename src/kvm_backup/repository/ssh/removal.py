@@ -1,0 +1,54 @@
+"""Removing on the server: a point first goes out of sight, then its files go."""
+
+import math
+from datetime import timedelta
+
+from kvm_backup.domain.errors import BrokenChainError
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.repository.ssh import removal_by_rsync, scripts
+from kvm_backup.repository.ssh.access import Access
+
+
+def remove(access: Access, point_id: str) -> None:
+    """Remove a point, and what a removal of it that was killed left. One that is gone is no error.
+
+    Raises BrokenChainError when a shell there finds a point that builds on it, RemoteAccessError when the account may
+    not remove, RemoteUnreachableError and its like, and what the watch raises.
+    """
+    transfer, address = access.transfer, access.address
+    folder, stamp = point_id.split("/")
+    if not access.has_shell:
+        removal_by_rsync.remove(transfer, address.below(folder), stamp)
+        return
+    # The very bytes of domain/point.py's serialize: no other text of a manifest holds them, quotes are escaped there.
+    as_parent = f'"parent": "{point_id}"'
+    done = transfer.connection.run(
+        scripts.REMOVE, address.below(folder), stamp, as_parent, watch=transfer.watch.check
+    )
+    if done.status == scripts.HAS_CHILD:
+        raise BrokenChainError(
+            phrase(
+                "{id} stays at {place}: {child} builds on it",
+                id=point_id,
+                place=address,
+                child=f"{folder}/{done.stdout.strip().split('/')[1]}",
+            ),
+            hint=phrase("Nothing was changed. Remove the points that build on it first."),
+        )
+    if done.status != 0:
+        raise transfer.connection.failure(done)
+
+
+def clear_incoming(access: Access, older_than: timedelta) -> None:
+    """Remove what cut transfers and removals left, when nobody has touched it for that long by the server's clock.
+
+    Raises as `remove`.
+    """
+    transfer = access.transfer
+    minutes = math.ceil(older_than / timedelta(minutes=1))
+    if not access.has_shell:
+        removal_by_rsync.clear_incoming(transfer, older_than)
+        return
+    done = transfer.connection.run(scripts.CLEAR, access.address.path, str(minutes), watch=transfer.watch.check)
+    if done.status != 0:
+        raise transfer.connection.failure(done)

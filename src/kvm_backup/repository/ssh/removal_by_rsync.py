@@ -1,0 +1,95 @@
+"""Removing where the account may run nothing but rsync, with --delete: what the filters name goes.
+
+rsync renames nothing. So a removal leaves its mark first, `.partial-removed-<time>`, in the same run that takes the
+manifest away; a folder without a manifest is no point. The mark goes last, with the files, and tells until then that
+what is left is not of a point that is arriving.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from kvm_backup.domain.names import FOLDER_PATTERN, STAMP_PATTERN
+from kvm_backup.domain.point import MANIFEST_FILE
+from kvm_backup.repository.local import REMOVED_PREFIX
+from kvm_backup.repository.ssh.remote_points import STAMP_GLOB
+from kvm_backup.repository.ssh.scripts import INCOMING_PREFIX
+from kvm_backup.repository.ssh.transfer import Listed, Transfer
+
+_CLOCK = f"{INCOMING_PREFIX}clock"
+_LEFT = re.compile(rf"({FOLDER_PATTERN})/({re.escape(INCOMING_PREFIX)}[^/]+)(?:/.*)?")
+_MARK = re.compile(rf"({FOLDER_PATTERN})/{re.escape(REMOVED_PREFIX)}({STAMP_PATTERN})")
+
+
+def remove(transfer: Transfer, folder: str, stamp: str) -> None:
+    """Remove a point, or what is left of it; `folder` is the VM's, on the server.
+
+    Raises RemoteAccessError when the account may not list or remove, RemoteUnreachableError and its like.
+    """
+    mark = f"{REMOVED_PREFIX}{stamp}"
+    parts = [f"--include=/{stamp}/", f"--include=/{mark}"]
+    there = {entry.name for entry in transfer.listed(folder, *parts, "--exclude=*")}
+    if f"{stamp}/" in there:
+        with _source(folders=[stamp], files=[mark]) as source:
+            manifest = f"--include=/{stamp}/{MANIFEST_FILE}"
+            transfer.up(source, folder, "--delete-after", *parts, manifest, "--exclude=*")
+    if {f"{stamp}/", mark} & there:
+        # The second names of its files, too, or their space would not come free.
+        _delete(transfer, folder, [f"/{stamp}/***", f"/{INCOMING_PREFIX}{stamp}-*/***", f"/{mark}"])
+
+
+def clear_incoming(transfer: Transfer, older_than: timedelta) -> None:
+    """Remove what cut transfers and removals left that nobody wrote to for that long by the server's clock.
+
+    Raises as `remove`.
+    """
+    path = transfer.connection.address.path
+    with _source(files=[_CLOCK]) as source:
+        # Without the time of our file the server gives it its own.
+        transfer.up(source, path, "--no-times", "--ignore-times")
+    found = transfer.listed(
+        path,
+        f"--include=/{_CLOCK}",
+        "--include=/*--*/",
+        f"--include=/*--*/{INCOMING_PREFIX}*/***",
+        f"--include=/*--*/{REMOVED_PREFIX}*",
+        f"--include=/*--*/{STAMP_GLOB}/",
+        f"--include=/*--*/{STAMP_GLOB}/{MANIFEST_FILE}",
+        "--exclude=*",
+    )
+    names = {entry.name for entry in found}
+    gone = [f"/{folder}/{name}/***" for folder, name in _old(found, older_than)]
+    for folder, stamp in (mark.groups() for mark in map(_MARK.fullmatch, names) if mark):
+        gone.append(f"/{folder}/{REMOVED_PREFIX}{stamp}")
+        if f"{folder}/{stamp}/{MANIFEST_FILE}" not in names:
+            gone.append(f"/{folder}/{stamp}/***")
+    folders = sorted({pattern.split("/")[1] for pattern in gone})
+    _delete(transfer, path, [f"/{_CLOCK}", *(f"/{folder}/" for folder in folders), *gone], folders)
+
+
+def _old(found: Iterable[Listed], older_than: timedelta) -> list[tuple[str, str]]:
+    touched: dict[tuple[str, str], datetime] = {}
+    [now] = [entry.modified for entry in found if entry.name == _CLOCK]
+    for entry in found:
+        if left := _LEFT.fullmatch(entry.name.rstrip("/")):
+            key = (left[1], left[2])
+            touched[key] = max(touched.get(key, entry.modified), entry.modified)
+    return [key for key, last in touched.items() if now - last >= older_than]
+
+
+def _delete(transfer: Transfer, folder: str, patterns: Iterable[str], kept: Iterable[str] = ()) -> None:
+    with _source(folders=kept) as source:
+        transfer.up(source, folder, "--delete", *(f"--include={pattern}" for pattern in patterns), "--exclude=*")
+
+
+@contextmanager
+def _source(folders: Iterable[str] = (), files: Iterable[str] = ()) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="kvm-backup-remote-") as made:
+        for name in folders:
+            (Path(made) / name).mkdir()
+        for name in files:
+            (Path(made) / name).touch()
+        yield Path(made)
