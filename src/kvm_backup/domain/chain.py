@@ -14,6 +14,7 @@ class FullReason(StrEnum):
     NO_POINT = "no-point"
     POINT_DAMAGED = "point-damaged"
     CHAIN_BROKEN = "chain-broken"
+    CHAIN_ELSEWHERE = "chain-elsewhere"
     NO_CHECKPOINT = "no-checkpoint"
     CHECKPOINT_MISSING = "checkpoint-missing"
     DISK_ADDED = "disk-added"
@@ -35,6 +36,9 @@ _EXPLAINED: Mapping[FullReason, str] = {
     FullReason.NO_POINT: phrase("the repository holds no earlier point of this VM"),
     FullReason.POINT_DAMAGED: phrase("the newest point in the repository is damaged"),
     FullReason.CHAIN_BROKEN: phrase("a file of the newest point's chain is missing or has another size"),
+    FullReason.CHAIN_ELSEWHERE: phrase(
+        "the chain is as long as the retention tolerates, and cannot be consolidated: its images are elsewhere"
+    ),
     FullReason.NO_CHECKPOINT: phrase("the newest point has no checkpoint to start from"),
     FullReason.CHECKPOINT_MISSING: phrase("libvirt no longer knows the newest point's checkpoint"),
     FullReason.DISK_ADDED: phrase("the VM has a disk that the newest point does not hold"),
@@ -99,11 +103,14 @@ class PointDisk:
 
 @dataclass(frozen=True, slots=True)
 class NewestPoint:
-    """What the repository says. `chain_intact`: every file that it needs is there, of the size it should have."""
+    """What the repository says. `chain_intact`: every file that it needs is there, of the size it should have, or in
+    another repository; `chain_elsewhere`: some of them are there. `links` counts it and the points it builds on."""
 
     checkpoint: str | None
     disks: tuple[PointDisk, ...]
     chain_intact: bool = True
+    chain_elsewhere: bool = False
+    links: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +139,13 @@ def decide(
     newest_damaged: bool,
     checkpoint_known: bool,
     disks: Iterable[DiskNow],
+    longest_chain: int | None = None,
 ) -> Decision:
     """Decide between an incremental and a full backup (invariant 3).
 
     Incremental only when the repository's newest point, libvirt's checkpoint and every disk's bitmap agree;
-    in every other case full, with all reasons that hold. It never raises.
+    in every other case full, with all reasons that hold. A chain that no prune can make shorter, because images of it
+    are elsewhere, ends with `longest_chain` points. It never raises.
     """
     if full_requested:
         return _full(Reason(FullReason.REQUESTED))
@@ -150,6 +159,8 @@ def decide(
     reasons: list[Reason] = []
     if not newest.chain_intact:
         reasons.append(Reason(FullReason.CHAIN_BROKEN))
+    if newest.chain_elsewhere and longest_chain is not None and newest.links >= longest_chain:
+        reasons.append(Reason(FullReason.CHAIN_ELSEWHERE))
     if newest.checkpoint is None:
         reasons.append(Reason(FullReason.NO_CHECKPOINT))
     elif not checkpoint_known:

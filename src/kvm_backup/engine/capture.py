@@ -17,6 +17,7 @@ from kvm_backup.engine.append_file import AppendFile
 from kvm_backup.engine.chain import first_stored
 from kvm_backup.engine.compress import ClusterCompressor
 from kvm_backup.engine.copy import CopyControl, Throttle, worker_count
+from kvm_backup.engine.held import HeldClusters
 from kvm_backup.engine.qcow2.format import CLUSTER_SIZE, Identity
 from kvm_backup.engine.qcow2.reader import ImageFile
 from kvm_backup.engine.qcow2.writer import Qcow2Writer
@@ -45,7 +46,12 @@ def planned_bytes(source: NbdSource, control: CopyControl | None = None) -> int:
     return sum(extent.length for extent in source.extents(control) if extent.kind is ExtentKind.DATA)
 
 
-def contradiction(source: NbdSource, parent: Sequence[Path], control: CopyControl | None = None) -> int | None:
+def contradiction(
+    source: NbdSource,
+    parent: Sequence[Path],
+    below: HeldClusters | None = None,
+    control: CopyControl | None = None,
+) -> int | None:
     """The first disk offset where the source reads as zeros, its bitmap says unchanged, yet the parent holds data.
 
     Then something that no bitmap records changed the disk: QEMU drops the bits of a part that is cut off, so a disk
@@ -54,6 +60,10 @@ def contradiction(source: NbdSource, parent: Sequence[Path], control: CopyContro
     """
     with ExitStack() as stack:
         images = [stack.enter_context(ImageFile.open(path)) for path in parent]
+        if below is not None:
+            for image in images:
+                below = below.under(image)
+            return below.first_within(source.unchanged_zeros(control))
         return first_stored(images, source.unchanged_zeros(control))
 
 

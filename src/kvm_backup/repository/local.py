@@ -44,6 +44,7 @@ from kvm_backup.domain.point import (
     serialize,
 )
 from kvm_backup.repository import durable
+from kvm_backup.repository.elsewhere import elsewhere
 from kvm_backup.repository.exchange import OLD_PREFIX, recover
 
 REPOSITORY_FILE = "kvm-backup.json"
@@ -259,6 +260,10 @@ class LocalRepository:
                 hint=phrase("An id looks like web--1a2b3c4d/20261122T020000Z; 'kvm-backup point list' shows them."),
             )
         return self.root / point_id
+
+    def elsewhere(self, point_id: str) -> tuple[str, ...] | None:
+        """Which repositories hold a point's images when they are not here; see `elsewhere.elsewhere`."""
+        return elsewhere(self.path_of(point_id))
 
     def chain(self, manifest: Manifest) -> list[Manifest]:
         """The points that `manifest` needs, full one first, itself last.

@@ -34,7 +34,7 @@ from kvm_backup.services.capture import capture_disks
 from kvm_backup.services.clean_up import clean_up_after_dead_runs, unwanted_checkpoint
 from kvm_backup.services.control import RunControl, SpaceWatch, refuse_when_stopped
 from kvm_backup.services.folders import Folders
-from kvm_backup.services.links import disk_links
+from kvm_backup.services.held_maps import Below, disk_below
 from kvm_backup.services.options import BackupOptions
 from kvm_backup.services.plan import Plan, make_plan, plan_for
 from kvm_backup.services.session import RunFolders, open_session
@@ -182,6 +182,7 @@ class _Run:
             self._vm,
             full_requested=requested is Mode.FULL,
             excluded=self._options.excluded_disks,
+            longest_chain=self._options.longest_chain,
         )
         try:
             return self._capture(plan, requested)
@@ -325,7 +326,7 @@ class _Run:
                 session,
                 plan,
                 partial,
-                parent_files=lambda target: self._parent_files(plan, target),
+                below=lambda target: self._below(plan, target),
                 identity=f"{identity}@{facts['uuid']}",
                 level=self._options.compression_level,
                 make_control=lambda total: self._control(run_folders, session.watch, total),
@@ -344,10 +345,10 @@ class _Run:
             files=files,
         )
 
-    def _parent_files(self, plan: Plan, target: str) -> list[Path]:
+    def _below(self, plan: Plan, target: str) -> Below:
         if plan.parent is None:
-            return []
-        return [link.path for link in disk_links(self._repository, self._repository.chain(plan.parent), target)]
+            return Below()
+        return disk_below(self._repository, self._repository.chain(plan.parent), target)
 
     def _facts(self, partial: Path, now: datetime, consistency: Consistency) -> dict[str, Any]:
         return {

@@ -7,6 +7,7 @@ from pathlib import Path
 from kvm_backup.domain.errors import (
     BitmapIncompleteError,
     DamagedImageError,
+    DamagedPointError,
     KvmBackupError,
     SourceReadError,
     StorageError,
@@ -18,6 +19,7 @@ from kvm_backup.engine.capture import capture_disk, contradiction, planned_bytes
 from kvm_backup.engine.qcow2.format import Identity
 from kvm_backup.engine.source import NbdSource
 from kvm_backup.services.control import RunControl
+from kvm_backup.services.held_maps import Below
 from kvm_backup.services.plan import Plan, PlannedDisk
 from kvm_backup.services.session import Session
 
@@ -27,14 +29,14 @@ def capture_disks(
     plan: Plan,
     folder: Path,
     *,
-    parent_files: Callable[[str], list[Path]],
+    below: Callable[[str], Below],
     identity: str,
     level: int,
     make_control: Callable[[int], RunControl],
 ) -> tuple[StoredDisk, ...]:
     """Write every disk of the plan to a file in `folder`; `make_control` is given the total of bytes to read.
 
-    `parent_files` tells the files of a disk in the parent, base first. Raises BitmapIncompleteError,
+    `below` tells what a disk's parent is made of. Raises BitmapIncompleteError,
     SourceReadError, VmStateChangedError, NoSpaceError, StorageError, CancelledError.
     """
     with ExitStack() as open_sources:
@@ -46,7 +48,7 @@ def capture_disks(
             for planned in plan.disks:
                 if plan.parent is not None and planned.mode is DiskMode.INCREMENTAL:
                     target = planned.disk.target
-                    _require_honest_bitmap(sources[target], target, parent_files(target))
+                    _require_honest_bitmap(sources[target], target, below)
             control = make_control(sum(planned_bytes(source) for source in sources.values()))
             stored = []
             for planned in plan.disks:
@@ -75,10 +77,11 @@ def capture_disks(
     return tuple(stored)
 
 
-def _require_honest_bitmap(source: NbdSource, target: str, parent: list[Path]) -> None:
+def _require_honest_bitmap(source: NbdSource, target: str, below: Callable[[str], Below]) -> None:
     try:
-        offset = contradiction(source, parent)
-    except (DamagedImageError, StorageError) as error:
+        parent = below(target)
+        offset = contradiction(source, parent.images, parent.held)
+    except (DamagedImageError, DamagedPointError, StorageError) as error:
         raise BitmapIncompleteError(
             phrase("the parent of disk {target} cannot be read: {cause}", target=target, cause=error.message),
             hint=error.hint,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvm_backup.domain.errors import BrokenChainError, DamagedPointError
+from kvm_backup.domain.errors import BrokenChainError, DamagedPointError, PointElsewhereError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk
 from kvm_backup.engine.copy import CopyControl
@@ -28,7 +28,20 @@ class Link:
 
 
 def disk_links(repository: LocalRepository, chain: list[Manifest], target: str) -> list[Link]:
-    """The files of a disk, full one first, for the last point of `chain`. Raises BrokenChainError."""
+    """The files of a disk, full one first, for the last point of `chain`.
+
+    Raises BrokenChainError, and PointElsewhereError when some of them are not in this repository.
+    """
+    links = links_anywhere(repository, chain, target)
+    for link in links:
+        names = repository.elsewhere(link.manifest.id)
+        if names is not None:
+            raise _not_here(chain[-1], link.manifest, names)
+    return links
+
+
+def links_anywhere(repository: LocalRepository, chain: list[Manifest], target: str) -> list[Link]:
+    """The same, whether the files are here or in other repositories only. Raises BrokenChainError."""
     links: list[Link] = []
     for manifest in reversed(chain):
         disk = manifest.disk(target)
@@ -53,18 +66,53 @@ def disk_links(repository: LocalRepository, chain: list[Manifest], target: str) 
     )
 
 
+def _not_here(point: Manifest, link: Manifest, names: tuple[str, ...]) -> PointElsewhereError:
+    if not names:
+        return PointElsewhereError(
+            phrase("the disks of {id} were only in repositories that no longer hold them", id=link.id),
+            hint=phrase("Restore another point."),
+            vm=point.vm_name,
+        )
+    where = ", ".join(names)
+    if link.id == point.id:
+        message = phrase("the disks of {id} are not here, they are in repository {names}", id=point.id, names=where)
+    else:
+        message = phrase(
+            "{id} builds on {parent}, whose disks are not here, they are in repository {names}",
+            id=point.id,
+            parent=link.id,
+            names=where,
+        )
+    return PointElsewhereError(
+        message,
+        hint=phrase("Take it from there, once it has been shipped: --repository {name}.", name=names[0]),
+        vm=point.vm_name,
+    )
+
+
 def seem_intact(repository: LocalRepository, chain: list[Manifest]) -> bool:
-    """Whether every image file of a chain is there with the size it should have; cheap, reads no data."""
+    """Whether every image file of a chain is there with the size it should have; cheap, reads no data.
+
+    Those in another repository count as there, as long as one is known to hold them.
+    """
     for manifest in chain:
-        for disk in manifest.disks:
-            if disk.file is None:
-                continue
-            try:
-                status = (repository.path_of(manifest.id) / disk.file).stat(follow_symlinks=False)
-            except OSError:
-                return False
-            if status.st_size != disk.bytes_stored:
-                return False
+        names = repository.elsewhere(manifest.id)
+        if names == () or (names is None and not images_are_here(repository, manifest)):
+            return False
+    return True
+
+
+def images_are_here(repository: LocalRepository, manifest: Manifest) -> bool:
+    """Whether the image files of a point are in its folder with the sizes they should have."""
+    for disk in manifest.disks:
+        if disk.file is None:
+            continue
+        try:
+            status = (repository.path_of(manifest.id) / disk.file).stat(follow_symlinks=False)
+        except OSError:
+            return False
+        if status.st_size != disk.bytes_stored:
+            return False
     return True
 
 

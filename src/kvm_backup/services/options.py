@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
-    """Times in seconds, sizes in bytes. `freeze_timeout` None leaves the file systems alone."""
+    """Times in seconds, sizes in bytes. `freeze_timeout` None leaves the file systems alone.
+
+    `longest_chain`, in points, is for chains that cannot be consolidated, because images of them are elsewhere.
+    """
 
     freeze_timeout: float | None
     compression_level: int
@@ -13,3 +16,4 @@ class BackupOptions:
     lock_wait: float
     excluded_disks: frozenset[str]
     snapshots_kept: int
+    longest_chain: int

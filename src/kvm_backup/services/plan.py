@@ -74,9 +74,18 @@ def saved_disks(vm: Vm, excluded: frozenset[str]) -> tuple[tuple[Disk, ...], tup
 
 
 def make_plan(
-    hypervisor: Hypervisor, repository: LocalRepository, vm: Vm, *, full_requested: bool, excluded: frozenset[str]
+    hypervisor: Hypervisor,
+    repository: LocalRepository,
+    vm: Vm,
+    *,
+    full_requested: bool,
+    excluded: frozenset[str],
+    longest_chain: int,
 ) -> Plan:
-    """Look at the repository, libvirt and the bitmaps, and decide. Raises UnsupportedDiskError."""
+    """Look at the repository, libvirt and the bitmaps, and decide. Raises UnsupportedDiskError.
+
+    `longest_chain` is in points, for chains that cannot be consolidated here.
+    """
     saved, left_out = saved_disks(vm, excluded)
     if not vm.has_qemu:
         _refuse_unreadable(vm, saved)
@@ -102,6 +111,7 @@ def make_plan(
             )
             for disk in saved
         ],
+        longest_chain=longest_chain,
     )
     return plan_for(vm, saved, left_out, decision, parent, images)
 
@@ -132,15 +142,23 @@ def newest_point(repository: LocalRepository, vm_uuid: str) -> Manifest | Damage
 
 
 def _known_point(repository: LocalRepository, point: Manifest) -> NewestPoint:
+    chain = [point]
     try:
-        intact = seem_intact(repository, repository.chain(point))
+        chain = repository.chain(point)
+        intact = seem_intact(repository, chain)
     except BrokenChainError:
         intact = False
     disks = tuple(
         PointDisk(disk.target, disk.virtual_size, disk.mode is DiskMode.WHOLE, disk.source_images)
         for disk in point.disks
     )
-    return NewestPoint(checkpoint=point.checkpoint, disks=disks, chain_intact=intact)
+    return NewestPoint(
+        checkpoint=point.checkpoint,
+        disks=disks,
+        chain_intact=intact,
+        chain_elsewhere=any(repository.elsewhere(link.id) is not None for link in chain),
+        links=len(chain),
+    )
 
 
 def _holder(state: BitmapState | None, images: tuple[str, ...]) -> str | None:

@@ -2,7 +2,7 @@
 
 import errno
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from kvm_backup.domain.errors import BrokenChainError
 from kvm_backup.domain.names import PARTIAL_PREFIX, is_stamp
 from kvm_backup.domain.point import MANIFEST_FILE, Manifest
 from kvm_backup.repository import durable
+from kvm_backup.repository.elsewhere import ELSEWHERE_FILE
 from kvm_backup.repository.local import FILE_SYSTEM_FOLDER, REPOSITORY_FILE, DamagedPoint, LocalRepository
+from kvm_backup.services.held_maps import map_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,29 @@ def _check_point(repository: LocalRepository, point: Manifest | DamagedPoint) ->
         return
     folder = repository.path_of(point.id)
     expected = {stored.name: stored.bytes for stored in point.files}
-    expected |= {disk.file: disk.bytes_stored for disk in point.disks if disk.file}
+    images = {disk.file: disk.bytes_stored for disk in point.disks if disk.file}
+    names = repository.elsewhere(point.id)
+    if names is None:
+        expected |= images
+    elif not names:
+        yield Oddity(folder, "has its images in no repository any more")
+    yield from _check_files(folder, expected)
+    unnamed = {MANIFEST_FILE, ELSEWHERE_FILE} | map_files(point)
+    for entry in _entries(folder):
+        if names is not None and entry.name in images:
+            yield Oddity(entry, "is in another repository, and goes with the next shipment")
+        elif entry.name not in expected and entry.name not in unnamed:
+            yield Oddity(entry, "is not named in the manifest")
+        elif names is None and entry.name == ELSEWHERE_FILE:
+            yield Oddity(entry, "cannot be read, so that the images count as missing")
+    try:
+        repository.chain(point)
+    except BrokenChainError as error:
+        yield Oddity(folder, error.message)
+
+
+def _check_files(folder: Path, expected: Mapping[str, int]) -> Iterator[Oddity]:
+    """`expected` are sizes in bytes, by name."""
     for name, size in expected.items():
         path = folder / name
         try:
@@ -64,10 +88,3 @@ def _check_point(repository: LocalRepository, point: Manifest | DamagedPoint) ->
             yield Oddity(path, "is no regular file")
         elif status.st_size != size:
             yield Oddity(path, f"has {status.st_size} bytes, the manifest says {size}")
-    for entry in _entries(folder):
-        if entry.name not in expected and entry.name != MANIFEST_FILE:
-            yield Oddity(entry, "is not named in the manifest")
-    try:
-        repository.chain(point)
-    except BrokenChainError as error:
-        yield Oddity(folder, error.message)

@@ -20,6 +20,7 @@ from kvm_backup.engine.copy import CopyControl
 from kvm_backup.engine.verify import check_image
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository import durable
+from kvm_backup.repository.elsewhere import ELSEWHERE_FILE
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.services.links import Link
 from kvm_backup.services.snapshot import frozen_image
@@ -50,6 +51,10 @@ class Verdict:
     findings: tuple[Finding, ...]
     bytes_checked: int
     seconds: float = field(compare=False)
+    elsewhere: tuple[str, ...] | None = None
+    """The repositories that hold the point's images, which are not here and were not checked."""
+    chain_elsewhere: tuple[str, ...] | None = None
+    """The same of points that it builds on, when its own images are here."""
 
     @property
     def good(self) -> bool:
@@ -67,7 +72,8 @@ def verify_points(
     """Verify each point by itself: its own files, and that its parent is there and is the right one.
 
     Parents are verified as points of their own; hand in whole chains for a verdict on a chain. Only a snapshot asks
-    `hypervisor`, for its images. There is no verdict on a point that a prune takes away meanwhile.
+    `hypervisor`, for its images. Of a point whose images are elsewhere the other files are verified. There is no
+    verdict on a point that a prune takes away meanwhile.
     """
     for point in points:
         began = time.monotonic()
@@ -81,9 +87,13 @@ def verify_points(
                 seconds=time.monotonic() - began,
             )
             continue
-        findings = tuple(_findings(repository, point, hypervisor, deep, control))
+        names = repository.elsewhere(point.id)
+        findings = tuple(_findings(repository, point, names, hypervisor, deep, control))
+        if findings and names is None and (names := repository.elsewhere(point.id)) is not None:
+            # Its images were let go while they were read.
+            findings = tuple(_findings(repository, point, names, hypervisor, deep, control))
         if findings and (now := _replaced(repository, point)) is not None:
-            findings = tuple(_findings(repository, now, hypervisor, deep, control))
+            findings = tuple(_findings(repository, now, names, hypervisor, deep, control))
         if findings and not repository.path_of(point.id).is_dir():
             continue
         yield Verdict(
@@ -91,8 +101,10 @@ def verify_points(
             vm=point.vm_name,
             deep=deep,
             findings=findings,
-            bytes_checked=point.bytes_stored,
+            bytes_checked=point.bytes_stored if names is None else sum(stored.bytes for stored in point.files),
             seconds=time.monotonic() - began,
+            elsewhere=names,
+            chain_elsewhere=_below(repository, point) if names is None else None,
         )
 
 
@@ -113,9 +125,17 @@ def chain_of(repository: LocalRepository, point: Manifest) -> list[Manifest | Da
     return links
 
 
+def _below(repository: LocalRepository, point: Manifest) -> tuple[str, ...] | None:
+    """Where the images are that a point builds on, if some are not here."""
+    below = (link.id for link in chain_of(repository, point) if isinstance(link, Manifest) and link.id != point.id)
+    found = [names for names in map(repository.elsewhere, below) if names is not None]
+    return tuple(sorted({name for names in found for name in names})) if found else None
+
+
 def _findings(
     repository: LocalRepository,
     point: Manifest,
+    elsewhere: tuple[str, ...] | None,
     hypervisor: Callable[[], Hypervisor],
     deep: bool,
     control: CopyControl,
@@ -126,6 +146,10 @@ def _findings(
         problem = _small_file_problem(folder / stored.name, stored.bytes, stored.sha256)
         if problem:
             yield Finding(point.id, stored.name, "changed", problem)
+    if elsewhere is not None:
+        if not elsewhere:
+            yield Finding(point.id, ELSEWHERE_FILE, "images-lost", "no repository holds its images any more")
+        return
     for disk in point.disks:
         if disk.file is None:
             yield from _host_findings(hypervisor, point, disk, control)

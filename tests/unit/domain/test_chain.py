@@ -19,6 +19,7 @@ from kvm_backup.domain.chain import (
 )
 
 GIB = 1024**3
+LONGEST = 4
 POINT = NewestPoint(
     checkpoint="kvm-backup-1", disks=(PointDisk("vda", GIB, whole=False), PointDisk("vdb", GIB, whole=True))
 )
@@ -28,6 +29,7 @@ AGREEING: dict[str, Any] = {
     "newest_damaged": False,
     "checkpoint_known": True,
     "disks": (DiskNow("vda", GIB, BitmapCondition.USABLE), DiskNow("vdb", GIB, None)),
+    "longest_chain": LONGEST,
 }
 
 
@@ -46,6 +48,10 @@ DISAGREEMENTS: dict[str, tuple[dict[str, Any], Reason]] = {
     "no point": ({"newest": None}, Reason(FullReason.NO_POINT)),
     "damaged point": ({"newest": None, "newest_damaged": True}, Reason(FullReason.POINT_DAMAGED)),
     "broken chain": (_point(chain_intact=False), Reason(FullReason.CHAIN_BROKEN)),
+    "chain elsewhere is as long as may be": (
+        _point(chain_elsewhere=True, links=LONGEST),
+        Reason(FullReason.CHAIN_ELSEWHERE),
+    ),
     "point without checkpoint": (_point(checkpoint=None), Reason(FullReason.NO_CHECKPOINT)),
     "checkpoint gone": ({"checkpoint_known": False}, Reason(FullReason.CHECKPOINT_MISSING)),
     "disk added": (
@@ -100,6 +106,14 @@ def test_a_disk_that_grew_stays_incremental() -> None:
 
 def test_a_disk_that_is_saved_whole_may_shrink() -> None:
     assert decide(**AGREEING | _disks(VDA, replace(VDB, virtual_size=1))).incremental
+
+
+def test_a_long_chain_that_a_prune_can_shorten_goes_on() -> None:
+    assert decide(**AGREEING | _point(links=LONGEST + 1)).incremental
+
+
+def test_a_chain_elsewhere_goes_on_until_it_is_as_long_as_may_be() -> None:
+    assert decide(**AGREEING | _point(chain_elsewhere=True, links=LONGEST - 1)).incremental
 
 
 def test_the_order_of_disks_does_not_matter() -> None:
