@@ -19,6 +19,10 @@ _EVERY = 1.0
 """Seconds between two looks at the file."""
 
 
+_State = tuple[Path, int, int, int] | str | None
+"""Of the settings file: None without one, an error's text when it cannot be looked at."""
+
+
 class LiveSettings:
     """`current` may be asked by any thread. `say` is told, once each, of changes and of a file that cannot be used.
 
@@ -61,7 +65,7 @@ class LiveSettings:
         if settled and found != self._taken:
             self._read(found)
 
-    def _read(self, found: object) -> None:
+    def _read(self, found: _State) -> None:
         self._taken = self._seen = found
         try:
             if self._had_file and settings_file() is None:
@@ -86,8 +90,7 @@ class LiveSettings:
         )
 
 
-def _state_of_file() -> tuple[Path, int, int, int] | str | None:
-    """What differs once the file is another one: None without a file, an error's text when it cannot be looked at."""
+def _state_of_file() -> _State:
     try:
         path = settings_file()
         if path is None:

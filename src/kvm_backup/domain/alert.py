@@ -25,6 +25,7 @@ class AlertKind(StrEnum):
     REPOSITORY_AWAY = "repository-away"
     LIBVIRT_AWAY = "libvirt-away"
     SCHEDULES_FILE_DAMAGED = "schedules-file-damaged"
+    SETTINGS_FILE_UNUSABLE = "settings-file-unusable"
     SCHEDULE_UNUSABLE = "schedule-unusable"
     DAEMON_NOT_TICKING = "daemon-not-ticking"
 
@@ -143,6 +144,7 @@ class Situation:
     libvirt: Away | None = None
     repositories_away: Sequence[Away] = ()
     schedules_file: Away | None = None
+    settings_file: Away | None = None
     unusable_schedules: Sequence[Away] = ()
 
 
@@ -177,6 +179,8 @@ def conditions(now: Situation, open_alerts: Iterable[Alert] = ()) -> Iterator[Co
         yield _away(AlertKind.LIBVIRT_AWAY, now.libvirt, Severity.CRITICAL)
     if now.schedules_file is not None:
         yield _away(AlertKind.SCHEDULES_FILE_DAMAGED, now.schedules_file, Severity.CRITICAL)
+    if now.settings_file is not None:
+        yield _away(AlertKind.SETTINGS_FILE_UNUSABLE, now.settings_file, Severity.WARNING)
     for away in now.repositories_away:
         yield _away(AlertKind.REPOSITORY_AWAY, away, Severity.CRITICAL)
     for away in now.unusable_schedules:

@@ -81,6 +81,9 @@ _TITLES: dict[AlertKind, Callable[[Alert], str]] = {
     AlertKind.REPOSITORY_AWAY: lambda alert: phrase("the repository {name} is away", name=alert.subject.name),
     AlertKind.LIBVIRT_AWAY: lambda alert: phrase("libvirt on {host} does not answer", host=alert.subject.name),
     AlertKind.SCHEDULES_FILE_DAMAGED: lambda _alert: phrase("the file of the schedules cannot be read"),
+    AlertKind.SETTINGS_FILE_UNUSABLE: lambda _alert: phrase(
+        "the settings file cannot be used: those that were read before hold"
+    ),
     AlertKind.SCHEDULE_UNUSABLE: lambda alert: phrase(
         "the schedule {name} cannot be planned", name=alert.subject.name
     ),
@@ -111,6 +114,7 @@ _NAMES: dict[AlertKind, str] = {
     AlertKind.REPOSITORY_AWAY: phrase("repository away"),
     AlertKind.LIBVIRT_AWAY: phrase("libvirt away"),
     AlertKind.SCHEDULES_FILE_DAMAGED: phrase("schedules' file damaged"),
+    AlertKind.SETTINGS_FILE_UNUSABLE: phrase("unusable settings file"),
     AlertKind.SCHEDULE_UNUSABLE: phrase("unusable schedule"),
     AlertKind.DAEMON_NOT_TICKING: phrase("service does not tick"),
 }

@@ -148,9 +148,11 @@ def test_the_same_point_damaged_in_two_repositories_is_two_alerts() -> None:
 
 def test_everything_that_is_away_is_told() -> None:
     away = Away(Subject(SubjectKind.HOST, "alpha"), "does not answer", "Start it.")
-    assert kinds(libvirt=away, schedules_file=away, repositories_away=[away], unusable_schedules=[away]) == [
+    files = {"schedules_file": away, "settings_file": away}
+    assert kinds(libvirt=away, **files, repositories_away=[away], unusable_schedules=[away]) == [
         AlertKind.LIBVIRT_AWAY,
         AlertKind.SCHEDULES_FILE_DAMAGED,
+        AlertKind.SETTINGS_FILE_UNUSABLE,
         AlertKind.REPOSITORY_AWAY,
         AlertKind.SCHEDULE_UNUSABLE,
     ]

@@ -23,6 +23,7 @@ FACTS: dict[AlertKind, dict[str, Any]] = {
     AlertKind.REPOSITORY_AWAY: AWAY,
     AlertKind.LIBVIRT_AWAY: AWAY,
     AlertKind.SCHEDULES_FILE_DAMAGED: AWAY,
+    AlertKind.SETTINGS_FILE_UNUSABLE: AWAY,
     AlertKind.SCHEDULE_UNUSABLE: AWAY,
     AlertKind.DAEMON_NOT_TICKING: {"running": True},
 }

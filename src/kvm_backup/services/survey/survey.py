@@ -35,7 +35,8 @@ class Survey:
     """Looks at everything that has changed or whose turn it is. Used by one thread of the service.
 
     `repositories` gives what opens each repository that settings or schedules name; `folders` are places of this
-    program that must not fill up, by what they are for; `reserve` is in bytes.
+    program that must not fill up, by what they are for; `reserve` is in bytes; `settings_problem` tells why the
+    settings are not those of their file.
     """
 
     host: str
@@ -51,6 +52,7 @@ class Survey:
     folders: Mapping[str, Path]
     reserve: int
     keep: timedelta
+    settings_problem: Callable[[], KvmBackupError | None] = lambda: None
     revision: int = 0
     """Another one once a VM's row was written."""
     _examined_at: datetime | None = None
@@ -98,6 +100,7 @@ class Survey:
             libvirt = _away(Subject(SubjectKind.HOST, self.host), self.vms.away)
         problem = self.promises.problem
         file = self.promises.file.path
+        settings = self.settings_problem()
         return Situation(
             vms=self.ledger,
             strangers=self._strangers,
@@ -108,6 +111,7 @@ class Survey:
                 _away(Subject(SubjectKind.REPOSITORY, name), error) for name, error in self.points.away.items()
             ],
             schedules_file=None if problem is None else _away(Subject(SubjectKind.HOST, self.host), problem, file),
+            settings_file=None if settings is None else _away(Subject(SubjectKind.HOST, self.host), settings),
             unusable_schedules=[
                 _away(Subject(SubjectKind.SCHEDULE, schedule.name, schedule.id), error)
                 for schedule, error in self.promises.unusable.values()
@@ -189,6 +193,7 @@ def make_survey(
     folders: Mapping[str, Path],
     reserve: int,
     keep: timedelta,
+    settings_problem: Callable[[], KvmBackupError | None] = lambda: None,
 ) -> Survey:
     """Put a survey together from its watches, which share one ledger."""
     ledger = Ledger(inventory, zone)
@@ -206,6 +211,7 @@ def make_survey(
         folders=folders,
         reserve=reserve,
         keep=keep,
+        settings_problem=settings_problem,
     )
 
 

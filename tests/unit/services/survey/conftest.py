@@ -52,6 +52,7 @@ class World:
     opened: dict[str, Callable[[], LocalRepository]] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
     reserve: int = 0
+    settings_problem: KvmBackupError | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -86,6 +87,7 @@ class World:
             folders=self.folders,
             reserve=self.reserve,
             keep=timedelta(days=730),
+            settings_problem=lambda: self.settings_problem,
         )
         self.survey.begin(self.now)
 

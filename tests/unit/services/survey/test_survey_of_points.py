@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from kvm_backup.domain.alert import AlertKind, Damage
-from kvm_backup.domain.errors import DamagedPointError, NoSpaceError, RepositoryNotFoundError, VmNotFoundError
+from kvm_backup.domain.errors import (
+    DamagedPointError,
+    NoSpaceError,
+    RepositoryNotFoundError,
+    SettingsError,
+    VmNotFoundError,
+)
 from kvm_backup.domain.point import Manifest, Mode
 from kvm_backup.domain.protection import Protection
 from kvm_backup.domain.run import RunKind, RunState
@@ -175,6 +181,16 @@ def test_a_schedule_that_cannot_be_planned_and_a_damaged_file_are_told(world: Wo
     world.schedules.path.write_text("{")
     world.look(seconds=2)
     assert AlertKind.SCHEDULES_FILE_DAMAGED in [condition.kind for condition in world.wrong()]
+
+
+def test_a_settings_file_that_cannot_be_used_is_told_as_long_as_that_lasts(world: World) -> None:
+    world.look()
+    world.settings_problem = SettingsError("setting 'x': there is no such setting", hint="See the manual.")
+    [wrong] = world.wrong()
+    assert (wrong.kind, wrong.subject.name) == (AlertKind.SETTINGS_FILE_UNUSABLE, "alpha")
+    assert wrong.facts == {"message": "setting 'x': there is no such setting", "hint": "See the manual."}
+    world.settings_problem = None
+    assert world.wrong() == []
 
 
 def test_a_repository_that_is_away_is_told_and_its_points_stay_known(world: World) -> None:
