@@ -156,7 +156,7 @@ def test_a_server_that_is_away_is_an_error_at_once_without_the_password() -> Non
         assert subprocess.run(worker, check=False, timeout=PATIENCE).returncode == 0
         client = QueueClient(database_url=url)
         server.stop()
-        for call in (client.live_runs, lambda: client.begun_on("alpha"), lambda: client.take_up("x", "alpha")):
+        for call in (client.live_runs, lambda: client.begun_on("alpha"), lambda: client.take_up("x", "host:alpha")):
             with pytest.raises(DatabaseError) as caught:
                 call()
             assert PASSWORD not in caught.value.message + caught.value.hint

@@ -17,7 +17,7 @@ from kvm_backup.domain.errors import DatabaseError
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Trigger
-from kvm_backup.domain.task import BackupTask
+from kvm_backup.domain.task import BackupTask, ShipTask
 from kvm_backup.runtime.queue import DurableQueue, QueueClient, Relay
 
 PATIENCE = 60.0
@@ -159,6 +159,33 @@ def test_two_runs_of_one_vm_never_go_on_at_once_and_no_more_than_the_limit_of_al
     notes = worker.notes()
     worker.kill()
     assert notes.index("done a1") < notes.index("first a2")
+
+
+def shipment(run_id: str, vm: str, remote: str) -> RunRequest:
+    return replace(request(run_id, vm), task=ShipTask(f"{vm}--1a2b3c4d"), repository=remote)
+
+
+def test_what_ships_keeps_no_backup_waiting_and_goes_to_each_server_one_at_a_time_of_a_vm(worker: Worker) -> None:
+    worker.start()
+    worker.enqueue(shipment("s1", "a", "nas"), shipment("s2", "a", "nas"), shipment("s3", "a", "far"))
+    worker.until(lambda: {"first s1", "first s3"} <= set(worker.notes()))
+    worker.enqueue(request("a1", "a"), request("b1", "b"))
+    worker.until(lambda: {"first a1", "first b1"} <= set(worker.notes()))
+    assert "first s2" not in worker.notes()
+    worker.let("first-s1", "second-s1", "first-s2", "second-s2")
+    worker.until(lambda: "done s2" in worker.notes())
+    worker.kill()
+
+
+def test_a_shipment_that_was_killed_goes_on_after_the_restart_in_its_own_queue(worker: Worker) -> None:
+    worker.start()
+    worker.enqueue(shipment("s1", "a", "nas"))
+    worker.until(lambda: "first s1" in worker.notes())
+    worker.kill()
+    worker.let("first-s1", "second-s1")
+    worker.start()
+    worker.until(lambda: "done s1" in worker.notes())
+    worker.kill()
 
 
 def test_a_run_that_is_queued_twice_is_done_once(worker: Worker) -> None:

@@ -17,12 +17,23 @@ from kvm_backup.domain.errors import (
     InterruptedRunError,
     KvmBackupError,
     NoSpaceError,
+    RemoteAccessError,
     VmNotFoundError,
 )
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.request import RunRequest, scheduled_run_id
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
-from kvm_backup.domain.task import AsNewVm, BackupTask, InPlace, PruneTask, RestoreTask, Task, VerifyTask, kind_of
+from kvm_backup.domain.task import (
+    AsNewVm,
+    BackupTask,
+    InPlace,
+    PruneTask,
+    RestoreTask,
+    ShipTask,
+    Task,
+    VerifyTask,
+    kind_of,
+)
 from kvm_backup.runtime.queue import Suspended
 from kvm_backup.runtime.workflows import RetryAt, RunWorkflow
 from kvm_backup.services import events
@@ -140,7 +151,7 @@ def test_a_run_that_goes_well_is_pruned_after_and_ends_in_the_history(bench: Ben
     assert bench.settled == [RUN]
 
 
-VERIFY, PRUNE = VerifyTask("web--1a2b3c4d"), PruneTask("web--1a2b3c4d")
+VERIFY, PRUNE, SHIP = VerifyTask("web--1a2b3c4d"), PruneTask("web--1a2b3c4d"), ShipTask("web--1a2b3c4d")
 AS_NEW_VM, IN_PLACE = RestoreTask(POINT, AsNewVm("web2")), RestoreTask(POINT, InPlace())
 
 
@@ -148,7 +159,7 @@ def asked_for(task: Task, **changes: Any) -> RunRequest:
     return request(**{"task": task, "trigger": Trigger.WEB, "schedule_id": None, "due": None} | changes)
 
 
-@pytest.mark.parametrize("task", [VERIFY, PRUNE, AS_NEW_VM, IN_PLACE])
+@pytest.mark.parametrize("task", [VERIFY, PRUNE, SHIP, AS_NEW_VM, IN_PLACE])
 def test_a_run_of_another_kind_is_one_step_and_prunes_nothing_after(bench: Bench, task: Task) -> None:
     bench.do(asked_for(task))
     kind = kind_of(task)
@@ -157,7 +168,7 @@ def test_a_run_of_another_kind_is_one_step_and_prunes_nothing_after(bench: Bench
     assert (run.kind, run.task, run.requested_mode, run.state) == (kind, task, None, RunState.SUCCEEDED)
 
 
-@pytest.mark.parametrize("task", [VERIFY, PRUNE, AS_NEW_VM, IN_PLACE])
+@pytest.mark.parametrize("task", [VERIFY, PRUNE, SHIP, AS_NEW_VM, IN_PLACE])
 def test_a_run_of_another_kind_that_was_killed_is_told_so_when_it_is_taken_up(bench: Bench, task: Task) -> None:
     bench.results = [Killed, None]
     with pytest.raises(Killed):
@@ -273,6 +284,32 @@ def test_failures_that_may_pass_are_tried_again_three_times_with_growing_waits(b
     assert bench.state() == ("failed", 4, "no-space")
     assert len({one.workflow_id for one, _ in bench.queued}) == 3
     assert bench.settled == [RUN] * 4
+
+
+@pytest.mark.parametrize("trigger", [Trigger.SERVICE, Trigger.WEB])
+def test_what_cannot_be_shipped_is_tried_again_for_ever_also_when_a_key_is_refused(
+    bench: Bench, trigger: Trigger
+) -> None:
+    refused = RemoteAccessError("the server refused the login", hint="Check the key.")
+    bench.results = [refused] * 8 + [None]
+    asked = asked_for(SHIP, trigger=trigger)
+    waits = []
+    for attempt in range(1, 9):
+        bench.do(asked)
+        assert bench.state() == ("waiting", attempt, "remote-access")
+        asked, waited = bench.queued[-1]
+        waits.append(waited)
+        bench.remembered.clear()
+    assert waits == [60.0, 120.0, 300.0, 900.0, 1800.0, 1800.0, 1800.0, 1800.0]
+    bench.do(asked)
+    assert bench.state() == ("succeeded", 9, None)
+
+
+def test_a_shipment_that_was_cancelled_is_not_tried_again(bench: Bench) -> None:
+    bench.results = [CancelledError("cancelled", hint="Nothing.")]
+    bench.do(asked_for(SHIP))
+    assert bench.state() == ("cancelled", 1, "cancelled")
+    assert bench.queued == []
 
 
 def test_a_failure_that_trying_again_cannot_mend_ends_the_run(bench: Bench) -> None:
