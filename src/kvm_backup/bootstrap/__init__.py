@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from kvm_backup.bootstrap.shipping import Shipping
+    from kvm_backup.config.settings import VmSettings
     from kvm_backup.database.audit import AuditLog
     from kvm_backup.database.engine import Database
     from kvm_backup.database.history import History
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from kvm_backup.domain.alert import Condition
     from kvm_backup.domain.point import Mode
     from kvm_backup.domain.request import RunRequest
-    from kvm_backup.domain.retention import RetentionRule
+    from kvm_backup.domain.retention import RetentionRule, RetentionWish
     from kvm_backup.domain.run import Run
     from kvm_backup.domain.schedule import Schedule
     from kvm_backup.domain.task import RestoreTarget
@@ -119,13 +121,13 @@ class Application:
     def catalogue(self) -> Catalogue:
         from kvm_backup.repository.catalogue import Catalogue
 
-        return Catalogue.open(self._state_dir() / "catalogue.db")
+        return Catalogue.open(self.state_dir() / "catalogue.db")
 
     @cached_property
     def folders(self) -> Folders:
         from kvm_backup.services.folders import Folders
 
-        state = self._state_dir()
+        state = self.state_dir()
         return Folders(
             locks=state / "locks",
             scratch=self.settings.scratch_dir or state / "scratch",
@@ -141,7 +143,7 @@ class Application:
     def schedule_file(self) -> ScheduleFile:
         from kvm_backup.services.schedules.file import ScheduleFile
 
-        return ScheduleFile(self._state_dir(), self.zone)
+        return ScheduleFile(self.state_dir(), self.zone)
 
     @cached_property
     def schedules(self) -> ScheduleService:
@@ -161,7 +163,7 @@ class Application:
         from kvm_backup.database.engine import parse_url, sqlite_url
 
         url = self.settings.database.url
-        return parse_url(url.get_secret_value()) if url else sqlite_url(self._state_dir() / "kvm-backup.db")
+        return parse_url(url.get_secret_value()) if url else sqlite_url(self.state_dir() / "kvm-backup.db")
 
     @cached_property
     def database(self) -> Database:
@@ -229,7 +231,7 @@ class Application:
             catalogue=lambda: self.catalogue,
             repositories=self._repositories_in_use,
             lasting_name=self._lasting_name,
-            folders={"scratch": self.folders.scratch, "state": self._state_dir()},
+            folders={"scratch": self.folders.scratch, "state": self.state_dir()},
             reserve=self.settings.backup.space_reserve,
             keep=timedelta(days=self.settings.database.keep_days),
             settings_problem=self._settings_problem,
@@ -268,14 +270,14 @@ class Application:
         """The runs that commands do in their own processes."""
         from kvm_backup.services.own_runs import OwnRuns
 
-        return OwnRuns(self._state_dir() / "locks" / "runs")
+        return OwnRuns(self.state_dir() / "locks" / "runs")
 
     @cached_property
     def log_file(self) -> LogFile:
         from kvm_backup.services.run_log import LogFile
 
         log = self.settings.log
-        path = log.path or self._state_dir() / "logs" / "kvm-backup.jsonl"
+        path = log.path or self.state_dir() / "logs" / "kvm-backup.jsonl"
         return LogFile(path, max_bytes=log.max_bytes, backups=log.backups)
 
     def log_reader(self, run_id: str, since: datetime | None = None) -> LogReader:
@@ -316,9 +318,17 @@ class Application:
             open_repository=self.repository,
             hypervisor=lambda: self.hypervisor,
             prune_service=self.prune_service,
+            ship_service=self.shipping.service,
             locks=lambda: self.folders.locks,
             lock_wait=self.settings.backup.lock_wait,
         )
+
+    @cached_property
+    def shipping(self) -> Shipping:
+        """What works with repositories on other servers."""
+        from kvm_backup.bootstrap.shipping import Shipping
+
+        return Shipping(self)
 
     @cached_property
     def requests(self) -> Requests:
@@ -490,7 +500,7 @@ class Application:
 
         if self.settings.database.url is not None:
             return self.database_url.render_as_string(hide_password=False)
-        path = self._state_dir() / "queue.db"
+        path = self.state_dir() / "queue.db"
         try:
             # SQLite itself would make a file that everybody may read.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -510,6 +520,7 @@ class Application:
         from kvm_backup.runtime.observer import Observer
         from kvm_backup.runtime.queue import DurableQueue
         from kvm_backup.runtime.recovery import mark_lost_runs
+        from kvm_backup.runtime.shipper import Shipper
         from kvm_backup.runtime.status import settle_schedule
         from kvm_backup.runtime.tick import Scheduler
         from kvm_backup.runtime.work import Work
@@ -529,8 +540,16 @@ class Application:
             tasks=self.tasks,
             say=say,
         )
-        state_dir = self._state_dir()
+        state_dir = self.state_dir()
         claim = NameClaim(self.database, self.host)
+
+        def settled(request: RunRequest) -> None:
+            try:
+                # A run that is cut off here is settled again; what was asked for is not asked for twice.
+                self._asking.enqueue_all(self.shipping.after(request))
+            except KvmBackupError as error:
+                say(f"{request.vm}: what it waits to ship is asked for within the hour: {error.message}")
+            settle_schedule(self.schedule_file, self.history, request.schedule_id)
 
         def make_queue() -> DurableQueue:
             workflow = RunWorkflow(
@@ -541,7 +560,7 @@ class Application:
                     request.vm, request.repository, listener, activity.stopping
                 ),
                 enqueue=lambda request, delay: queue.client.enqueue(request, delay=delay),
-                settled=lambda request: settle_schedule(self.schedule_file, self.history, request.schedule_id),
+                settled=settled,
                 clock=lambda: datetime.now(UTC),
                 stopping=activity.stopping,
                 pause=activity.pause,
@@ -595,7 +614,9 @@ class Application:
 
         @contextmanager
         def observed() -> Iterator[None]:
-            with claim.held(), Observer(self.survey, self.alerts, say).watching(), beside():
+            observer = Observer(self.survey, self.alerts, say)
+            shipper = Shipper(lambda: self._asking.enqueue_all(self.shipping.unasked()), say)
+            with claim.held(), observer.watching(), shipper.watching(), beside():
                 yield
 
         return Daemon(
@@ -693,7 +714,7 @@ class Application:
         state_default = self.settings.state_dir / "repository"
         made_once = self.settings.state_dir / _MADE_ONCE if wanted == DEFAULT_REPOSITORY else None
         if path == state_default and made_once and not made_once.exists() and LocalRepository.may_be_made(path):
-            self._state_dir()
+            self.state_dir()
             # Two first runs may meet here: whoever comes second finds what the other made.
             with suppress(TargetExistsError):
                 LocalRepository.create(wanted, path)
@@ -719,7 +740,7 @@ class Application:
         return points_everywhere(sorted(self.settings.repositories()), self.repository, self.catalogue, vm_uuid)
 
     def excluded_disks(self, vm: Vm) -> frozenset[str]:
-        settings = self.settings.vm.get(vm.name) or self.settings.vm.get(vm.uuid)
+        settings = self.vm_settings(vm.name, vm.uuid)
         return settings.exclude_disks if settings else frozenset()
 
     def backup_service(
@@ -732,7 +753,7 @@ class Application:
             hypervisor=self.hypervisor,
             repository=repository,
             folders=self.folders,
-            options_for=self._backup_options,
+            options_for=lambda vm: self._backup_options(vm, repository),
             clock=lambda: datetime.now(UTC),
             listener=listener,
             stop_requested=stop_requested,
@@ -755,6 +776,7 @@ class Application:
             level=self.settings.backup.compression_level,
             listener=listener,
             stop_requested=stop_requested,
+            waiting=partial(self.shipping.waiting, repository.name),
         )
 
     def prune_after_backup(
@@ -776,23 +798,23 @@ class Application:
 
         Raises SchedulesFileError, StorageError: what the schedules want to keep must be known before points go.
         """
+        wishes = [schedule.retention for schedule in self.schedules_of_vm(vm_name, vm_uuid, repository)]
+        return self._rule_of_settings(repository, vm_name, vm_uuid, wishes)
+
+    def _rule_of_settings(
+        self, repository: LocalRepository, vm_name: str, vm_uuid: str, wishes: Iterable[RetentionWish]
+    ) -> RetentionRule:
         from kvm_backup.config.retention import effective_rule
 
-        own = self.settings.vm.get(vm_name) or self.settings.vm.get(vm_uuid)
+        own = self.vm_settings(vm_name, vm_uuid)
         root = repository.root.resolve()
-        schedules = self.schedule_file.read()
         of_repository = next(
             (one for one in self.settings.repository if one.path and one.path.resolve() == root), None
         )
         return effective_rule(
             self.settings.retention,
             of_repository.retention if of_repository else None,
-            [
-                schedule.retention
-                for schedule in schedules
-                if schedule.covers(vm_name, vm_uuid)
-                and self._root_of(self._lasting_name(schedule.repository)) == root
-            ],
+            wishes,
             own.retention if own else None,
         )
 
@@ -804,11 +826,28 @@ class Application:
         named = next((one for one in self.settings.repository if one.name == wanted), None)
         return effective_rule(self.settings.retention, named.retention if named else None, [], None)
 
-    def _backup_options(self, vm: Vm) -> BackupOptions:
+    def vm_settings(self, vm_name: str, vm_uuid: str | None) -> VmSettings | None:
+        """What the settings say of one VM."""
+        return self.settings.vm.get(vm_name) or self.settings.vm.get(vm_uuid or "")
+
+    def schedules_of_vm(self, vm_name: str, vm_uuid: str | None, repository: LocalRepository) -> list[Schedule]:
+        """The schedules that back a VM up into a repository, disabled ones included.
+
+        Raises SchedulesFileError, StorageError.
+        """
+        root = repository.root.resolve()
+        return [
+            schedule
+            for schedule in self.schedule_file.read()
+            if schedule.covers(vm_name, vm_uuid or "")
+            and self._root_of(self._lasting_name(schedule.repository)) == root
+        ]
+
+    def _backup_options(self, vm: Vm, repository: LocalRepository) -> BackupOptions:
         from kvm_backup.services.options import BackupOptions
 
         backup = self.settings.backup
-        own = self.settings.vm.get(vm.name) or self.settings.vm.get(vm.uuid)
+        own = self.vm_settings(vm.name, vm.uuid)
         freeze = backup.freeze if own is None or own.freeze is None else own.freeze
         return BackupOptions(
             freeze_timeout=backup.freeze_timeout if freeze else None,
@@ -817,10 +856,12 @@ class Application:
             lock_wait=backup.lock_wait,
             excluded_disks=self.excluded_disks(vm),
             snapshots_kept=self.settings.snapshot.keep,
+            # Schedules have no say in it, so that a backup does not depend on their file.
+            longest_chain=self._rule_of_settings(repository, vm.name, vm.uuid, []).chain,
         )
 
-    def _state_dir(self) -> Path:
-        """The state folder; QEMU's user must be able to pass through it to the scratch files."""
+    def state_dir(self) -> Path:
+        """The state folder, made if need be; QEMU's user must be able to pass through it to the scratch files."""
         path = self.settings.state_dir
         try:
             path.mkdir(mode=0o711, parents=True, exist_ok=True)
