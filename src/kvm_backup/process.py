@@ -124,18 +124,21 @@ def follow(
     heard: Callable[[str], None],
     meanwhile: Callable[[], None] = lambda: None,
     given: bytes = b"",
+    pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run a program to its end however long it takes, and hand over what it prints to stdout as it comes.
 
     `heard` gets pieces of text, not lines; what the result holds of stdout and stderr is their last 64 KiB.
-    `given` is all that it reads from its stdin, at most 64 KiB.
+    `given` is all that it reads from its stdin, at most 64 KiB. `pass_fds` are open in it, too.
     `meanwhile` is called several times a second; when either raises, the program is told to end (SIGTERM), and
     killed when it does not. The status is not judged. Raises ToolMissingError.
     """
     words = [str(word) for word in argv]
     stdin = subprocess.PIPE if given else subprocess.DEVNULL
     try:
-        program = subprocess.Popen(words, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        program = subprocess.Popen(
+            words, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=tuple(pass_fds)
+        )
     except FileNotFoundError as error:
         raise _missing(words[0]) from error
     with program:

@@ -73,15 +73,22 @@ def encrypted_size(size: int, recipients: int) -> int:
 
 
 def encrypt(
-    source: Path, target: Path, recipients: Sequence[str], plain: PlainFile, control: Control
+    source: Path,
+    target: Path,
+    recipients: Sequence[str],
+    plain: PlainFile,
+    control: Control,
+    *,
+    lock: int | None = None,
 ) -> EncryptedFile:
     """Encrypt a file, and check it on the way; `target` is what the new file will be called once it is whole.
 
-    It is synced, but has no name yet: `publish` gives it. Raises DamagedPointError when the source is not what its
+    It is synced, but has no name yet: `publish` gives it. The process that encrypts may live a moment longer than
+    this one; it holds the file descriptor `lock` as long. Raises DamagedPointError when the source is not what its
     manifest says, EncryptionKeyError, NoSpaceError, StorageError, and what `control.check` raises.
     """
     job = {"recipients": [check_recipient(each) for each in recipients]}
-    answer = _work(source, target, plain, job, control)
+    answer = _work(source, target, plain, job, control, lock)
     return EncryptedFile(target.name, answer["sha256"], answer["bytes"])
 
 
@@ -112,14 +119,22 @@ def decipher(content: bytes, where: str, identities: Identities) -> bytes:
     return opened
 
 
-def _work(source: Path, target: Path, plain: PlainFile, job: dict[str, Any], control: Control) -> dict[str, Any]:
+def _work(
+    source: Path, target: Path, plain: PlainFile, job: dict[str, Any], control: Control, lock: int | None = None
+) -> dict[str, Any]:
     unfinished = _unfinished(target)
     with suppress(FileNotFoundError):
         unfinished.unlink()
     told = json.dumps({**job, "source": str(source), "target": str(unfinished), "image": plain.image})
     listener = _Listener(control)
     try:
-        done = process.follow(_WORKER, heard=listener.heard, meanwhile=control.check, given=told.encode())
+        done = process.follow(
+            _WORKER,
+            heard=listener.heard,
+            meanwhile=control.check,
+            given=told.encode(),
+            pass_fds=() if lock is None else (lock,),
+        )
         answer = listener.answer
         if done.status != 0 or "sha256" not in answer:
             raise _failure(answer, process.last_line(done.stderr), source)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -28,6 +29,9 @@ PREFIX = ".encrypted-"
 NOTE_FILE = "staging.json"
 _NAME = re.compile(rf"{re.escape(PREFIX)}({STAMP_PATTERN})--([A-Za-z0-9][A-Za-z0-9._-]{{0,63}})")
 _NOTE_MAX = 1 << 20
+_LOCK_SECONDS = 5.0
+"""Long enough for the encrypting process of a run that was killed to notice it."""
+_POLL_SECONDS = 0.05
 
 
 def plain_files(manifest: Manifest, manifest_content: bytes) -> list[PlainFile]:
@@ -75,15 +79,15 @@ class Staging:
         says, PointChangedError when the point is no longer that of `manifest`, VmBusyError when another process is
         at it, EncryptionKeyError, NoSpaceError, StorageError, and what `control.check` raises.
         """
-        with self._locked():
-            yield self._fill(manifest, recipients, room, control)
+        with self._locked(_LOCK_SECONDS) as lock:
+            yield self._fill(manifest, recipients, room, control, lock)
 
     def remove(self) -> bool:
         """Remove it, unless a process is at it; tells whether it is gone. Raises StorageError."""
         if not self.folder.is_dir():
             return True
         try:
-            with self._locked():
+            with self._locked(0.0):
                 # Without its note nothing of it is trusted, wherever the removal is cut off.
                 (self.folder / NOTE_FILE).unlink(missing_ok=True)
                 durable.remove_tree(self.folder)
@@ -92,7 +96,8 @@ class Staging:
         return True
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, wait: float) -> Iterator[int]:
+        deadline = time.monotonic() + wait
         descriptor = -1
         try:
             try:
@@ -103,7 +108,7 @@ class Staging:
                     self.folder.mkdir(mode=0o700, exist_ok=True)
                     with suppress(FileNotFoundError):
                         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        _lock(descriptor, deadline)
             except BlockingIOError as error:
                 raise VmBusyError(
                     phrase("another process encrypts or sends {point}", point=self.stamp),
@@ -111,13 +116,13 @@ class Staging:
                 ) from error
             except OSError as error:
                 raise durable.storage_error(error, self.folder) from error
-            yield
+            yield descriptor
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
 
     def _fill(
-        self, manifest: Manifest, recipients: Sequence[str], room: Callable[[int], None], control: Control
+        self, manifest: Manifest, recipients: Sequence[str], room: Callable[[int], None], control: Control, lock: int
     ) -> tuple[EncryptedFile, ...]:
         wanted = plain_files(manifest, durable.read_limited(self.point / MANIFEST_FILE, MANIFEST_BYTES_MAX))
         origin = {"scheme": "age", "recipients": sorted(recipients), "manifest_sha256": wanted[-1].sha256}
@@ -129,7 +134,7 @@ class Staging:
             control.check()
             target = self.folder / f"{plain.name}{SUFFIX}"
             try:
-                made = files.encrypt(self.point / plain.name, target, recipients, plain, control)
+                made = files.encrypt(self.point / plain.name, target, recipients, plain, control, lock=lock)
             except DamagedPointError as error:
                 self._refuse_another_state(manifest, wanted[-1])
                 raise error from None
@@ -179,6 +184,19 @@ class Staging:
 
     def _write_note(self, note: dict[str, Any]) -> None:
         durable.replace_content(self.folder / NOTE_FILE, json.dumps(note, indent=2, sort_keys=True).encode())
+
+
+def _lock(descriptor: int, deadline: float) -> None:
+    """Raises BlockingIOError when another process has it at the deadline."""
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 def _is_still(folder: Path, descriptor: int) -> bool:

@@ -54,8 +54,7 @@ class _Source:
     """What pyrage reads from. An error is kept here, since pyrage makes a text of it."""
 
     def __init__(self, path: str, digest: _Digest | None) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._file = os.fdopen(descriptor, "rb", buffering=_BUFFER)
+        self._file = open(path, "rb", buffering=_BUFFER, opener=_without_links)  # noqa: SIM115 - until the end
         self._digest = digest
         self._done = 0
         self._dropped = 0
@@ -83,6 +82,10 @@ class _Source:
             self._next_telling = now + _TELL_SECONDS
             sys.stdout.write(f"{self._done}\n")
             sys.stdout.flush()
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 class _Target:
