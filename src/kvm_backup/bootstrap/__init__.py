@@ -29,7 +29,7 @@ from kvm_backup.repository.durable import replace_content, storage_error
 
 if TYPE_CHECKING:
     # Imported where they are used: libvirt and SQLAlchemy cost a command that needs neither half a second.
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL
@@ -155,6 +155,7 @@ class Application:
             clock=lambda: datetime.now(UTC),
             list_vms=lambda: self.hypervisor.list_vms(),
             lasting_repository=self._repository_of_schedule,
+            check_ship_to=self._check_ship_to,
         )
 
     @cached_property
@@ -644,6 +645,20 @@ class Application:
             expected = phrase("one of {choices}, or a path with a / in it", choices=configured)
             raise InvalidScheduleError("repository", wanted, expected)
         return self._lasting_name(wanted)
+
+    def _check_ship_to(self, names: Sequence[str], repository: str | None) -> None:
+        """Raises InvalidScheduleError for a remote to which nothing of that local repository goes."""
+        root = self._root_of(self._lasting_name(repository))
+        fitting = [
+            name
+            for name, remote in self.settings.remotes().items()
+            if remote.of is not None and self._root_of(remote.of) == root
+        ]
+        for name in names:
+            if name not in fitting:
+                choices = ", ".join([*sorted(fitting), "none", "default"])
+                expected = phrase("repositories on other servers that copy this one: {choices}", choices=choices)
+                raise InvalidScheduleError("ship_to", name, expected)
 
     def _repositories_in_use(self, schedules: Iterable[Schedule]) -> dict[str, Callable[[], LocalRepository]]:
         """What opens each repository that settings or schedules name, by its lasting name."""

@@ -34,10 +34,12 @@ ModeHelp = _("incremental (the default), full or snapshot.")
 RepositoryHelp = _("Where to: a repository's name or path; else the default one.")
 PreScriptHelp = _("A command before each run, such as '/usr/local/bin/before web'; no shell reads it.")
 PostScriptHelp = _("A command after each run.")
+ShipToHelp = _("Repositories on other servers: --ship-to nas away; 'none'; 'default': every one there is.")
 
 Repository = Annotated[str | None, typer.Option("--repository", "-r", metavar="NAME", help=RepositoryHelp)]
 PreScript = Annotated[str | None, typer.Option("--pre-script", metavar="COMMAND", help=PreScriptHelp)]
 PostScript = Annotated[str | None, typer.Option("--post-script", metavar="COMMAND", help=PostScriptHelp)]
+ShipTo = Annotated[list[str] | None, typer.Option("--ship-to", metavar="NAME...", help=ShipToHelp)]
 KeepLast = Annotated[str | None, typer.Option("--keep-last", metavar="N", help=_("Keep the newest N points."))]
 KeepDaily = Annotated[str | None, typer.Option("--keep-daily", metavar="N", help=_("Keep one point of N days."))]
 KeepWeekly = Annotated[str | None, typer.Option("--keep-weekly", metavar="N", help=_("Keep one of N weeks."))]
@@ -61,6 +63,7 @@ def add(
     repository: Repository = None,
     pre_script: PreScript = None,
     post_script: PostScript = None,
+    ship_to: ShipTo = None,
     keep_last: KeepLast = None,
     keep_daily: KeepDaily = None,
     keep_weekly: KeepWeekly = None,
@@ -78,6 +81,7 @@ def add(
         pre_script=pre_script or "",
         post_script=post_script or "",
         keep=_given(last=keep_last, daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly, yearly=keep_yearly),
+        ship_to=ship_to or (),
     )
     _tell(_("schedule {id} added: {name}"), made, json=json, warn=True)
 
@@ -107,6 +111,7 @@ def edit(
     repository: Repository = None,
     pre_script: PreScript = None,
     post_script: PostScript = None,
+    ship_to: ShipTo = None,
     keep_last: KeepLast = None,
     keep_daily: KeepDaily = None,
     keep_weekly: KeepWeekly = None,
@@ -124,6 +129,7 @@ def edit(
         pre_script=pre_script,
         post_script=post_script,
         keep=_given(last=keep_last, daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly, yearly=keep_yearly),
+        ship_to=ship_to or None,
     )
     if changes == Changes():
         raise BadArgumentError(

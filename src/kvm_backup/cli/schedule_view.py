@@ -24,7 +24,7 @@ _ROWS_OF_A_TABLE = 500
 def summary(schedule: Schedule, zone: ZoneInfo, short_id: str | None = None) -> dict[str, Any]:
     """One object of `--json`: the fields of the file, times in UTC, and what is derived from them."""
     entry = entry_of(schedule)
-    options = {key: value or None for key, value in options_of(schedule).items()}
+    options = {key: value or (value if key == "ship_to" else None) for key, value in options_of(schedule).items()}
     if options["retention"]:
         options["retention"] = asdict(schedule.retention)
     return (
@@ -76,6 +76,7 @@ def show_one(schedule: Schedule, zone: ZoneInfo, now: datetime, upcoming: Sequen
         (_("when"), when_in_words(schedule)),
         (_("mode"), schedule.backup_mode.value),
         (_("repository"), schedule.repository or ""),
+        (_("shipped to"), shipped_in_words(schedule)),
         (_("keeps"), kept_in_words(schedule.retention)),
         (_("script before"), shlex.join(schedule.pre_script)),
         (_("script after"), shlex.join(schedule.post_script)),
@@ -119,6 +120,11 @@ def kept_in_words(wish: RetentionWish) -> str:
         (wish.yearly, ngettext("{count} year", "{count} years", wish.yearly or 0)),
     ]
     return ", ".join(text.format(count=count) for count, text in kinds if count is not None)
+
+
+def shipped_in_words(schedule: Schedule) -> str:
+    """The remotes by name; empty when it is every one of its repository."""
+    return "" if schedule.ship_to is None else ", ".join(schedule.ship_to) or _("nowhere")
 
 
 def state_in_words(schedule: Schedule) -> str:

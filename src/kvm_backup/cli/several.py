@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from kvm_backup.domain.errors import InvalidScheduleError
 from kvm_backup.domain.phrase import phrase
 
-FLAG = "--vms"
+_FLAGS = {
+    "--vms": ("vm_names", phrase("one VM or more after --vms, such as --vms web db")),
+    "--ship-to": ("ship_to", phrase("a repository's name or more after --ship-to, or none, or default")),
+}
+"""The field of each, and what is expected after it."""
 _COMMANDS = ("add", "edit")
 
 
@@ -24,13 +28,14 @@ def expand(arguments: Sequence[str]) -> list[str]:
         word = rest.pop(0)
         if word == "--":
             return [*expanded, word, *rest]
-        if word != FLAG:
+        if word not in _FLAGS:
             expanded.append(word)
             continue
         values, rest = _values(rest)
         if not values:
-            raise InvalidScheduleError("vm_names", "", phrase("one VM or more after --vms, such as --vms web db"))
-        expanded += [f"{FLAG}={value}" for value in values]
+            field, expected = _FLAGS[word]
+            raise InvalidScheduleError(field, "", expected)
+        expanded += [f"{word}={value}" for value in values]
     return expanded
 
 

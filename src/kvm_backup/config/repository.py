@@ -14,6 +14,8 @@ from kvm_backup.domain.keep_local import KeepLocal
 from kvm_backup.repository.ssh.address import SshAddress
 
 DEFAULT_REPOSITORY = "default"
+_NOWHERE = "none"
+"""What schedules say in the place of remotes' names."""
 _REMOTES_ONLY = (
     "of",
     "keep_local",
@@ -114,6 +116,10 @@ def check_together(repositories: Sequence[RepositorySettings], default: str) -> 
     if DEFAULT_REPOSITORY in remotes:
         raise ValueError(
             f"{DEFAULT_REPOSITORY!r} is the name of a repository on this host: give it a path, not a url"
+        )
+    if _NOWHERE in remotes:
+        raise ValueError(
+            f"{_NOWHERE!r} cannot be the name of a repository with a url: schedules say it for no remote"
         )
     if default in remotes:
         raise ValueError(f"default_repository {default!r} has a url: backups are written on this host, then shipped")

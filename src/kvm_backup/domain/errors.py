@@ -57,6 +57,7 @@ _FIELDS = {
     "keep_weekly": phrase("keep_weekly"),
     "keep_monthly": phrase("keep_monthly"),
     "keep_yearly": phrase("keep_yearly"),
+    "ship_to": phrase("ship_to"),
 }
 """What the fields of a schedule are called, in English as in their file."""
 

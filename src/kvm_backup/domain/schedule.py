@@ -45,6 +45,8 @@ class Schedule:
     post_script: tuple[str, ...] = ()
     """Words of a command line that is called before and after each run; empty where there is none."""
     retention: RetentionWish = field(default_factory=RetentionWish)
+    ship_to: tuple[str, ...] | None = None
+    """The remotes that its points go to; None: every one of its repository."""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -121,6 +121,35 @@ def test_repository_scripts_and_retention_are_shown_and_removed(schedule: Comman
     assert options[0] not in json.loads(state(schedule).read_text())[0]
 
 
+def test_remotes_are_said_one_after_the_other_shown_and_taken_back(schedule: Command) -> None:
+    remotes = [("nas", "default"), ("away", "default"), ("tape", "usb"), ("old", None)]
+    Path(schedule.environment["KVM_BACKUP_CONFIG"]).write_text(
+        '[[repository]]\nname = "usb"\npath = "/usb"\n'
+        + "".join(
+            f'[[repository]]\nname = "{name}"\nurl = "ssh://{name}/srv"\n' + (f'of = "{of}"\n' if of else "")
+            for name, of in remotes
+        )
+    )
+    made = json.loads(schedule(*ADD, "--ship-to", "nas", "away", "--json").output)
+    assert made["ship_to"] == ["nas", "away"]
+    shown = schedule("schedule", "show", made["id"]).output
+    assert re.search("shipped to +nas, away", shown), shown
+    for name in ("tape", "old", "usb", "nope"):
+        refused = schedule("schedule", "edit", made["id"], "--ship-to", name)
+        assert refused.status == EXIT_BAD_ARGUMENTS
+        assert f"ship_to: '{name}' cannot be used" in refused.error
+        assert "away, nas, none, default" in " ".join(refused.error.split())
+    astray = schedule("schedule", "edit", made["id"], "-r", "usb")
+    assert "ship_to: 'nas' cannot be used" in astray.error
+    none = json.loads(schedule("schedule", "edit", made["id"], "--ship-to", "none", "--json").output)
+    assert none["ship_to"] == []
+    assert re.search("shipped to +nowhere", schedule("schedule", "show", made["id"]).output)
+    back = json.loads(schedule("schedule", "edit", made["id"], "--ship-to", "default", "--json").output)
+    assert back["ship_to"] is None
+    assert "shipped to" not in schedule("schedule", "show", made["id"]).output
+    assert "ship_to" not in json.loads(state(schedule).read_text())[0]
+
+
 def test_what_is_overdue_is_due(schedule: Command) -> None:
     schedule(*ADD)
     file = state(schedule)

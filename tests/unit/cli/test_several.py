@@ -1,4 +1,4 @@
-"""Several values after --vms."""
+"""Several values after --vms and --ship-to."""
 
 import pytest
 
@@ -20,6 +20,8 @@ from kvm_backup.domain.errors import InvalidScheduleError
         ("add --type daily -- --vms", "add --type daily -- --vms"),
         ("add N --vms - --json", "add N --vms=- --json"),
         ("edit 1a --vms a b", "edit 1a --vms=a --vms=b"),
+        ("add N --vms a --ship-to b c --json", "add N --vms=a --ship-to=b --ship-to=c --json"),
+        ("edit 1a --ship-to none", "edit 1a --ship-to=none"),
         ("backup --vms a b", "backup --vms a b"),
         ("schedule list --vms a b", "schedule list --vms a b"),
         ("", ""),
@@ -38,3 +40,9 @@ def test_a_flag_without_a_value_is_an_error(written: str) -> None:
     with pytest.raises(InvalidScheduleError) as caught:
         expand(written.split())
     assert caught.value.field == "vm_names"
+
+
+def test_the_error_names_the_flag_that_has_none() -> None:
+    with pytest.raises(InvalidScheduleError, match="ship_to") as caught:
+        expand(["edit", "1", "--vms", "a", "--ship-to"])
+    assert "--ship-to" in caught.value.hint

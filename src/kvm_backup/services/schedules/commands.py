@@ -35,7 +35,8 @@ class Changes:
     """What to change about a schedule, as a user typed it; None leaves a field as it is.
 
     An empty `repository` is the default one again, an empty script is none. `keep` has numbers by kind, of
-    RetentionWish; an empty one leaves that kind to the repository's rule again.
+    RetentionWish; an empty one leaves that kind to the repository's rule again. `ship_to` has names of remotes, or
+    one word: `none`, or `default` for every remote of the repository.
     """
 
     name: str | None = None
@@ -47,6 +48,7 @@ class Changes:
     pre_script: str | None = None
     post_script: str | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
+    ship_to: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class ScheduleService:
     """The use cases. `clock` gives the time in UTC; `list_vms` raises KvmBackupError while libvirtd is away.
 
     `lasting_repository` turns a repository's name or path into what names it also later and elsewhere, and raises
-    InvalidScheduleError for one that is not configured.
+    InvalidScheduleError for one that is not configured. `check_ship_to` raises it for names of remotes to which
+    nothing of a repository goes, whose lasting name it is given, None for the default one.
 
     Every method may raise SchedulesFileError and StorageError. Where one raises, nothing has been changed.
     """
@@ -64,6 +67,7 @@ class ScheduleService:
     clock: Callable[[], datetime]
     list_vms: Callable[[], Collection[Vm]]
     lasting_repository: Callable[[str], str]
+    check_ship_to: Callable[[Sequence[str], str | None], None]
 
     def all(self) -> Schedules:
         """Every schedule, in the order of the file."""
@@ -85,6 +89,7 @@ class ScheduleService:
         pre_script: str = "",
         post_script: str = "",
         keep: Mapping[str, str] | None = None,
+        ship_to: Sequence[str] = (),
     ) -> Schedule:
         """Make a schedule; it is due at its next time, today if that is still to come. Empty texts are as in Changes.
 
@@ -103,6 +108,7 @@ class ScheduleService:
             pre_script=fields.script("pre_script", pre_script),
             post_script=fields.script("post_script", post_script),
             retention=fields.retention(RetentionWish(), keep or {}),
+            ship_to=self._ship_to(ship_to, repository),
         ).planned_after(now, self.zone)
         made = wanted
 
@@ -127,6 +133,7 @@ class ScheduleService:
         pre_script: str = "",
         post_script: str = "",
         keep: Mapping[str, str] | None = None,
+        ship_to: Sequence[str] = (),
         own_id: str = "",
     ) -> list[InvalidScheduleError]:
         """All that `add`, or `edit` of the schedule `own_id`, would refuse: they tell only the first of it."""
@@ -143,6 +150,7 @@ class ScheduleService:
             lambda: self._repository(repository),
             lambda: fields.script("pre_script", pre_script),
             lambda: fields.script("post_script", post_script),
+            lambda: self._ship_to(ship_to, repository),
             *(partial(fields.retention, RetentionWish(), {kind: text}) for kind, text in (keep or {}).items()),
         ]
         found = []
@@ -176,7 +184,10 @@ class ScheduleService:
                 pre_script=_script("pre_script", changes.pre_script, schedule.pre_script),
                 post_script=_script("post_script", changes.post_script, schedule.post_script),
                 retention=fields.retention(schedule.retention, changes.keep),
+                ship_to=schedule.ship_to if changes.ship_to is None else fields.ship_to(changes.ship_to),
             )
+            if (new.ship_to, new.repository) != (schedule.ship_to, schedule.repository):
+                self.check_ship_to(new.ship_to or (), new.repository)
             if changes.name is not None:
                 fields.refuse_taken_name(new.name, others)
             moved = (new.schedule_type, new.schedule_time) != (schedule.schedule_type, schedule.schedule_time)
@@ -252,6 +263,12 @@ class ScheduleService:
 
     def _repository(self, text: str) -> str | None:
         return fields.repository(self.lasting_repository(text.strip())) if text.strip() else None
+
+    def _ship_to(self, names: Sequence[str], repository: str) -> tuple[str, ...] | None:
+        found = fields.ship_to(names)
+        if found:
+            self.check_ship_to(found, self._repository(repository))
+        return found
 
     def _planned(self, schedule: Schedule) -> Schedule:
         planned = schedule.planned_after(self.clock(), self.zone)

@@ -15,6 +15,8 @@ from kvm_backup.services.schedules.format import RETENTION_MAX
 NAME_MAX = 100
 VM_NAME_MAX = 255
 VMS_MAX = 1000
+NOWHERE = "none"
+DEFAULT_REMOTES = "default"
 TEXT_MAX = 4096
 
 _NAME_EXPECTED = phrase("a name of 1 to {most} characters, without control characters", most=NAME_MAX)
@@ -64,6 +66,29 @@ def repository(text: str) -> str:
     if len(text) > TEXT_MAX or not is_plain(text):
         raise InvalidScheduleError("repository", _short(text), phrase("a name or path without control characters"))
     return text
+
+
+def ship_to(names: Sequence[str]) -> tuple[str, ...] | None:
+    """Remotes by name, each once. `none` alone is none at all; `default` alone, or nothing, every one of the
+    repository, which is None. Raises InvalidScheduleError.
+    """
+    words = [text.strip() for text in names]
+    if words == [NOWHERE]:
+        return ()
+    if words in ([], [""], [DEFAULT_REMOTES]):
+        return None
+    for word in words:
+        if not word or word in (NOWHERE, DEFAULT_REMOTES) or len(word) > NAME_MAX or not is_plain(word):
+            raise InvalidScheduleError(
+                "ship_to",
+                _short(word),
+                phrase(
+                    "names of repositories on other servers, or {none} or {default} alone",
+                    none=NOWHERE,
+                    default=DEFAULT_REMOTES,
+                ),
+            )
+    return tuple(dict.fromkeys(words))
 
 
 def script(field: str, text: str) -> tuple[str, ...]:

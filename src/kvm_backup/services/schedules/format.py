@@ -30,7 +30,7 @@ KEYS = (
     "status",
     "created_at",
 )
-OPTIONAL_KEYS = ("repository", "pre_script", "post_script", "retention")
+OPTIONAL_KEYS = ("repository", "pre_script", "post_script", "retention", "ship_to")
 """Written only where a schedule says something there, so that a file of the first version stays as it is."""
 RETENTION_MAX = 10_000
 _NESTING_MAX = 50
@@ -123,13 +123,15 @@ def entry_of(schedule: Schedule) -> dict[str, Any]:
         "next_run": _iso(schedule.next_run),
         "status": schedule.status.value,
         "created_at": _iso(schedule.created_at),
-        **{key: value for key, value in options_of(schedule).items() if value},
+        **{key: value for key, value in options_of(schedule).items() if value or (key, value) == ("ship_to", [])},
         **schedule.extra,
     }
 
 
 def options_of(schedule: Schedule) -> dict[str, Any]:
-    """The values of the keys that a schedule need not have; None, or empty, where it has none."""
+    """The values of the keys that a schedule need not have; None, or empty, where it has none. An empty list of
+    remotes says something, though: that its points go nowhere.
+    """
     return {
         "repository": schedule.repository,
         "pre_script": list(schedule.pre_script),
@@ -137,6 +139,7 @@ def options_of(schedule: Schedule) -> dict[str, Any]:
         "retention": {
             kind: asked for kind in _RETENTION_KINDS if (asked := getattr(schedule.retention, kind)) is not None
         },
+        "ship_to": None if schedule.ship_to is None else list(schedule.ship_to),
     }
 
 
@@ -260,6 +263,7 @@ def _schedule(entry: Any, zone: ZoneInfo) -> Schedule:
         pre_script=_words(entry, "pre_script"),
         post_script=_words(entry, "post_script"),
         retention=_wish(entry.get("retention")),
+        ship_to=_remotes(entry.get("ship_to")),
         extra={key: value for key, value in entry.items() if key not in KEYS and key not in OPTIONAL_KEYS},
     )
 
@@ -293,6 +297,16 @@ def _words(entry: dict[str, Any], key: str) -> tuple[str, ...]:
         )
     if value and not value[0]:
         raise _BadEntryError(phrase("{key}: an empty text where a program is expected", key=key))
+    return tuple(value)
+
+
+def _remotes(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) and name and is_one_line(name) for name in value):
+        raise _BadEntryError(
+            phrase("ship_to: {kind} where a list of repositories' names is expected", kind=_kind(value))
+        )
     return tuple(value)
 
 

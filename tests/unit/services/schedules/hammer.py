@@ -15,7 +15,7 @@ from kvm_backup.services.schedules.file import ScheduleFile
 def hammer(folder: Path, number: int, rounds: int) -> None:
     """Keep `p<number>-<round>`, edited and disabled; add and remove another beside it."""
     zone = ZoneInfo("Europe/Paris")
-    service = ScheduleService(ScheduleFile(folder, zone), zone, lambda: datetime.now(UTC), list, str)
+    service = ScheduleService(ScheduleFile(folder, zone), zone, lambda: datetime.now(UTC), list, str, lambda *_: None)
     for turn in range(rounds):
         kept = service.add(f"p{number}-{turn}", ["web"], "daily", "02:00", "full")
         gone = service.add(f"gone {number}-{turn}", ["web"], "daily", "02:00", "full")

@@ -46,13 +46,19 @@ def clock() -> Clock:
 
 @pytest.fixture
 def service(tmp_path: Path, clock: Clock) -> ScheduleService:
-    return ScheduleService(ScheduleFile(tmp_path, PARIS), PARIS, clock, clock.list_vms, only_nas)
+    return ScheduleService(ScheduleFile(tmp_path, PARIS), PARIS, clock, clock.list_vms, only_nas, copies_of_nas)
 
 
 def only_nas(repository: str) -> str:
     if repository != "nas":
         raise InvalidScheduleError("repository", repository, "nas")
     return repository
+
+
+def copies_of_nas(names: Sequence[str], repository: str | None) -> None:
+    for name in names:
+        if repository != "nas" or name not in ("away", "tape"):
+            raise InvalidScheduleError("ship_to", name, "away, tape")
 
 
 def add(service: ScheduleService, name: str = "Nom", **changes: Any) -> Schedule:
@@ -186,6 +192,42 @@ def test_repository_scripts_and_retention_are_kept_changed_one_by_one_and_remove
     assert changed == replace(made, post_script=(), retention=RetentionWish(last=24, daily=30))
     assert service.edit(made.id, Changes(repository="")) == replace(changed, repository=None)
     assert service.all() == (replace(changed, repository=None),)
+
+
+def test_remotes_are_kept_each_once_and_none_is_not_the_same_as_every_one(service: ScheduleService) -> None:
+    assert add(service, name="every").ship_to is None
+    made = add(service, repository="nas", ship_to=["away", " tape", "away"])
+    assert service.find(made.id).ship_to == ("away", "tape")
+    assert service.edit(made.id, Changes(name="Other")).ship_to == ("away", "tape")
+    assert service.edit(made.id, Changes(ship_to=["none"])).ship_to == ()
+    assert service.find(made.id).ship_to == ()
+    assert service.edit(made.id, Changes(ship_to=["default"])).ship_to is None
+
+
+def test_remotes_of_another_repository_are_refused_also_when_the_repository_changes(service: ScheduleService) -> None:
+    made = add(service, repository="nas", ship_to=["away"])
+    for changes in (Changes(ship_to=["away", "home"]), Changes(repository="")):
+        with pytest.raises(InvalidScheduleError) as caught:
+            service.edit(made.id, changes)
+        assert caught.value.field == "ship_to"
+    with pytest.raises(InvalidScheduleError):
+        add(service, name="default repository", ship_to=["away"])
+    assert service.all() == (made,)
+    assert service.edit(made.id, Changes(repository="", ship_to=["none"])).repository is None
+
+
+@pytest.mark.parametrize("names", [["none", "away"], ["default", "away"], ["", "away"], ["a\nb"], ["x" * 101]])
+def test_words_that_are_no_remotes_are_refused(service: ScheduleService, names: list[str]) -> None:
+    arguments: Any = (["vm1"], "daily", "02:00", "full")
+    assert [problem.field for problem in service.problems("Nom", *arguments, ship_to=names)] == ["ship_to"]
+
+
+def test_remotes_are_part_of_what_another_user_sees_changed(service: ScheduleService) -> None:
+    made = add(service, repository="nas", ship_to=["away"])
+    known = revision(made)
+    service.edit(made.id, Changes(ship_to=["none"]))
+    with pytest.raises(ScheduleChangedError):
+        service.edit(made.id, Changes(name="Other"), known=known)
 
 
 def test_what_passed_while_disabled_is_not_made_up_for(service: ScheduleService, clock: Clock) -> None:

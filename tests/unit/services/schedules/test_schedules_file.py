@@ -124,6 +124,7 @@ def test_what_was_written_is_read_again(file: ScheduleFile) -> None:
         pre_script=("/bin/before", "", "a b"),
         post_script=("after",),
         retention=RetentionWish(last=24, yearly=0),
+        ship_to=("nas", "away"),
         extra={"half": "\ud800", "deep": [{"x": [1, 2.5]}]},
     )
     file.update(lambda _: [whole, made(2)])
@@ -146,6 +147,14 @@ def test_what_a_schedule_says_of_repository_scripts_and_retention_is_written_onl
     assert {key: told[key] for key in options} == options
     for written in untold:
         assert not options.keys() & written.keys()
+
+
+def test_remotes_are_written_when_there_are_none_too_and_not_where_nothing_is_said(file: ScheduleFile) -> None:
+    write(file, [entry(ship_to=["nas"]), entry(id="2", ship_to=[]), entry(id="3", ship_to=None), entry(id="4")])
+    file.update(lambda schedules: [replace(schedule, enabled=False) for schedule in schedules])
+    assert [schedule.ship_to for schedule in file.read()] == [("nas",), (), None, None]
+    written = json.loads(file.path.read_text())
+    assert [one.get("ship_to", "nothing") for one in written] == [["nas"], [], "nothing", "nothing"]
 
 
 @pytest.mark.parametrize(
@@ -241,6 +250,9 @@ def test_names_with_letters_that_are_not_seen_are_read_and_kept(file: ScheduleFi
         (entry(retention={"weekly": -1}), "retention: weekly: the number -1"),
         (entry(retention={"last": 0}), "retention: last: the number 0 where a number from 1"),
         (entry(retention={"yearly": 10_001}), "retention: yearly: the number 10001"),
+        (entry(ship_to="nas"), "ship_to: a text where a list of repositories' names is expected"),
+        (entry(ship_to=["nas", 7]), "ship_to: a list where"),
+        (entry(ship_to=[""]), "ship_to: a list where"),
         (entry(retention={"hourly": 3}), "retention: 'hourly' where one of last, daily"),
         (entry(), "another schedule has the id '1a2b3c4d' too"),
     ],
