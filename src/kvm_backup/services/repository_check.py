@@ -11,6 +11,7 @@ from kvm_backup.domain.names import PARTIAL_PREFIX, is_stamp
 from kvm_backup.domain.point import MANIFEST_FILE, Manifest
 from kvm_backup.repository import durable
 from kvm_backup.repository.elsewhere import ELSEWHERE_FILE
+from kvm_backup.repository.encryption.staging import stagings
 from kvm_backup.repository.local import FILE_SYSTEM_FOLDER, REPOSITORY_FILE, DamagedPoint, LocalRepository
 from kvm_backup.services.held_maps import map_files
 
@@ -30,11 +31,14 @@ def check_repository(repository: LocalRepository) -> Iterator[Oddity]:
         if entry.name not in known:
             yield Oddity(entry, "is not part of a repository")
     for folder in repository.folders():
+        encrypted = {staging.folder.name for staging in stagings(folder)}
         for entry in _entries(folder):
             if entry.name.startswith(PARTIAL_PREFIX):
                 yield Oddity(
                     entry, "is an unfinished point; 'kvm-backup doctor --clean' removes it if its run is dead"
                 )
+            elif entry.name in encrypted:
+                continue  # waits to be sent
             elif not is_stamp(entry.name) or entry.is_symlink() or not entry.is_dir():
                 yield Oddity(entry, "is not a restore point")
         for point in repository.points(folder):
@@ -59,7 +63,7 @@ def _check_point(repository: LocalRepository, point: Manifest | DamagedPoint) ->
     if names is None:
         expected |= images
     elif not names:
-        yield Oddity(folder, "has its images in no repository any more")
+        yield Oddity(folder, "has its images here no longer, and no repository holds them any more")
     yield from _check_files(folder, expected)
     unnamed = {MANIFEST_FILE, ELSEWHERE_FILE} | map_files(point)
     for entry in _entries(folder):
