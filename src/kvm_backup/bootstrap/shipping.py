@@ -100,10 +100,26 @@ class Shipping:
             locks=self.parts.folders.locks,
             lock_wait=self.parts.settings.backup.lock_wait,
             may_remove=remote.prune_url is not None,
-            settle=lambda _points: None,
+            settle=partial(self._let_go, remote.of, stop_requested),
             listener=listener,
             stop_requested=stop_requested,
         )
+
+    def _let_go(self, local: str, stop_requested: Callable[[], bool], points: VmPoints) -> None:
+        """Let images of a VM go that need not stay here (keep_local). Raises as KeepLocalService.apply does."""
+        from kvm_backup.domain.keep_local import keeps_most
+        from kvm_backup.services.keep_local import KeepLocalService
+
+        service = KeepLocalService(
+            repository=self.parts.repository(local),
+            catalogue=self.parts.catalogue,
+            locks=self.parts.folders.locks,
+            lock_wait=self.parts.settings.backup.lock_wait,
+            stop_requested=stop_requested,
+        )
+        names = self.remotes_of(local, points)
+        keep = keeps_most(self.remotes[name].keep_local for name in names)
+        service.apply(points, {name: self.mirror(name) for name in names}, keep)
 
     @cached_property
     def departures(self) -> Departures:

@@ -1,6 +1,7 @@
 """From a local repository to the remote: what waits, what is sent, and what must stay meanwhile."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from kvm_backup.domain.point import Manifest, Mode
 from kvm_backup.domain.retention import Keep
 from kvm_backup.domain.run import RunState
 from kvm_backup.services import events
+from tests.integration.ship.servers import Server
 from tests.integration.shipping.conftest import House
 from tests.unit.builders import flip_bit
 
@@ -165,3 +167,49 @@ def test_a_server_whose_disk_is_not_mounted_gets_nothing(house: House) -> None:
         house.ship()
     assert [entry.name for entry in house.server.store.iterdir()] == []
     assert len(house.waiting()) == 1
+
+
+def test_images_go_once_shipped_where_nothing_shall_stay_and_the_next_incremental_is_shipped_on_them(
+    house: House,
+) -> None:
+    house.remote = {"keep_local": "nothing"}
+    house.restart()
+    points = chain(house, 2)
+    house.ship()
+    assert [house.shelf.path(point).exists() for point in points] == [False, False]
+    assert list(house.shelf.repository.points(house.points.folder)) == points
+    assert house.waiting() == []
+    house.shelf.add(points[-1], seed=9)
+    newest = house.waiting()
+    assert house.ship() == newest
+    chained = house.there.chain(house.there.load(newest[0]))
+    assert [point.id for point in chained] == [*ids(points), *newest]
+
+
+def test_images_stay_as_long_as_one_of_two_servers_lacks_them(house: House, tmp_path: Path) -> None:
+    second = Server(tmp_path / "second")
+    try:
+        config = tmp_path / "both"
+        second_only = (
+            second.config.read_text().replace("Host shell\n", "Host second\n").replace("Host *", "Host second")
+        )
+        config.write_text(second_only + house.server.config.read_text())
+        url = str(second.address()).replace("ssh://shell", "ssh://second")
+        house.settings = {
+            "ssh_config": str(config),
+            "repository": [
+                {"name": "shelf", "path": str(house.shelf.root)},
+                {"name": "nas", "url": str(house.server.address()), "of": "shelf", "keep_local": "nothing"},
+                {"name": "far", "url": url, "of": "shelf", "keep_local": "newest-chain"},
+            ],
+        }
+        app = house.restart()
+        old, new = house.shelf.add(seed=1), house.shelf.add(seed=2)
+        house.ship()
+        assert [house.shelf.path(point).exists() for point in (old, new)] == [True, True]
+        with app.shipping.connect("far") as remote:
+            remote.found(house.shelf.root)
+        app.shipping.service("far").run(house.points)
+        assert [house.shelf.path(point).exists() for point in (old, new)] == [False, True]
+    finally:
+        second.stop()

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from kvm_backup.domain.errors import CancelledError, KvmBackupError, PointChangedError
+from kvm_backup.domain.errors import CancelledError, KvmBackupError, PointChangedError, VmBusyError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import serialize
 from kvm_backup.domain.retention import RetentionRule
@@ -82,13 +82,22 @@ class ShipService:
     def run(self, wanted: VmPoints) -> ShippedVm:
         """Ship all that waits of a VM, apply the remote's retention, and let go of what need not stay here.
 
-        Raises VmBusyError, CancelledError, and what `Remote` and its calls raise: what arrived before stays.
+        That it cannot let go now is only told. Raises VmBusyError, CancelledError, and what `Remote` and its calls
+        raise: what arrived before stays.
         """
         with hold_shipment(
             self.locks, self.name, wanted.folder.name, wait=self.lock_wait, stop_requested=self.stop_requested
         ):
             done = _Shipping(self, wanted).run()
-        self.settle(wanted)
+        try:
+            self.settle(wanted)
+        except CancelledError:
+            raise
+        except VmBusyError:
+            pass  # a backup goes on, and the shipment after it lets go
+        except KvmBackupError as error:
+            cause = phrase("images that need not stay here could not be removed: {cause}", cause=error.message)
+            self.listener(events.Notice(wanted.vm, cause))
         return done
 
 
