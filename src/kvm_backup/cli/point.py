@@ -1,5 +1,6 @@
 """kvm-backup point"""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -31,10 +32,11 @@ def list_points(
     store = parts.repository(repository)
     damaged = parts.catalogue.refresh(store)
     points = parts.catalogue.points(store, vm)
+    places = parts.catalogue.elsewhere(store)
     for point in damaged:
         print_error(point.error)
     if json:
-        print_json([point_summary(store, point) for point in points])
+        print_json([point_summary(store, point, places.get(point.id)) for point in points])
     if vm is not None and not points:
         _require_points(parts, store, vm)
     if json:
@@ -42,7 +44,7 @@ def list_points(
     if not points:
         console().print(_("No restore point yet. Make one: kvm-backup backup VM"))
         return
-    _show_list(points)
+    _show_list(points, places)
 
 
 @app.command("show")
@@ -73,6 +75,8 @@ def show_point(
     for key, title in titles.items():
         if details[key] is not None:
             print_fact(title, details[key])
+    if details["elsewhere"] is not None:
+        print_fact(_("disks at"), ", ".join(details["elsewhere"]) or _("lost"))
     if details["detail"]:
         print_clause(_("full because"), told(details["detail"]))
     columns = [(_("DISK"), "left"), (_("SAVED"), "left"), (_("SIZE"), "right"), (_("STORED"), "right")]
@@ -94,18 +98,26 @@ def _require_points(parts: Application, store: LocalRepository, vm: str) -> None
     )
 
 
-def _show_list(points: list[Manifest]) -> None:
+def _show_list(points: list[Manifest], elsewhere: Mapping[str, tuple[str, ...]]) -> None:
     rows = [
         [
             cell(point.id),
             point.mode.value,
             point.consistency.value,
-            _("on host") if point.snapshot else size(point.bytes_stored),
+            _stored(point, elsewhere.get(point.id)),
         ]
         for point in points
     ]
     columns = [(_("POINT"), "left"), (_("MODE"), "left"), (_("CONSISTENT"), "left"), (_("STORED"), "right")]
     console().print(table(columns, rows))
+
+
+def _stored(point: Manifest, elsewhere: tuple[str, ...] | None) -> str:
+    if point.snapshot:
+        return _("on host")
+    if elsewhere is None:
+        return size(point.bytes_stored)
+    return cell(_("at {names}").format(names=", ".join(elsewhere))) if elsewhere else _("lost")
 
 
 def _disks(details: dict[str, Any]) -> list[list[str]]:

@@ -8,6 +8,7 @@ import typer
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.choice import choose_point, elsewhere
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
+from kvm_backup.cli.language import _
 from kvm_backup.cli.output import cell, console, print_json_line, prose, short_digests
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import (
@@ -89,12 +90,19 @@ def _folders_of(parts: Application, store: LocalRepository, vm: str) -> list[str
 
 
 def _show(view: EventView, verdict: Verdict) -> None:
+    if verdict.good and verdict.elsewhere is not None:
+        where = _("its disks are at {names}, and were not checked").format(names=", ".join(verdict.elsewhere))
+        view.print(f"[dim]–[/dim] {cell(verdict.point)}: {cell(where)}")
+        return
     if verdict.good:
         how = "deep, " if verdict.deep else ""
         view.print(
             f"[green]✓[/green] {cell(verdict.point)}: whole"
             f" ({how}{show_size(verdict.bytes_checked)} in {verdict.seconds:.1f} s)"
         )
+        if verdict.chain_elsewhere is not None:
+            where = _("what it builds on is at {names}").format(names=", ".join(verdict.chain_elsewhere))
+            view.print(f"    {cell(where)}")
         return
     view.print(f"[red]✗[/red] {cell(verdict.point)}: damaged")
     for finding in verdict.findings:

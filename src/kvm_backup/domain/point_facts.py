@@ -15,7 +15,8 @@ _NEVER_TOO_LATE = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class PointSummary:
-    """What counting and chains need of a point; the rest is in its manifest."""
+    """What counting and chains need of a point; the rest is in its manifest. `bytes_stored` is what is here; `lost`:
+    its images were elsewhere only, and no repository holds them any more."""
 
     id: str
     vm_name: str
@@ -26,6 +27,7 @@ class PointSummary:
     parent: str | None
     parent_uuid: str | None
     bytes_stored: int
+    lost: bool = False
 
 
 def facts_of(
@@ -35,9 +37,9 @@ def facts_of(
 ) -> PointFacts:
     """The points of one VM, by repository.
 
-    `damaged` are repositories and ids of points that were found damaged. Such a point, and one whose chain is not
-    whole or holds such a point, counts and takes its space, but is no good one. One from after `now` was made when
-    the clock was wrong: it keeps no promise, as nobody knows how old it is.
+    `damaged` are repositories and ids of points that were found damaged. Such a point, or one that is lost, and one
+    whose chain is not whole or holds such a point, counts and takes its space, but is no good one. One from after
+    `now` was made when the clock was wrong: it keeps no promise, as nobody knows how old it is.
     """
 
     def made(point: PointSummary) -> datetime:
@@ -76,7 +78,7 @@ def _links(points: Sequence[PointSummary], damaged: Collection[str]) -> dict[str
     by_id = {point.id: point for point in points}
     for id_ in sorted(by_id):  # a parent is older than its child, and so comes before it
         point = by_id[id_]
-        if id_ in damaged:
+        if id_ in damaged or point.lost:
             continue
         if point.parent is None:
             links[id_] = 1

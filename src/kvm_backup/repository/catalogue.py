@@ -3,6 +3,7 @@
 It holds nothing that the files do not: `rescan` makes it anew, and a catalogue of another version is dropped.
 """
 
+import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -36,9 +37,10 @@ from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import MANIFEST_FILE, Manifest, Mode, parse, serialize
 from kvm_backup.domain.point_facts import PointSummary
 from kvm_backup.repository.durable import storage_error
+from kvm_backup.repository.elsewhere import ELSEWHERE_FILE
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 _PATIENCE = 30
 """Seconds to wait for another process that writes."""
 _WRITES = "kvm_backup_writes"
@@ -49,9 +51,11 @@ class Base(DeclarativeBase):
 
 
 class PointRow(Base):
-    """One readable point. `manifest` is the manifest file's text, `modified` its time stamp in nanoseconds.
+    """One readable point. `manifest` is the manifest file's text, `modified` its time stamp in nanoseconds, to which
+    that of the mark of a point elsewhere is added. `elsewhere` is what that mark says, as JSON.
 
-    The columns between them are what counting and chains need, so that it is not parsed for that.
+    The columns between them are what counting and chains need, so that it is not parsed for that. `bytes_stored` is
+    what is here.
     """
 
     __tablename__ = "points"
@@ -71,6 +75,7 @@ class PointRow(Base):
     parent: Mapped[str | None] = mapped_column(String(200))
     parent_uuid: Mapped[str | None] = mapped_column(String(36))
     bytes_stored: Mapped[int]
+    elsewhere: Mapped[str | None]
     manifest: Mapped[str]
 
 
@@ -128,7 +133,7 @@ class Catalogue:
         for folder in folders:
             for name in repository.stamps(folder):
                 point_id = f"{folder.name}/{name}"
-                modified = _modified(folder / name / MANIFEST_FILE)
+                modified = _modified(folder / name)
                 if not everything and modified is not None and known.get(point_id) == modified:
                     seen.add(point_id)
                     continue
@@ -166,6 +171,15 @@ class Catalogue:
         # Sorted here, because SQLite would walk through all points in that order to find the few of a VM.
         return points if vm is None else sorted(points, key=lambda point: (point.vm_name, point.id))
 
+    def elsewhere(self, repository: LocalRepository, vm_uuid: str | None = None) -> dict[str, tuple[str, ...]]:
+        """The points of a repository, or of one VM in it, whose images are not here, and who holds them."""
+        query = select(PointRow.id, PointRow.elsewhere).where(PointRow.repository == repository.catalogue_key)
+        if vm_uuid is not None:
+            query = query.where(PointRow.vm_uuid == vm_uuid)
+        with self._session() as session:
+            rows = session.execute(query.where(PointRow.elsewhere.is_not(None))).all()
+        return {point_id: tuple(json.loads(names or "[]")) for point_id, names in rows}
+
     def vms(self, repository_id: str) -> set[str]:
         """The UUIDs of the VMs that have points in a repository, as it was when it was last looked through."""
         query = select(PointRow.vm_uuid).where(PointRow.repository == repository_id).distinct()
@@ -187,7 +201,7 @@ class Catalogue:
             return session.scalars(query).one_or_none()
 
     def bytes_stored(self, repository_id: str) -> int:
-        """What the points of a repository take, by their manifests."""
+        """What the points of a repository take there, by their manifests."""
         query = select(func.coalesce(func.sum(PointRow.bytes_stored), 0)).where(PointRow.repository == repository_id)
         with self._session() as session:
             return int(session.execute(query).scalar_one())
@@ -237,14 +251,20 @@ def _make_tables(session: Session) -> None:
     connection.execute(text(f"PRAGMA user_version = {CACHE_VERSION}"))
 
 
-def _modified(path: Path) -> int | None:
+def _modified(point: Path) -> int | None:
+    """Another number once a point's manifest changed, or where its images are."""
     try:
-        return path.stat(follow_symlinks=False).st_mtime_ns
+        manifest = (point / MANIFEST_FILE).stat(follow_symlinks=False).st_mtime_ns
     except OSError:
         return None
+    try:
+        return manifest + (point / ELSEWHERE_FILE).stat(follow_symlinks=False).st_mtime_ns
+    except OSError:
+        return manifest
 
 
 def _row(repository: LocalRepository, point: Manifest, modified: int) -> dict[str, object]:
+    names = repository.elsewhere(point.id)
     return {
         "repository": repository.catalogue_key,
         "id": point.id,
@@ -256,16 +276,38 @@ def _row(repository: LocalRepository, point: Manifest, modified: int) -> dict[st
         "mode": point.mode.value,
         "parent": point.parent,
         "parent_uuid": point.parent_uuid,
-        "bytes_stored": point.bytes_stored,
+        "bytes_stored": point.bytes_stored if names is None else sum(stored.bytes for stored in point.files),
+        "elsewhere": None if names is None else json.dumps(names),
         "manifest": serialize(point).decode(),
     }
 
 
-_SUMMARY = ("id", "vm_name", "vm_uuid", "uuid", "created", "mode", "parent", "parent_uuid", "bytes_stored")
+_SUMMARY = (
+    "id",
+    "vm_name",
+    "vm_uuid",
+    "uuid",
+    "created",
+    "mode",
+    "parent",
+    "parent_uuid",
+    "bytes_stored",
+    "elsewhere",
+)
+_NOWHERE = json.dumps(())
 
 
 def _summary(row: Row[Any]) -> PointSummary:
     created, mode = datetime.fromisoformat(row.created), Mode(row.mode)
     return PointSummary(
-        row.id, row.vm_name, row.vm_uuid, row.uuid, created, mode, row.parent, row.parent_uuid, row.bytes_stored
+        row.id,
+        row.vm_name,
+        row.vm_uuid,
+        row.uuid,
+        created,
+        mode,
+        row.parent,
+        row.parent_uuid,
+        row.bytes_stored,
+        lost=row.elsewhere == _NOWHERE,
     )

@@ -40,6 +40,14 @@ def disk_links(repository: LocalRepository, chain: list[Manifest], target: str) 
     return links
 
 
+def require_here(repository: LocalRepository, manifest: Manifest) -> None:
+    """Raises PointElsewhereError when images that a point is read from are not here, BrokenChainError."""
+    chain = repository.chain(manifest)
+    for disk in manifest.disks:
+        if disk.file is not None:
+            disk_links(repository, chain, disk.target)
+
+
 def links_anywhere(repository: LocalRepository, chain: list[Manifest], target: str) -> list[Link]:
     """The same, whether the files are here or in other repositories only. Raises BrokenChainError."""
     links: list[Link] = []

@@ -9,8 +9,11 @@ from kvm_backup.domain.vm import Vm
 from kvm_backup.repository.local import LocalRepository
 
 
-def point_summary(repository: LocalRepository, point: Manifest) -> dict[str, Any]:
-    """One row of `point list`. Times are ISO 8601 in UTC, sizes in bytes."""
+def point_summary(repository: LocalRepository, point: Manifest, elsewhere: tuple[str, ...] | None) -> dict[str, Any]:
+    """One row of `point list`. Times are ISO 8601 in UTC, sizes in bytes.
+
+    `elsewhere` are the repositories that hold the point's images when this one does not.
+    """
     return {
         "id": point.id,
         "vm": point.vm_name,
@@ -25,13 +28,14 @@ def point_summary(repository: LocalRepository, point: Manifest) -> dict[str, Any
         "bytes_read": point.bytes_read,
         "bytes_stored": point.bytes_stored,
         "disks": [disk.target for disk in point.disks],
+        "elsewhere": None if elsewhere is None else list(elsewhere),
     }
 
 
 def point_details(repository: LocalRepository, point: Manifest) -> dict[str, Any]:
     """All that is known of a point."""
     whole = point.model_dump(mode="json")
-    return point_summary(repository, point) | {
+    return point_summary(repository, point, repository.elsewhere(point.id)) | {
         "uuid": point.uuid,
         "finished": point.finished.isoformat(),
         "reason": point.demotion.reason.value if point.demotion else None,

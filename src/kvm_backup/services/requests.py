@@ -27,6 +27,7 @@ from kvm_backup.domain.task import (
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.lookup import folders_of_vm
+from kvm_backup.services.links import require_here
 from kvm_backup.services.prune import VmPoints, points_in
 from kvm_backup.services.restore import check_folder, check_new_vm
 from kvm_backup.services.restore_in_place import check_in_place
@@ -143,10 +144,13 @@ class Requests:
     def checked_restore(self, point: str, target: RestoreTarget, repository: str | None, asker: Asker) -> RunRequest:
         """The same, refused when it is plain already that it would fail.
 
-        Raises BadArgumentError, TargetExistsError, VmRunningError, HypervisorUnavailableError as well.
+        Raises BadArgumentError, TargetExistsError, VmRunningError, HypervisorUnavailableError, PointElsewhereError,
+        BrokenChainError as well.
         """
         request = self.restore(point, target, repository, asker)
-        manifest = self.open_repository(request.repository).load(point)
+        store = self.open_repository(request.repository)
+        manifest = store.load(point)
+        require_here(store, manifest)
         match target:
             case AsNewVm():
                 folder = _absolute(target.disks_in) if target.disks_in else None

@@ -11,11 +11,15 @@ from kvm_backup.repository.local import LocalRepository
 
 @dataclass(frozen=True, slots=True)
 class HeldPoint:
-    """A point, and the name of the repository that holds it. `links` counts it and those that it builds on."""
+    """A point, and the name of the repository that holds it. `links` counts it and those that it builds on.
+
+    `elsewhere` are the repositories that hold its images when that one does not; None: it does.
+    """
 
     repository: str
     point: Manifest
     links: int
+    elsewhere: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,14 @@ def points_everywhere(
     problems: dict[str, KvmBackupError] = {}
     for name in names:
         try:
-            points = catalogue.points(open_repository(name), vm_uuid)
+            repository = open_repository(name)
+            points = catalogue.points(repository, vm_uuid)
+            elsewhere = catalogue.elsewhere(repository, vm_uuid)
         except KvmBackupError as error:
             problems[name] = error
             continue
         known = {point.id: point for point in points}
-        found += [HeldPoint(name, point, _links(point, known)) for point in points]
+        found += [HeldPoint(name, point, _links(point, known), elsewhere.get(point.id)) for point in points]
     return VmPointList(sorted(found, key=lambda held: held.point.created, reverse=True), problems)
 
 

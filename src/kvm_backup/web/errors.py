@@ -41,6 +41,7 @@ _STATUS: tuple[tuple[type[KvmBackupError], int], ...] = (
     (errors.VmRunningError, 409),
     (errors.VmStateChangedError, 409),
     (errors.TargetExistsError, 409),
+    (errors.PointElsewhereError, 409),
     (errors.NotConfirmedError, 422),
     (errors.NoSpaceError, 507),
 )

@@ -239,7 +239,11 @@ class BackupWanted(BaseModel):
 
 
 class Point(BaseModel):
-    """One restore point. `links` counts it and those that it builds on."""
+    """One restore point. `links` counts it and those that it builds on.
+
+    `elsewhere` names the repositories that hold its disks when this one does not: null means that this one does, an
+    empty list that none does any more.
+    """
 
     id: str
     repository: str
@@ -253,6 +257,7 @@ class Point(BaseModel):
     bytes_read: int
     bytes_stored: int
     disks: list[str]
+    elsewhere: list[str] | None
     links: int
 
 
