@@ -51,6 +51,8 @@ REPOSITORY_FILE = "kvm-backup.json"
 UNFINISHED_FILE = f".{REPOSITORY_FILE}.new-"
 """How the name of that file begins while it is written."""
 FORMAT_VERSION = 1
+ENCRYPTED_FORMAT_VERSION = 2
+"""Of a copy whose files are encrypted; see repository/encryption."""
 REMOVED_PREFIX = f"{PARTIAL_PREFIX}removed-"
 """A point that was taken away, while its files go."""
 FILE_SYSTEM_FOLDER = "lost+found"
@@ -152,6 +154,14 @@ class LocalRepository:
                     "It was left as it is. The points beside it are plain files; qemu-img can still restore them."
                 ),
             ) from error
+        if version == ENCRYPTED_FORMAT_VERSION:
+            raise RepositoryFormatError(
+                phrase("the points in {root} are encrypted", root=root),
+                hint=phrase(
+                    "Read it as a repository on a server, by its ssh:// address and with identity_file; or decrypt "
+                    "its files by hand with 'age -d'."
+                ),
+            )
         if version != FORMAT_VERSION:
             raise RepositoryFormatError(
                 phrase(
