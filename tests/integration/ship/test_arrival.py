@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,16 @@ from kvm_backup.domain.bandwidth import BandwidthPlan
 from kvm_backup.domain.errors import BrokenChainError, RemoteUnreachableError, RepositoryFormatError
 from kvm_backup.domain.point import Manifest, Mode, serialize
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
-from kvm_backup.repository.ssh import arrival_by_rsync, arrival_by_shell
 from kvm_backup.repository.ssh.account import Account, account_of
 from kvm_backup.repository.ssh.founding import found
+from kvm_backup.repository.ssh.remote import Remote
 from kvm_backup.repository.ssh.remote_points import fetch_point, mirror_manifests
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import NoWatch, Transfer
 from tests.integration.ship.servers import Server
 from tests.unit.builders import Shelf, a_disk
 
-BIG = 48 << 20
+BIG = 16 << 20
 
 
 class CutAt(NoWatch):
@@ -42,11 +41,10 @@ def shipment_of(shelf: Shelf, manifest: Manifest) -> Shipment:
 
 
 def ship(server: Server, account: str, shipment: Shipment, watch: NoWatch | None = None, **options: str) -> Shipped:
-    way: Callable[..., Shipped] = arrival_by_shell.ship if account == "shell" else arrival_by_rsync.ship
-    with server.connection(account) as connection:
-        # rsync tells its progress once a second: slow enough that a cut comes before the end.
-        plan = BandwidthPlan(BIG // 8 if watch else None)
-        return way(Transfer(connection, watch=watch, plan=plan), shipment, **options)
+    # rsync tells its progress once a second: slow enough that a cut comes before the end.
+    plan = BandwidthPlan(BIG // 8 if watch else None)
+    with Remote(server.address(account), config=server.config, plan=plan, watch=watch) as remote:
+        return remote.ship(shipment, **options)
 
 
 def big_shipment(shelf: Shelf, content: bytes) -> Shipment:
@@ -232,7 +230,7 @@ def test_manifests_are_mirrored_and_a_point_is_fetched_by_one_who_may_only_read(
         mirror_manifests(Transfer(connection), tmp_path / "mirror")
         mirror = LocalRepository.open("mirror", tmp_path / "mirror")
         assert list(mirror.all_points()) == [full, child]
-        fetch_point(Transfer(connection), Shipment(tmp_path / "fetched", child))
+        fetch_point(Transfer(connection), child, tmp_path / "fetched")
     assert files_of(tmp_path / "fetched") == files_of(shelf.repository.path_of(child.id))
 
 

@@ -143,7 +143,7 @@ def test_an_account_that_only_adds_cannot_list(server: Server, tmp_path: Path) -
 def test_a_folder_that_is_missing_is_told(server: Server, tmp_path: Path) -> None:
     server.store.rmdir()
     with server.connection() as connection, pytest.raises(RemoteSetupError, match="folder"):
-        mirror_manifests(Transfer(connection), tmp_path / "mirror")
+        Transfer(connection).down(str(server.store), tmp_path)
 
 
 def test_another_transfer_on_a_locked_account_can_be_tried_again(server: Server, folder: Path) -> None:

@@ -3,11 +3,16 @@
 Nothing there can be renamed, changed or read. So each attempt has a folder of its own, `.incoming-<time>-<number>`,
 which builds on what the attempt before left; rsync compares the whole with its checksum; then the files get second
 names (hard links) in the point's folder, the manifest last. A folder without a manifest is no point yet.
+
+An account that may replace files gives each file of a point that is there in another state its new name in one step,
+the manifest last.
 """
 
-from kvm_backup.domain.errors import RemoteSetupError
+from enum import Enum, auto
+from pathlib import Path
+
+from kvm_backup.domain.errors import RemoteAccessError, RemoteSetupError
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.point import MANIFEST_FILE
 from kvm_backup.repository.ssh.scripts import INCOMING_PREFIX
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Moved, Transfer
@@ -15,21 +20,81 @@ from kvm_backup.repository.ssh.transfer import Moved, Transfer
 _ATTEMPTS = 50
 
 
-def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
-    """Bring a new point to the server; when it is there already and whole, nothing crosses.
+class There(Enum):
+    """What the server has of a point."""
 
-    Raises RemoteSetupError when fifty attempts lie there already, DamagedPointError when something else has that name
-    there, RemoteUnreachableError and its like, and what the watch raises.
+    NOTHING = auto()
+    ALL = auto()
+    ANOTHER = auto()
+    """Another state of it, or damage."""
+
+
+def look(transfer: Transfer, shipment: Shipment) -> There:
+    """Find out, with checksums of all files where the manifests are the same.
+
+    Raises PointChangedError, RemoteUnreachableError and its like, and what the watch raises.
     """
+    final = _final(transfer, shipment)
+    with shipment.manifest_alone() as manifest:
+        if not _exists(transfer, manifest, final):
+            return There.NOTHING
+        if _differing(transfer, manifest, final, "--checksum"):
+            return There.ANOTHER
+    return There.ALL if _is_whole(transfer, shipment, final) else There.ANOTHER
+
+
+def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
+    """Bring a point that is not there to the server.
+
+    Raises BrokenChainError when its parent is not there, RemoteSetupError when fifty attempts lie there already,
+    DamagedPointError when it is damaged here or something else has that name there, PointChangedError,
+    RemoteUnreachableError and its like, and what the watch raises.
+    """
+    folder, final = transfer.connection.address.below(shipment.manifest.folder), _final(transfer, shipment)
+    if shipment.parent_stamp:
+        with shipment.manifest_alone() as manifest:
+            if not _exists(transfer, manifest, f"{folder}/{shipment.parent_stamp}"):
+                raise shipment.parent_missing(str(transfer.connection.address))
+    incoming, moved = _bring(transfer, shipment, [final])
+    data = [name for name in shipment.names if name != shipment.manifest_file]
+    linked = ["--size-only", "--ignore-existing", f"--link-dest={incoming}/"]
+    moved += transfer.up(shipment.folder, final, "--no-times", *linked, *shipment.only(*data))
+    if names := _differing(transfer, shipment.folder, final, "--size-only", *shipment.only(*data)):
+        raise shipment.damaged(str(transfer.connection.address), names, transfer.watch.check)
+    return Shipped(moved + _put_manifest(transfer, shipment, incoming, final))
+
+
+def replace(transfer: Transfer, shipment: Shipment, *, base: str | None = None) -> Shipped:
+    """Replace a point that is there in another state, by an account that may. `base` is as of `Remote.ship`.
+
+    Raises RemoteAccessError when it may not, else as `ship`.
+    """
+    address = transfer.connection.address
+    final = _final(transfer, shipment)
+    # One that may only add may not list either: this tells before anything is sent.
+    transfer.listed(final, "--exclude=*")
+    before = [address.below(shipment.manifest.folder, base)] if base else []
+    incoming, moved = _bring(transfer, shipment, [*before, final])
+    data = [name for name in shipment.names if name != shipment.manifest_file]
+    linked = ["--no-times", "--checksum", f"--link-dest={incoming}/"]
+    moved += transfer.up(shipment.folder, final, *linked, *shipment.only(*data))
+    moved += _put_manifest(transfer, shipment, incoming, final)
+    if names := _differing(transfer, shipment.folder, final, "--checksum", *shipment.only()):
+        raise RemoteAccessError(
+            phrase("{place}: the account could not replace {names}", place=address, names=", ".join(names)),
+            hint=phrase("Give the settings of this repository a prune_url: an account that may replace and remove."),
+            vm=shipment.manifest.vm_name,
+        )
+    return Shipped(moved)
+
+
+def _bring(transfer: Transfer, shipment: Shipment, known: list[str]) -> tuple[str, Moved]:
+    """Bring all files to a hidden folder, whole, and building on what the folders `known` hold; returns its path."""
     folder = transfer.connection.address.below(shipment.manifest.folder)
-    final = f"{folder}/{shipment.manifest.stamp}"
-    if _is_there(transfer, shipment, final):
-        return Shipped(Moved(), already=True)
     moved = Moved()
-    before = final
     for number in range(1, _ATTEMPTS + 1):
         incoming = f"{folder}/{INCOMING_PREFIX}{shipment.manifest.stamp}-{number}"
-        moved += transfer.up(
+        came = transfer.up(
             shipment.folder,
             incoming,
             "--mkpath",
@@ -37,14 +102,23 @@ def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
             "--inplace",
             "--no-whole-file",
             "--ignore-times",
+            # What was left here is told from what is arriving by the server's own clock.
+            "--no-times",
             "--ignore-existing",
             shipment.block_size(),
-            f"--copy-dest={before}/",
+            *(f"--copy-dest={place}/" for place in known),
             *shipment.only(),
         )
-        if _is_whole(transfer, shipment, incoming):
-            return Shipped(moved + _publish(transfer, shipment, incoming, final))
-        before = incoming
+        moved += came
+        # What another attempt left is known by its size; only then is all of it read.
+        left = not came.literal and not came.matched
+        if not (left and _differing(transfer, shipment.folder, incoming, "--size-only", *shipment.only())) and (
+            _is_whole(transfer, shipment, incoming)
+        ):
+            # It is what is here: that this is what the manifest says, nobody there can tell.
+            shipment.check_files(transfer.watch.check)
+            return incoming, moved
+        known = [incoming, *known]
     raise RemoteSetupError(
         phrase("{place}: {id} was cut off too often", place=transfer.connection.address, id=shipment.manifest.id),
         hint=phrase(
@@ -54,30 +128,25 @@ def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
     )
 
 
-def _publish(transfer: Transfer, shipment: Shipment, incoming: str, final: str) -> Moved:
-    data = [name for name in shipment.names if name != MANIFEST_FILE]
-    linked = ["--ignore-existing", f"--link-dest={incoming}/"]
-    moved = transfer.up(shipment.folder, final, *linked, *shipment.only(*data))
-    moved += transfer.up(shipment.folder, final, *linked, *shipment.only(MANIFEST_FILE))
-    if names := _differing(transfer, shipment, final, "--size-only"):
-        raise shipment.damaged(str(transfer.connection.address), names)
-    return moved
+def _put_manifest(transfer: Transfer, shipment: Shipment, incoming: str, final: str) -> Moved:
+    shipment.check_unchanged()
+    with shipment.manifest_alone() as manifest:
+        return transfer.up(manifest, final, "--no-times", "--checksum", f"--link-dest={incoming}/")
 
 
-def _is_there(transfer: Transfer, shipment: Shipment, final: str) -> bool:
-    # Checksums of all files cost a pass over them on this side, too: the manifest alone is asked for first.
-    return not transfer.differing(
-        shipment.folder, f"{final}.check", "--checksum", f"--compare-dest={final}/", *shipment.only(MANIFEST_FILE)
-    ) and _is_whole(transfer, shipment, final)
+def _final(transfer: Transfer, shipment: Shipment) -> str:
+    return transfer.connection.address.below(shipment.manifest.id)
+
+
+def _exists(transfer: Transfer, source: Path, folder: str) -> bool:
+    return not transfer.differing(source, folder, "--ignore-existing")
 
 
 def _is_whole(transfer: Transfer, shipment: Shipment, folder: str) -> bool:
-    return not _differing(transfer, shipment, folder, "--size-only") and not _differing(
-        transfer, shipment, folder, "--checksum"
-    )
+    return not _differing(transfer, shipment.folder, folder, "--checksum", *shipment.only())
 
 
-def _differing(transfer: Transfer, shipment: Shipment, folder: str, how: str) -> list[str]:
+def _differing(transfer: Transfer, source: Path, folder: str, how: str, *options: str) -> list[str]:
     # Into a folder that never exists, with `folder` to compare with: a server that adds only would call each file
     # fine that is there, whatever it holds.
-    return transfer.differing(shipment.folder, f"{folder}.check", how, f"--compare-dest={folder}/", *shipment.only())
+    return transfer.differing(source, f"{folder}.check", how, f"--compare-dest={folder}/", *options)

@@ -8,7 +8,7 @@ what the server has, and two renames put it in place.
 
 from collections.abc import Sequence
 
-from kvm_backup.domain.errors import BrokenChainError, KvmBackupError, NoSpaceError, RepositoryFormatError
+from kvm_backup.domain.errors import KvmBackupError, NoSpaceError, RepositoryFormatError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.process import Completed
 from kvm_backup.repository.ssh import scripts
@@ -17,7 +17,7 @@ from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Moved, Transfer
 
 _ABSENT = "absent"
-_RESERVE = 64 << 20
+_RESERVE = 1 << 20
 """Bytes that stay free on the server."""
 
 
@@ -45,24 +45,28 @@ class _Arrival:
 
     def ship(self, base: str | None) -> Shipped:
         self._told(scripts.RECOVER, self._folder, self._stamp)
-        there = self._told(scripts.LOOK, self._folder, self._stamp).stdout.strip()
-        if there == self._shipment.manifest_sha256 and not self._differing(f"{self._folder}/{self._stamp}"):
-            return Shipped(Moved(), already=True)
-        self._check_room()
-        moved = self._send(base)
+        manifest = self._shipment.manifest_file
+        there = self._told(scripts.LOOK, self._folder, self._stamp, manifest).stdout.strip()
+        if there == self._shipment.manifest_sha256:
+            if not self._differing(f"{self._folder}/{self._stamp}"):
+                return Shipped(Moved(), already=True)
+            base = base or self._stamp
+        # Nothing of an encrypted file is like anything in another one.
+        moved = self._send(None if self._shipment.encrypted else base)
         repaired = self._differing(self._incoming)
         if repaired:
             moved += self._mend(repaired)
             if still := self._differing(self._incoming):
-                raise self._shipment.damaged(str(self._address), still)
+                raise self._shipment.damaged(str(self._address), still, self._transfer.watch.check)
         self._publish("" if there == _ABSENT else there)
         return Shipped(moved, repaired=tuple(repaired))
 
     def _send(self, base: str | None) -> Moved:
         only = [*self._shipment.only(), "--mkpath"]
+        room = self._room(base)
         if base is None:
             return self._transfer.up(self._shipment.folder, self._incoming, "--append", *only)
-        self._told(scripts.BASIS, self._folder, self._stamp, base, *self._shipment.images)
+        self._told(scripts.BASIS, self._folder, self._stamp, base, room, *self._shipment.images)
         return self._transfer.up(
             self._shipment.folder,
             self._incoming,
@@ -88,14 +92,22 @@ class _Arrival:
     def _differing(self, folder: str) -> list[str]:
         return differing(self._transfer, self._shipment, folder)
 
-    def _check_room(self) -> None:
-        told = self._told(scripts.ROOM, self._address.path, self._shipment.manifest.folder, self._stamp)
-        lines = [line.split() for line in told.stdout.splitlines()]
+    def _room(self, base: str | None) -> str:
+        """Whether there is room to join what has arrived with the older files; raises when not even without."""
+        told = self._told(
+            scripts.ROOM,
+            self._address.path,
+            self._shipment.manifest.folder,
+            self._stamp,
+            base or "",
+            *self._shipment.names,
+        )
         try:
-            free = int(lines[0][3]) * 1024
-            arrived = int(lines[1][0]) * 1024 if len(lines) > 1 else 0
+            df, sizes = told.stdout.splitlines()
+            free = int(df.split()[3]) * 1024
+            arrived, older = map(int, sizes.split())
         except (IndexError, ValueError):
-            return
+            return scripts.JOIN
         needed = max(0, self._shipment.size - arrived) + _RESERVE
         if free < needed:
             raise NoSpaceError(
@@ -103,26 +115,26 @@ class _Arrival:
                     "{place}: {id} needs {needed} MiB there, and {free} are free",
                     place=self._address,
                     id=self._shipment.manifest.id,
-                    needed=needed >> 20,
+                    needed=-(-needed >> 20),
                     free=free >> 20,
                 ),
                 hint=phrase("Free space there or prune that repository; nothing was sent."),
                 vm=self._shipment.manifest.vm_name,
             )
+        return scripts.JOIN if free >= self._shipment.size + older + _RESERVE else scripts.LINK
 
     def _publish(self, replaced: str) -> None:
-        done = self._connection.run(scripts.PUBLISH, self._folder, self._stamp, self._shipment.parent_stamp, replaced)
+        self._shipment.check_unchanged()
+        done = self._connection.run(
+            scripts.PUBLISH,
+            self._folder,
+            self._stamp,
+            self._shipment.parent_stamp,
+            replaced,
+            self._shipment.manifest_file,
+        )
         if done.status == scripts.PARENT_MISSING:
-            raise BrokenChainError(
-                phrase(
-                    "{id} needs {parent}, which is not at {place}",
-                    id=self._shipment.manifest.id,
-                    parent=self._shipment.manifest.parent,
-                    place=self._address,
-                ),
-                hint=phrase("Ship the older points first; what arrived of this one stays."),
-                vm=self._shipment.manifest.vm_name,
-            )
+            raise self._shipment.parent_missing(str(self._address))
         if done.status == scripts.CHANGED:
             raise RepositoryFormatError(
                 phrase("{id} was changed at {place} meanwhile", id=self._shipment.manifest.id, place=self._address),

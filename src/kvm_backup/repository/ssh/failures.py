@@ -7,14 +7,17 @@ The texts are matched in the order of the list, the surest first; both print the
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from kvm_backup.domain.errors import (
     HostKeyError,
     KvmBackupError,
     NoSpaceError,
+    PointChangedError,
     RemoteAccessError,
     RemoteSetupError,
     RemoteUnreachableError,
+    StorageError,
     ToolFailedError,
 )
 from kvm_backup.domain.phrase import phrase
@@ -33,6 +36,25 @@ class FolderMissingError(RemoteSetupError):
 class _Cause:
     pattern: str
     error: Callable[[str, str], KvmBackupError]
+
+
+class Side(StrEnum):
+    """Which of rsync's two programs runs on this host; each of its complaints names the one that makes it."""
+
+    SENDER = "sender"
+    RECEIVER = "receiver|generator"
+
+
+def local_failure(here: Side, done: Completed) -> KvmBackupError | None:
+    """The error for an rsync that ended badly for a cause on this host; None when the cause is not here."""
+    complaints = re.findall(rf"^rsync: \[(?:{here})\] (.*)$", done.stderr, re.IGNORECASE | re.MULTILINE)
+    if here is Side.SENDER:
+        complaints += re.findall(r"^(file has vanished: .*)$", done.stderr, re.MULTILINE)
+    for cause in _CAUSES_HERE:
+        for line in complaints:
+            if re.search(cause.pattern, line, re.IGNORECASE):
+                return cause.error(here, line[:300])
+    return None
 
 
 def failure(place: str, done: Completed) -> KvmBackupError:
@@ -144,6 +166,36 @@ def _unreachable(place: str, line: str) -> KvmBackupError:
     )
 
 
+def _vanished_here(here: str, line: str) -> KvmBackupError:
+    if here == Side.SENDER:
+        return PointChangedError(
+            phrase("a file went away here while it was being shipped ({line})", line=line),
+            hint=phrase("What is there now is shipped by the next try; nothing is lost."),
+        )
+    return _broken_here(here, line)
+
+
+def _full_here(_here: str, line: str) -> KvmBackupError:
+    return NoSpaceError(
+        phrase("no space left on this host ({line})", line=line),
+        hint=phrase(
+            "Free space on that file system, or name a larger scratch folder; what arrived is taken up again."
+        ),
+    )
+
+
+def _broken_here(_here: str, line: str) -> KvmBackupError:
+    return StorageError(
+        phrase("this host's own files fail: {line}", line=line),
+        hint=phrase("Check that they are on a healthy file system and can be used by this user."),
+    )
+
+
+_CAUSES_HERE = (
+    _Cause(r"no space left on device|disk quota exceeded", _full_here),
+    _Cause(r"permission denied|operation not permitted|input/output error|read-only file system", _broken_here),
+    _Cause(r"no such file|no data available|has vanished|not a directory", _vanished_here),
+)
 _CAUSES = (
     _Cause(r"host identification has changed|host key for .* has changed", _host_key_changed),
     _Cause(r"no .*host key is known|host key verification failed", _host_key_unknown),
@@ -153,6 +205,8 @@ _CAUSES = (
         r"rsync: (command )?not found|rsync: no such file|sh: .*rsync.*not found|unknown command.*rsync", _no_rsync
     ),
     _Cause(r"another instance of rrsync", _busy),
+    # rrsync's words for a folder that is missing.
+    _Cause(r"rrsync error: post-realpath open failed.*no such file", _no_folder),
     _Cause(r"on remote machine: |unknown option|unrecognized option", _old_rsync),
     _Cause(
         r"rrsync error|write-only server|read-only server|option .* has been disabled|does not run rsync",

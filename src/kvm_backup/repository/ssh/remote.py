@@ -17,6 +17,7 @@ from kvm_backup.repository.ssh import arrival_by_rsync, arrival_by_shell, foundi
 from kvm_backup.repository.ssh.access import Access
 from kvm_backup.repository.ssh.account import Account
 from kvm_backup.repository.ssh.address import SshAddress
+from kvm_backup.repository.ssh.arrival_by_rsync import There
 from kvm_backup.repository.ssh.digests import differing
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Moved, NoWatch, Watch
@@ -108,12 +109,20 @@ class Remote:
         point of the same VM that the server has and whose images this one's resemble: for a consolidated point the
         full one that it was made of.
 
-        Raises BrokenChainError when its parent is not there, NoSpaceError, DamagedPointError when it does not arrive
-        as it is here.
+        Raises BrokenChainError when its parent is not there, NoSpaceError, DamagedPointError when it is damaged here
+        or does not arrive as it is here, PointChangedError when it is not that of the manifest any more,
+        RemoteAccessError when it would have to be replaced and no account may.
         """
         if self._adding.has_shell:
             return arrival_by_shell.ship(self._adding.transfer, shipment, base=base)
-        return arrival_by_rsync.ship(self._adding.transfer, shipment)
+        there = arrival_by_rsync.look(self._adding.transfer, shipment)
+        if there is There.ALL:
+            return Shipped(Moved(), already=True)
+        if there is There.NOTHING:
+            return arrival_by_rsync.ship(self._adding.transfer, shipment)
+        if self._pruning.has_shell:
+            return arrival_by_shell.ship(self._pruning.transfer, shipment, base=base)
+        return arrival_by_rsync.replace(self._pruning.transfer, shipment, base=base)
 
     def differing(self, shipment: Shipment) -> list[str] | None:
         """The files of a point that are missing there or whose digests there are not those of its manifest.
@@ -127,19 +136,21 @@ class Remote:
         return None
 
     def refresh(self, mirror: Path) -> Moved:
-        """Make `mirror` hold the manifests that are there now, and no others.
+        """Make `mirror` hold the manifests that are there now, and no others; encrypted ones as they are.
 
         Raises RepositoryNotFoundError, RepositoryFormatError; the mirror is as it was then.
         """
         return remote_points.mirror_manifests(self._pruning.transfer, mirror)
 
-    def fetch(self, manifest: Manifest, folder: Path) -> Moved:
+    def fetch(self, manifest: Manifest, folder: Path, *, encrypted: bool = False) -> Moved:
         """Fetch the files of a point into `folder`; after a cut it goes on where it was.
+
+        `encrypted` tells that they are, each under its name with .age behind.
 
         Nothing is checked: the caller verifies digests as of any point, and removes what differs before it fetches
         again. Raises NoSpaceError, StorageError.
         """
-        return remote_points.fetch_point(self._pruning.transfer, Shipment(folder, manifest))
+        return remote_points.fetch_point(self._pruning.transfer, manifest, folder, encrypted=encrypted)
 
     def remove(self, point_id: str) -> None:
         """Remove a point; one that is gone is no error, and what a killed `remove` left goes, too.

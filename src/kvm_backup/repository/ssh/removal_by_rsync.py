@@ -17,6 +17,7 @@ from kvm_backup.domain.point import MANIFEST_FILE
 from kvm_backup.repository.local import REMOVED_PREFIX
 from kvm_backup.repository.ssh.remote_points import STAMP_GLOB
 from kvm_backup.repository.ssh.scripts import INCOMING_PREFIX
+from kvm_backup.repository.ssh.shipment import ENCRYPTED_MANIFEST_FILE
 from kvm_backup.repository.ssh.transfer import Listed, Transfer
 
 _CLOCK = f"{INCOMING_PREFIX}clock"
@@ -34,8 +35,8 @@ def remove(transfer: Transfer, folder: str, stamp: str) -> None:
     there = {entry.name for entry in transfer.listed(folder, *parts, "--exclude=*")}
     if f"{stamp}/" in there:
         with _source(folders=[stamp], files=[mark]) as source:
-            manifest = f"--include=/{stamp}/{MANIFEST_FILE}"
-            transfer.up(source, folder, "--delete-after", *parts, manifest, "--exclude=*")
+            manifests = [f"--include=/{stamp}/{name}" for name in (MANIFEST_FILE, ENCRYPTED_MANIFEST_FILE)]
+            transfer.up(source, folder, "--delete-after", *parts, *manifests, "--exclude=*")
     if {f"{stamp}/", mark} & there:
         # The second names of its files, too, or their space would not come free.
         _delete(transfer, folder, [f"/{stamp}/***", f"/{INCOMING_PREFIX}{stamp}-*/***", f"/{mark}"])
@@ -57,14 +58,14 @@ def clear_incoming(transfer: Transfer, older_than: timedelta) -> None:
         f"--include=/*--*/{INCOMING_PREFIX}*/***",
         f"--include=/*--*/{REMOVED_PREFIX}*",
         f"--include=/*--*/{STAMP_GLOB}/",
-        f"--include=/*--*/{STAMP_GLOB}/{MANIFEST_FILE}",
+        *(f"--include=/*--*/{STAMP_GLOB}/{name}" for name in (MANIFEST_FILE, ENCRYPTED_MANIFEST_FILE)),
         "--exclude=*",
     )
     names = {entry.name for entry in found}
     gone = [f"/{folder}/{name}/***" for folder, name in _old(found, older_than)]
     for folder, stamp in (mark.groups() for mark in map(_MARK.fullmatch, names) if mark):
         gone.append(f"/{folder}/{REMOVED_PREFIX}{stamp}")
-        if f"{folder}/{stamp}/{MANIFEST_FILE}" not in names:
+        if not {f"{folder}/{stamp}/{name}" for name in (MANIFEST_FILE, ENCRYPTED_MANIFEST_FILE)} & names:
             gone.append(f"/{folder}/{stamp}/***")
     folders = sorted({pattern.split("/")[1] for pattern in gone})
     _delete(transfer, path, [f"/{_CLOCK}", *(f"/{folder}/" for folder in folders), *gone], folders)

@@ -20,9 +20,10 @@ HAS_CHILD = 73
 LOOK = """
 cd "$1" 2>/dev/null || { echo absent; exit 0; }
 [ -d "$2" ] || { echo absent; exit 0; }
-sha256sum < "$2/manifest.json" | cut -d' ' -f1
+sha256sum < "$2/$3" | cut -d' ' -f1
 """
-"""$1 the VM's folder, $2 the point: `absent`, or the SHA-256 of its manifest's bytes (of nothing, without one)."""
+"""$1 the VM's folder, $2 the point, $3 its manifest's file: `absent`, or the SHA-256 of its manifest's bytes (of
+nothing, without one)."""
 
 DIGESTS = """
 cd "$1" || exit 1
@@ -45,11 +46,11 @@ PUBLISH = f"""
 set -e
 cd "$1"
 parent=$3
-[ -z "$parent" ] || [ -f "$parent/manifest.json" ] || exit {PARENT_MISSING}
+[ -z "$parent" ] || [ -f "$parent/$5" ] || exit {PARENT_MISSING}
 incoming={INCOMING_PREFIX}$2
 sync -f "$incoming" 2>/dev/null || sync
 if [ -e "$2" ]; then
-    [ "$(sha256sum < "$2/manifest.json" | cut -d' ' -f1)" = "$4" ] || exit {CHANGED}
+    [ "$(sha256sum < "$2/$5" | cut -d' ' -f1)" = "$4" ] || exit {CHANGED}
     old={PARTIAL_PREFIX}old-$2
     rm -rf "./$old"
     mv "./$2" "./$old"
@@ -62,7 +63,8 @@ else
     rm -rf "./$incoming.basis"
 fi
 """
-"""$1 the VM's folder, $2 the point, $3 its parent or nothing, $4 the SHA-256 of the manifest that may be replaced."""
+"""$1 the VM's folder, $2 the point, $3 its parent or nothing, $4 the SHA-256 of the manifest that may be
+replaced, $5 the name of manifests."""
 
 RECOVER = f"""
 cd "$1" 2>/dev/null || exit 0
@@ -74,35 +76,50 @@ if [ -e "$2" ]; then rm -rf "./$old"; else mv "./$old" "./$2"; fi
 
 ROOM = f"""
 df -Pk -- "$1" | tail -n 1
-cd "$1/$2" && du -sk "{INCOMING_PREFIX}$3" 2>/dev/null
-exit 0
+incoming={INCOMING_PREFIX}$3
+arrived=0
+older=0
+cd "$1/$2" 2>/dev/null || {{ echo 0 0; exit 0; }}
+base=$4
+shift 4
+for name do
+    [ ! -f "$incoming/$name" ] || arrived=$((arrived + $(wc -c < "$incoming/$name")))
+    [ -z "$base" ] || [ ! -f "$base/$name" ] || older=$((older + $(wc -c < "$base/$name")))
+done
+echo "$arrived $older"
 """
-"""$1 the repository, $2 the VM's folder, $3 the point: df's line, and du's line of what has arrived, in KiB."""
+"""$1 the repository, $2 the VM's folder, $3 the point, $4 an older one or nothing, then names of files: df's line,
+and the bytes that these files have of what has arrived and in the older point."""
 
+JOIN = "join"
+LINK = "link"
 BASIS = f"""
 set -e
 mkdir -p "$1"
 cd "$1"
 incoming={INCOMING_PREFIX}$2
 old=$3
+how=$4
 mkdir -p "$incoming.basis"
-shift 3
+shift 4
 for name do
     arrived=0
     [ ! -f "$incoming/$name" ] || arrived=$(wc -c < "$incoming/$name")
     before=0
     [ ! -f "$incoming.basis/$name.size" ] || before=$(cat "$incoming.basis/$name.size")
-    if [ ! -f "$incoming.basis/$name" ] || [ "$arrived" -gt "$before" ]; then
-        {{ [ "$arrived" -eq 0 ] || cat "$incoming/$name"; [ ! -f "$old/$name" ] || cat "$old/$name"; }} \\
-            > "$incoming.basis/$name.new"
+    if [ "$arrived" -gt "$before" ] && [ "$how" = {JOIN} ]; then
+        {{ cat "$incoming/$name"; [ ! -f "$old/$name" ] || cat "$old/$name"; }} > "$incoming.basis/$name.new"
         mv "$incoming.basis/$name.new" "$incoming.basis/$name"
         echo "$arrived" > "$incoming.basis/$name.size"
+    elif [ ! -f "$incoming.basis/$name" ] && [ -f "$old/$name" ]; then
+        ln "$old/$name" "$incoming.basis/$name" 2>/dev/null || cp "$old/$name" "$incoming.basis/$name"
     fi
     rm -f "./$incoming/$name"
 done
 """
-"""$1 the VM's folder, $2 the point, $3 an older one, then names of files: `.incoming-<time>.basis` gets each, what
-has arrived of the new one followed by the older one, for rsync to build on. rsync itself builds on one file only."""
+"""$1 the VM's folder, $2 the point, $3 an older one, $4 `join` or `link`, then names of files: for rsync to build on,
+`.incoming-<time>.basis` gets the older one of each, behind what has arrived of the new one, unless there is no room
+for a joined copy. rsync itself builds on one file only."""
 
 REMOVE = f"""
 set -e

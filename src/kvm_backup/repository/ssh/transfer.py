@@ -18,7 +18,7 @@ from kvm_backup import process
 from kvm_backup.domain.bandwidth import BandwidthPlan
 from kvm_backup.process import Completed
 from kvm_backup.repository.ssh.connection import SshConnection
-from kvm_backup.repository.ssh.failures import FolderMissingError
+from kvm_backup.repository.ssh.failures import FolderMissingError, Side, local_failure
 
 _COMMON = ("--recursive", "--times", "--no-human-readable", "--info=progress2,stats2", "--outbuf=N")
 _FIGURE = re.compile(r"^(Total bytes sent|Total bytes received|Literal data|Matched data): ([0-9]+)", re.MULTILINE)
@@ -113,13 +113,18 @@ class Transfer:
     def up(self, source: Path, target: str, *options: str) -> Moved:
         """Send what is in the folder `source` to the folder `target` on the server.
 
-        Raises RemoteUnreachableError and its like, NoSpaceError, and what the watch raises.
+        Raises RemoteUnreachableError and its like, NoSpaceError, PointChangedError when files go away here,
+        StorageError when they cannot be read or written here, and what the watch raises.
         """
-        return self._move([f"{source}/", self.connection.address.rsync_place(f"{target.rstrip('/')}/")], options)
+        return self._move(
+            [f"{source}/", self.connection.address.rsync_place(f"{target.rstrip('/')}/")], options, Side.SENDER
+        )
 
     def down(self, source: str, target: Path, *options: str) -> Moved:
         """Fetch what is in the folder `source` on the server to the folder `target`. Raises as `up`."""
-        return self._move([self.connection.address.rsync_place(f"{source.rstrip('/')}/"), f"{target}/"], options)
+        return self._move(
+            [self.connection.address.rsync_place(f"{source.rstrip('/')}/"), f"{target}/"], options, Side.RECEIVER
+        )
 
     def differing(self, source: Path, target: str, *options: str) -> list[str]:
         """Files of `source` that rsync would send to the server's folder, and does not; their paths below `source`.
@@ -129,7 +134,7 @@ class Transfer:
         places = [f"{source}/", self.connection.address.rsync_place(f"{target.rstrip('/')}/")]
         words = ["--recursive", "--dry-run", "--out-format=%n", *options]
         done = process.follow(self._rsync(words, places), heard=lambda _: None, meanwhile=self.watch.check)
-        self._judge(done)
+        self._judge(done, Side.SENDER)
         return [line for line in done.stdout.splitlines() if line and not line.endswith("/")]
 
     def listed(self, source: str, *options: str) -> list[Listed]:
@@ -143,7 +148,7 @@ class Transfer:
             said: list[str] = []
             done = process.follow(self._rsync(words, places), heard=said.append, meanwhile=self.watch.check)
         try:
-            self._judge(done)
+            self._judge(done, Side.RECEIVER)
         except FolderMissingError:
             return []
         return [
@@ -152,7 +157,7 @@ class Transfer:
             if found
         ]
 
-    def _move(self, places: Sequence[str], options: Sequence[str]) -> Moved:
+    def _move(self, places: Sequence[str], options: Sequence[str], here: Side) -> Moved:
         while True:
             limit = self._plan.limit_at(self._now())
             words = [*_COMMON, *options]
@@ -165,7 +170,7 @@ class Transfer:
                     heard=Progress(self.watch.reached).heard,
                     meanwhile=partial(self._look, limit),
                 )
-                self._judge(done)
+                self._judge(done, here)
                 return figures(done.stdout)
 
     def _look(self, limit: int | None) -> None:
@@ -176,9 +181,9 @@ class Transfer:
     def _rsync(self, words: Sequence[str], places: Sequence[str]) -> list[str]:
         return ["rsync", *words, "-e", self.connection.rsync_shell, "--", *places]
 
-    def _judge(self, done: Completed) -> None:
+    def _judge(self, done: Completed, here: Side) -> None:
         if done.status != 0:
-            raise self.connection.failure(done)
+            raise local_failure(here, done) or self.connection.failure(done)
 
 
 def figures(stats: str) -> Moved:
