@@ -83,6 +83,7 @@ class Shelf:
     root: Path
     vm_name: str = "web"
     vm_uuid: str = VM_UUID
+    clusters: int = DISK_CLUSTERS
     repository: LocalRepository = field(init=False)
     _next: datetime = MOMENT
 
@@ -92,16 +93,24 @@ class Shelf:
         self.repository = make("shelf", self.root)
 
     def add(
-        self, parent: Manifest | None = None, *, targets: tuple[str, ...] = ("vda",), seed: int = 1, **changes: Any
+        self,
+        parent: Manifest | None = None,
+        *,
+        targets: tuple[str, ...] = ("vda",),
+        seed: int = 1,
+        every: int = 2,
+        **changes: Any,
     ) -> Manifest:
-        """Publish a full point, or an incremental one on `parent`; half of each disk's clusters hold data."""
+        """Publish a full point, or an incremental one on `parent`; each second cluster of a disk, or whichever one
+        `every` says, holds data.
+        """
         partial = self.repository.begin_point(self.vm_name, self.vm_uuid, self._next)
         self._next += timedelta(hours=1)
         point_id = f"{partial.parent.name}/{partial.name.removeprefix('.partial-')}"
         point_uuid = str(uuid.UUID(int=random.Random(f"{point_id}{seed}").getrandbits(128), version=4))
         mode = DiskMode.FULL if parent is None else DiskMode.INCREMENTAL
         disks = tuple(
-            a_disk(target, mode=mode, **self._write(partial, target, f"{point_id}@{point_uuid}", parent, seed))
+            a_disk(target, mode=mode, **self._write(partial, target, f"{point_id}@{point_uuid}", parent, seed, every))
             for target in targets
         )
         digest = write_new(partial / "domain.xml", XML)
@@ -130,26 +139,33 @@ class Shelf:
         """Write other bytes where the point's manifest is."""
         self.path(manifest, "manifest.json").write_bytes(content)
 
-    @staticmethod
-    def _write(folder: Path, target: str, identity: str, parent: Manifest | None, seed: int) -> dict[str, Any]:
+    def _write(
+        self, folder: Path, target: str, identity: str, parent: Manifest | None, seed: int, every: int
+    ) -> dict[str, Any]:
         path = folder / disk_file(target)
         sink = AppendFile(path, NoControl())
         writer = Qcow2Writer(
             sink,
-            DISK_CLUSTERS * CLUSTER_SIZE,
+            self.clusters * CLUSTER_SIZE,
             compressed=True,
             backing_file=f"../{parent.stamp}/{disk_file(target)}" if parent else None,
             backing_format="qcow2" if parent else None,
             identity=Identity(identity, target, parent.identity if parent else None),
         )
         data = random.Random(f"{identity}{target}{seed}")
-        for cluster in range(0, DISK_CLUSTERS, 2):
+        held = range(0, self.clusters, every)
+        for cluster in held:
             content = bytearray(data.randbytes(CLUSTER_SIZE // 8) * 8)
             frame = ClusterCompressor(1).frames(memoryview(content))[0]
             assert frame is not None
             writer.add_frame(cluster, frame)
         sha256 = sink.finish(writer.finish())
-        return {"image_sha256": sha256, "bytes_stored": path.stat().st_size, "bytes_read": 4 * CLUSTER_SIZE}
+        return {
+            "virtual_size": self.clusters * CLUSTER_SIZE,
+            "image_sha256": sha256,
+            "bytes_stored": path.stat().st_size,
+            "bytes_read": len(held) * CLUSTER_SIZE,
+        }
 
 
 def flip_bit(path: Path, offset: int, bit: int = 0) -> None:
