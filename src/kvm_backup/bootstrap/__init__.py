@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from kvm_backup.bootstrap.remotes import Remotes
     from kvm_backup.bootstrap.shipping import Shipping
     from kvm_backup.config.settings import VmSettings
     from kvm_backup.database.audit import AuditLog
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from kvm_backup.domain.vm import Vm
     from kvm_backup.hypervisor.connection import Hypervisor
     from kvm_backup.repository.catalogue import Catalogue
+    from kvm_backup.repository.encryption.proof import ProvedRecipients
     from kvm_backup.repository.local import LocalRepository
     from kvm_backup.runtime.asking import Asking
     from kvm_backup.runtime.daemon import Daemon
@@ -76,8 +78,9 @@ if TYPE_CHECKING:
     from kvm_backup.services.schedules.commands import ScheduleService
     from kvm_backup.services.schedules.file import ScheduleFile
     from kvm_backup.services.sign_in import SignInService
+    from kvm_backup.services.stores.store import Store
     from kvm_backup.services.survey.survey import Survey
-    from kvm_backup.services.tasks import TaskService
+    from kvm_backup.services.tasks import Pruner, TaskService
     from kvm_backup.services.vm_points import VmPointList
 
 _MADE_ONCE = "repository-made"
@@ -236,6 +239,7 @@ class Application:
             reserve=self.settings.backup.space_reserve,
             keep=timedelta(days=self.settings.database.keep_days),
             settings_problem=self._settings_problem,
+            shipping=self.shipping.facts,
         )
 
     @cached_property
@@ -316,13 +320,27 @@ class Application:
         from kvm_backup.services.tasks import TaskService
 
         return TaskService(
-            open_repository=self.repository,
+            open_store=self.store,
             hypervisor=lambda: self.hypervisor,
-            prune_service=self.prune_service,
+            prune_service=self.pruner,
             ship_service=self.shipping.service,
             locks=lambda: self.folders.locks,
             lock_wait=self.settings.backup.lock_wait,
         )
+
+    @property
+    def proved_recipients(self) -> ProvedRecipients:
+        """The public keys whose private one was shown on this host. Raises StorageError."""
+        from kvm_backup.repository.encryption.proof import FOLDER, ProvedRecipients
+
+        return ProvedRecipients(self.state_dir() / FOLDER)
+
+    @property
+    def remotes(self) -> Remotes:
+        """What adds repositories on other servers."""
+        from kvm_backup.bootstrap.remotes import Remotes
+
+        return Remotes(self)
 
     @cached_property
     def shipping(self) -> Shipping:
@@ -340,6 +358,7 @@ class Application:
             host=self.host,
             clock=lambda: datetime.now(UTC),
             open_repository=self.repository,
+            view=lambda name: self.store(name).view,
             lasting_name=self._lasting_name,
             hypervisor=lambda: self.hypervisor,
         )
@@ -379,14 +398,14 @@ class Application:
         self, point: str, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> Run:
         """Check a point, by its whole id, and all that it builds on."""
-        self.configured_repository(repository)
+        self.configured_store(repository)
         return self.enqueue_run(self.requests.verify_point(point, repository, _web(who), deep=deep))
 
     def request_verify_vm(
         self, vm: str, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> Run:
         """Check every point of a VM; `vm` is its UUID, its folder in the repository or, slower, its name."""
-        self.configured_repository(repository)
+        self.configured_store(repository)
         folder = self.requests.folder_of(vm, repository)
         return self.enqueue_run(self.requests.verify_folder(folder, repository, _web(who), deep=deep))
 
@@ -394,7 +413,7 @@ class Application:
         self, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> list[Run]:
         """Check every point of a repository, one run for each VM."""
-        self.configured_repository(repository)
+        self.configured_store(repository)
         asked = [
             self.requests.verify_folder(folder, repository, _web(who), deep=deep)
             for folder in self.requests.all_folders(repository)
@@ -408,18 +427,18 @@ class Application:
 
         Raises TargetExistsError, VmRunningError, BadArgumentError before anything is queued.
         """
-        self.configured_repository(repository)
+        self.configured_store(repository)
         return self.enqueue_run(self.requests.checked_restore(point, target, repository, _web(who)))
 
     def request_prune(self, vm: str, repository: str | None = None, who: str | None = None) -> Run:
         """Prune the points of a VM; `vm` as for `request_verify_vm`."""
-        self.configured_repository(repository)
+        self.configured_store(repository)
         folder = self.requests.folder_of(vm, repository)
         return self.enqueue_run(self.requests.prune_folder(folder, repository, _web(who)))
 
     def request_prune_all(self, repository: str | None = None, who: str | None = None) -> list[Run]:
         """Prune every VM that a repository holds points of, one run for each."""
-        self.configured_repository(repository)
+        self.configured_store(repository)
         asked = [
             self.requests.prune_folder(folder, repository, _web(who))
             for folder in self.requests.all_folders(repository)
@@ -538,7 +557,7 @@ class Application:
             backup_service=lambda repository, listener, stop_requested: self.backup_service(
                 self.repository(repository), listener, stop_requested
             ),
-            tasks=self.tasks,
+            tasks=replace(self.tasks, goes_on=activity.stopping),
             say=say,
         )
         state_dir = self.state_dir()
@@ -612,11 +631,16 @@ class Application:
             self.history.delete_older_than(oldest)
             self.access.forget_old(oldest)
             self.alerts.forget_old(oldest)
+            self.shipping.fetched.forget_old()
 
         @contextmanager
         def observed() -> Iterator[None]:
             observer = Observer(self.survey, self.alerts, say)
-            shipper = Shipper(lambda: self._asking.enqueue_all(self.shipping.unasked()), say)
+            shipper = Shipper(
+                ask=lambda: self._asking.enqueue_all(self.shipping.unasked()),
+                revision=self.shipping.revision,
+                say=say,
+            )
             with claim.held(), observer.watching(), shipper.watching(), beside():
                 yield
 
@@ -718,6 +742,8 @@ class Application:
         wanted = name or self.settings.default_repository
         configured = self.settings.repositories()
         path = configured.get(wanted)
+        if wanted in self.shipping.remotes:
+            self.shipping.refuse(wanted)
         if path is None:
             raise RepositoryNotFoundError(
                 phrase("no repository is called {wanted!r}", wanted=wanted),
@@ -728,7 +754,7 @@ class Application:
             )
         state_default = self.settings.state_dir / "repository"
         made_once = self.settings.state_dir / _MADE_ONCE if wanted == DEFAULT_REPOSITORY else None
-        if path == state_default and made_once and not made_once.exists() and LocalRepository.may_be_made(path):
+        if self.would_make(wanted):
             self.state_dir()
             # Two first runs may meet here: whoever comes second finds what the other made.
             with suppress(TargetExistsError):
@@ -747,6 +773,35 @@ class Application:
                     "Is its disk mounted? Mount it first; a new repository in its place would hold no points."
                 ),
             ) from error
+
+    def would_make(self, name: str) -> bool:
+        """Whether the first use of a repository makes it: it is the default one, and there never was one."""
+        from kvm_backup.repository.local import LocalRepository
+
+        place, made_once = self.settings.state_dir / "repository", self.settings.state_dir / _MADE_ONCE
+        return (
+            name == DEFAULT_REPOSITORY
+            and self.settings.repositories()[name] == place
+            and not made_once.exists()
+            and LocalRepository.may_be_made(place)
+        )
+
+    def store(self, name: str | None = None) -> Store:
+        """What points are read from: of `repository`, or by its name one on another server. Raises as the former."""
+        return self._remote_store(name) or self._local_store(self.repository(name))
+
+    def configured_store(self, name: str | None = None) -> Store:
+        """The same for what a page may name, as of `configured_repository`."""
+        return self._remote_store(name) or self._local_store(self.configured_repository(name))
+
+    def _remote_store(self, name: str | None) -> Store | None:
+        return self.shipping.store(name) if name is not None and name in self.shipping.remotes else None
+
+    @staticmethod
+    def _local_store(repository: LocalRepository) -> Store:
+        from kvm_backup.services.stores.store import LocalStore
+
+        return LocalStore(repository)
 
     def points_everywhere(self, vm_uuid: str) -> VmPointList:
         """The points of a VM in all repositories of the settings, as the catalogue knows them."""
@@ -793,6 +848,12 @@ class Application:
             stop_requested=stop_requested,
             waiting=partial(self.shipping.waiting, repository.name),
         )
+
+    def pruner(self, name: str | None, listener: Listener, stop_requested: Callable[[], bool]) -> Pruner:
+        """What prunes a repository by its name or path, wherever it is."""
+        if name is not None and name in self.shipping.remotes:
+            return self.shipping.prune_service(name, listener, stop_requested)
+        return self.prune_service(self.repository(name), listener, stop_requested)
 
     def prune_after_backup(
         self, vm_name: str, repository: str, listener: Listener, stop_requested: Callable[[], bool]

@@ -6,10 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from kvm_backup.config.retention import effective_rule
-from kvm_backup.domain.errors import KvmBackupError, RepositoryNotFoundError
+from kvm_backup.domain.errors import BadArgumentError, KvmBackupError, RepositoryNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.shipping import remotes_of_vm
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from kvm_backup.services.events import Listener
     from kvm_backup.services.prune import VmPoints
     from kvm_backup.services.shipping.departures import Departure, Departures
+    from kvm_backup.services.shipping.facts import ShippingFacts
+    from kvm_backup.services.shipping.prune import RemotePruneService
     from kvm_backup.services.shipping.ship import ShipService
+    from kvm_backup.services.stores.fetched import FetchedFolders
+    from kvm_backup.services.stores.remote import RemoteStore
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,61 @@ class Shipping:
         if remote.of is None:
             return Mirror.open_existing(name, remote.url, self.parts.state_dir())
         return Mirror.open(name, remote.url, self.parts.state_dir(), self.parts.repository(remote.of).id)
+
+    def known(self, name: str) -> Mirror:
+        """What a remote is known to hold, also while the local repository that it copies is lost.
+
+        Raises RepositoryNotFoundError when that was never read.
+        """
+        from kvm_backup.repository.mirror import Mirror
+
+        remote = self.remote(name)
+        assert remote.url is not None
+        try:
+            return Mirror.open_existing(name, remote.url, self.parts.state_dir())
+        except RepositoryNotFoundError:
+            return self.mirror(name)
+
+    def store(self, name: str) -> RemoteStore:
+        """What reads from a remote. Raises RepositoryNotFoundError when that was never read."""
+        from kvm_backup.services.stores.remote import RemoteStore
+
+        return RemoteStore(
+            mirror=self.known(name),
+            address=str(self.remote(name).address),
+            connect=partial(self.connect, name),
+            folders=self.fetched,
+            space_reserve=self.parts.settings.backup.space_reserve,
+        )
+
+    @property
+    def fetched(self) -> FetchedFolders:
+        """What was fetched, below the scratch folder."""
+        from kvm_backup.services.stores.fetched import FetchedFolders
+
+        folders = self.parts.folders
+        return FetchedFolders(folders.scratch, folders.locks, self.parts.settings.backup.lock_wait)
+
+    def prune_service(self, name: str, listener: Listener, stop_requested: Callable[[], bool]) -> RemotePruneService:
+        """What prunes a remote by its own rule. Raises as `service`."""
+        from kvm_backup.services.shipping.prune import RemotePruneService
+
+        return RemotePruneService(self.service(name, listener, stop_requested))
+
+    def refuse(self, name: str) -> NoReturn:
+        """Raises for a remote that was named where a repository on this host belongs."""
+        local = self.remote(name).of
+        raise BadArgumentError(
+            phrase("repository {name} is on another server, this takes one on this host", name=name),
+            hint=phrase(
+                "Backups are written to repository {local}, and shipped to {name} from there. What {name} holds can"
+                " be listed, verified, restored and pruned.",
+                local=local,
+                name=name,
+            )
+            if local
+            else phrase("It is only read from: its points can be listed, verified and restored."),
+        )
 
     def connect(self, name: str, watch: Watch | None = None) -> Remote:
         """A connection, to be entered."""
@@ -120,6 +179,23 @@ class Shipping:
         names = self.remotes_of(local, points)
         keep = keeps_most(self.remotes[name].keep_local for name in names)
         service.apply(points, {name: self.mirror(name) for name in names}, keep)
+
+    @cached_property
+    def facts(self) -> ShippingFacts:
+        """What pages, alerts and metrics know. Raises DatabaseError, NewerDatabaseError."""
+        from kvm_backup.database.waiting_points import WaitingPoints
+        from kvm_backup.services.shipping.facts import ShippingFacts
+
+        return ShippingFacts(
+            store=WaitingPoints(self.parts.database, self.parts.host),
+            departures=self.departures,
+            history=self.parts.history,
+            catalogue=lambda: self.parts.catalogue,
+            remotes=lambda: {name: remote.of for name, remote in self.remotes.items()},
+            mirror=lambda name: self.mirror(name).repository,
+            host=self.parts.host,
+            clock=lambda: datetime.now(UTC),
+        )
 
     @cached_property
     def departures(self) -> Departures:
@@ -204,5 +280,14 @@ class Shipping:
         return self.departures.all() if self.remotes else []
 
     def unasked(self) -> list[RunRequest]:
-        """Runs for all that waits and has none. Raises DatabaseError."""
-        return self.departures.requests(self.everything_that_waits())
+        """Runs for all that waits and has none, which is noted for the pages. Raises DatabaseError."""
+        return self.departures.requests(self.facts.look_through())
+
+    def revision(self) -> object:
+        """What differs once something else is shipped, or to somewhere else."""
+        schedules, _problem = self.parts.schedule_file.read_or_last_good()
+        return (
+            sorted((name, remote.url, remote.of) for name, remote in self.remotes.items()),
+            {name: own.ship_to for name, own in self.parts.settings.vm.items()},
+            [(one.repository, one.vm_names, one.ship_to) for one in schedules if one.ship_to is not None],
+        )

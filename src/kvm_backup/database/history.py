@@ -7,7 +7,21 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, Row, Text, case, delete, func, literal, or_, select, tuple_, union_all, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Text,
+    case,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    union_all,
+    update,
+)
 from sqlalchemy import column as sql_column
 from sqlalchemy import values as sql_values
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,9 +29,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from kvm_backup.database.engine import Database
 from kvm_backup.database.statistics import count_run
 from kvm_backup.database.tables import RUNS, STEPS, Moment, storable
-from kvm_backup.domain.errors import CancelledError, RunNotFoundError
+from kvm_backup.domain.errors import CancelledError, InterruptedRunError, RunNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, RunStep, states_before
+from kvm_backup.domain.waiting import ShippingTrouble
 
 _UTC = ZoneInfo("UTC")
 _CLOCK_SLACK = timedelta(minutes=5)
@@ -129,6 +144,12 @@ class History:
                 last = select(func.coalesce(func.max(STEPS.c.number), 0)).where(STEPS.c.run_id == run_id)
                 number = connection.execute(last).scalar_one() + 1
                 connection.execute(STEPS.insert().values(run_id=run_id, number=number, name=name, started=now))
+
+    def hasten(self, run_id: str) -> bool:
+        """The next try of a run that waits is due now. False when it does not wait."""
+        query = update(RUNS).where(RUNS.c.id == run_id, RUNS.c.state == RunState.WAITING)
+        with self._database.transaction(write=True) as connection:
+            return bool(connection.execute(query.values(retry_at=self._clock())).rowcount)
 
     def decided(self, run_id: str, result: RunResult) -> None:
         """What kind of point is being made, known before it is."""
@@ -281,6 +302,53 @@ class History:
             rows = connection.execute(query.group_by(RUNS.c.state))
             counted = {state: int(number) for state, number in rows}
         return {state: counted.get(state, 0) for state in _UNFINISHED}
+
+    def shipping_troubles(self, host: str) -> list[ShippingTrouble]:
+        """Why runs of a host that ship wait for another try, by remote and cause. A service that was stopped is none."""
+        waits = (RUNS.c.state == RunState.WAITING, RUNS.c.host == storable(host), RUNS.c.kind == RunKind.SHIP)
+        failed = (RUNS.c.error_code.is_not(None), RUNS.c.error_code != InterruptedRunError.code)
+        grouped = (
+            select(
+                func.max(RUNS.c.id).label("id"),
+                func.count().label("runs"),
+                func.sum(RUNS.c.attempt).label("failures"),
+                func.min(RUNS.c.retry_at).label("next_try"),
+            )
+            .where(*waits, *failed)
+            .group_by(RUNS.c.repository, RUNS.c.error_code)
+            .subquery()
+        )
+        query = select(
+            RUNS.c.repository,
+            RUNS.c.id,
+            RUNS.c.error,
+            RUNS.c.error_code,
+            RUNS.c.hint,
+            grouped.c.runs,
+            grouped.c.failures,
+            type_coerce(grouped.c.next_try, Moment).label("next_try"),
+        ).join_from(grouped, RUNS, RUNS.c.id == grouped.c.id)
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.order_by(RUNS.c.repository, RUNS.c.error_code))
+            return [
+                ShippingTrouble(
+                    row.repository,
+                    row.id,
+                    row.error or "",
+                    row.error_code,
+                    row.hint or "",
+                    int(row.runs),
+                    int(row.failures),
+                    row.next_try,
+                )
+                for row in rows
+            ]
+
+    def running(self, host: str, kind: RunKind) -> list[Run]:
+        """The runs of a kind that go on, the oldest first."""
+        query = _select().where(RUNS.c.state == RunState.RUNNING, RUNS.c.host == storable(host), RUNS.c.kind == kind)
+        with self._database.transaction() as connection:
+            return [_run(row) for row in connection.execute(query.order_by(RUNS.c.created, RUNS.c.id))]
 
     def unfinished_among(self, host: str, vms: Iterable[str]) -> list[Run]:
         """Those that have not ended of some VMs of a host, by names or UUIDs, oldest first."""

@@ -32,7 +32,7 @@ from kvm_backup.domain.vm import VmState
 
 VERSION_TABLE = "kvm_backup_schema"
 """Our own name, because other programs may keep tables in the same database."""
-VERSION = "0004"
+VERSION = "0005"
 """The newest migration; four digits, one more with each."""
 
 METADATA = MetaData()
@@ -393,3 +393,32 @@ ALERTS = Table(
     Index("alerts_by_time", "host", "raised", "id"),
 )
 """At most one alert of a kind and subject is open. `rank` is 0 for the most severe; `facts` is JSON."""
+
+WAITING = Table(
+    "waiting",
+    METADATA,
+    Column("host", Storable, primary_key=True),
+    Column("remote", Storable, primary_key=True),
+    Column("folder", Storable, primary_key=True),
+    Column("vm_name", Storable, nullable=False),
+    Column("vm_uuid", String(36), nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("since", Moment, nullable=False),
+    Column("points", Storable, nullable=False),
+    Index("waiting_by_time", "host", "since", "remote", "folder"),
+    Index("waiting_of_vm", "host", "vm_uuid"),
+)
+"""What waits to be shipped: of a VM's folder, to a remote. `points` is JSON: since when each waits, by its id."""
+
+REMOTES = Table(
+    "remotes",
+    METADATA,
+    Column("host", Storable, primary_key=True),
+    Column("remote", Storable, primary_key=True),
+    Column("points", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("vms", Integer, nullable=False),
+    Column("shipped_at", Moment),
+)
+"""What remotes hold by their mirrors, and when a point last arrived there."""

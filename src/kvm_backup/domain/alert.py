@@ -8,6 +8,7 @@ from typing import Any
 
 from kvm_backup.domain.inventory import RunFacts, VmRecord
 from kvm_backup.domain.protection import Protection
+from kvm_backup.domain.waiting import NEEDS_SOMEBODY, RemoteState
 
 Facts = Mapping[str, Any]
 """What is known of the condition; values are those of JSON."""
@@ -27,6 +28,8 @@ class AlertKind(StrEnum):
     SCHEDULES_FILE_DAMAGED = "schedules-file-damaged"
     SETTINGS_FILE_UNUSABLE = "settings-file-unusable"
     SCHEDULE_UNUSABLE = "schedule-unusable"
+    SHIPPING_LATE = "shipping-late"
+    SHIPPING_REFUSED = "shipping-refused"
     DAEMON_NOT_TICKING = "daemon-not-ticking"
 
 
@@ -145,6 +148,7 @@ class Situation:
     repositories_away: Sequence[Away] = ()
     schedules_file: Away | None = None
     settings_file: Away | None = None
+    remotes: Sequence[RemoteState] = ()
     unusable_schedules: Sequence[Away] = ()
 
 
@@ -157,6 +161,8 @@ class Changes:
     over: Sequence[Alert]
 
 
+_FAILURES = 2
+"""How many attempts to ship must have failed for somebody to be told: one may be cut off by chance."""
 _SPACE_SHARE = 0.05
 _SPACE_ENOUGH = 1.2
 """How much more than the least must be free for the alert to go, so that it does not come and go."""
@@ -183,6 +189,8 @@ def conditions(now: Situation, open_alerts: Iterable[Alert] = ()) -> Iterator[Co
         yield _away(AlertKind.SETTINGS_FILE_UNUSABLE, now.settings_file, Severity.WARNING)
     for away in now.repositories_away:
         yield _away(AlertKind.REPOSITORY_AWAY, away, Severity.CRITICAL)
+    for remote in now.remotes:
+        yield from _of_remote(remote)
     for away in now.unusable_schedules:
         yield _away(AlertKind.SCHEDULE_UNUSABLE, away, Severity.WARNING)
 
@@ -213,6 +221,30 @@ def _of_vm(vm: VmRecord) -> Iterator[Condition]:
         yield Condition(AlertKind.NEVER_BACKED_UP, subject, Severity.CRITICAL, {"missed": facts["missed"]})
     elif vm.protection is Protection.LATE:
         yield Condition(AlertKind.RUN_LATE, subject, Severity.WARNING, facts)
+
+
+def _of_remote(remote: RemoteState) -> Iterator[Condition]:
+    """A link that is down for a while is no alarm: points wait and follow by themselves. A key that is refused is."""
+    trouble, waiting = remote.trouble, remote.waiting
+    refused = trouble is not None and trouble.error_code in NEEDS_SOMEBODY
+    failing = trouble is not None and trouble.failures >= _FAILURES
+    if not (refused or failing or remote.late):
+        return
+    facts = {
+        "vms": waiting.vms,
+        "points": waiting.points,
+        "since": _iso(waiting.since),
+        "late": remote.late,
+        "error": trouble.error if trouble else None,
+        "error_code": trouble.error_code if trouble else None,
+        "hint": trouble.hint if trouble else None,
+    }
+    subject = Subject(SubjectKind.REPOSITORY, remote.name)
+    if refused:
+        yield Condition(AlertKind.SHIPPING_REFUSED, subject, Severity.CRITICAL, facts)
+    else:
+        severity = Severity.CRITICAL if remote.late and trouble else Severity.WARNING
+        yield Condition(AlertKind.SHIPPING_LATE, subject, severity, facts)
 
 
 def _failed(subject: Subject, runs: RunFacts) -> Iterator[Condition]:

@@ -17,6 +17,8 @@ def title(alert: Alert, size: ShowSize = show_size) -> str:
 
 def cause(alert: Alert, size: ShowSize = show_size) -> str:
     """What is known of the cause, in one sentence or as the error said it; may be empty."""
+    if alert.kind is AlertKind.SHIPPING_LATE and not alert.facts.get("error"):
+        return phrase("What is made here is more than the link carries, or it is still catching up.")
     if alert.kind is AlertKind.LOW_SPACE:
         return _low_space_cause(alert, size)
     told = alert.facts.get("error") or alert.facts.get("message")
@@ -27,6 +29,8 @@ def advice(alert: Alert) -> str:
     """What to do, in full sentences; a phrase, or the hint of the error."""
     if alert.kind is AlertKind.DAEMON_NOT_TICKING:
         return _not_ticking_advice(alert)
+    if alert.kind is AlertKind.SHIPPING_LATE:
+        return _shipping_advice(alert)
     return str(alert.facts.get("hint") or "") or _ADVICE.get(alert.kind, "")
 
 
@@ -58,6 +62,21 @@ def _low_space_cause(alert: Alert, size: ShowSize) -> str:
     )
 
 
+def _shipping_late(alert: Alert) -> str:
+    values = {"name": alert.subject.name, "count": alert.facts.get("points", 0)}
+    if alert.facts.get("late"):
+        return phrase("points have waited for {name} for more than a day: {count}", **values)
+    return phrase("shipping to {name} waits: {count} points are here only", **values)
+
+
+def _shipping_advice(alert: Alert) -> str:
+    if alert.facts.get("late"):
+        return str(alert.facts.get("hint") or "") or phrase(
+            "See what waits on the page of repositories; raise 'bandwidth', or ship fewer VMs there."
+        )
+    return phrase("Backups go on. What waits is shipped by itself once the server answers; nothing needs to be done.")
+
+
 def _not_ticking(alert: Alert) -> str:
     if alert.facts.get("running"):
         return phrase("the service on {host} does not start what is due", host=alert.subject.name)
@@ -86,6 +105,10 @@ _TITLES: dict[AlertKind, Callable[[Alert], str]] = {
     ),
     AlertKind.SCHEDULE_UNUSABLE: lambda alert: phrase(
         "the schedule {name} cannot be planned", name=alert.subject.name
+    ),
+    AlertKind.SHIPPING_LATE: _shipping_late,
+    AlertKind.SHIPPING_REFUSED: lambda alert: phrase(
+        "nothing can be shipped to {name} until somebody mends it", name=alert.subject.name
     ),
     AlertKind.DAEMON_NOT_TICKING: _not_ticking,
 }
@@ -116,5 +139,7 @@ _NAMES: dict[AlertKind, str] = {
     AlertKind.SCHEDULES_FILE_DAMAGED: phrase("schedules' file damaged"),
     AlertKind.SETTINGS_FILE_UNUSABLE: phrase("unusable settings file"),
     AlertKind.SCHEDULE_UNUSABLE: phrase("unusable schedule"),
+    AlertKind.SHIPPING_LATE: phrase("shipping late"),
+    AlertKind.SHIPPING_REFUSED: phrase("shipping refused"),
     AlertKind.DAEMON_NOT_TICKING: phrase("service does not tick"),
 }

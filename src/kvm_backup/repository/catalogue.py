@@ -200,6 +200,15 @@ class Catalogue:
         with self._session() as session:
             return session.scalars(query).one_or_none()
 
+    def held(self, repository_id: str) -> tuple[int, int, int]:
+        """What a repository holds, by its manifests: points, bytes, VMs."""
+        query = select(
+            func.count(), func.coalesce(func.sum(PointRow.bytes_stored), 0), func.count(PointRow.vm_uuid.distinct())
+        ).where(PointRow.repository == repository_id)
+        with self._session() as session:
+            points, stored, vms = session.execute(query).one()
+        return int(points), int(stored), int(vms)
+
     def bytes_stored(self, repository_id: str) -> int:
         """What the points of a repository take there, by their manifests."""
         query = select(func.coalesce(func.sum(PointRow.bytes_stored), 0)).where(PointRow.repository == repository_id)

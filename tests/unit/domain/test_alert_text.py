@@ -25,6 +25,8 @@ FACTS: dict[AlertKind, dict[str, Any]] = {
     AlertKind.SCHEDULES_FILE_DAMAGED: AWAY,
     AlertKind.SETTINGS_FILE_UNUSABLE: AWAY,
     AlertKind.SCHEDULE_UNUSABLE: AWAY,
+    AlertKind.SHIPPING_LATE: {"points": 3, "late": False, "error": "no route", "hint": None},
+    AlertKind.SHIPPING_REFUSED: {"points": 3, "error": "the key was refused", "hint": "Put it back."},
     AlertKind.DAEMON_NOT_TICKING: {"running": True},
 }
 
@@ -69,3 +71,15 @@ def test_a_service_that_is_dead_and_one_that_hangs_are_told_apart() -> None:
     assert alert_text.title(dead) == "the service on {web} does not run"
     assert "systemctl start" in alert_text.advice(dead)
     assert "journalctl" in alert_text.advice(hanging)
+
+
+def test_shipping_that_waits_is_calm_for_a_day_and_then_tells_what_to_do() -> None:
+    facts = {"points": 3, "late": False, "error": "no route", "hint": "Check the link."}
+    calm = an_alert(AlertKind.SHIPPING_LATE, facts)
+    late = an_alert(AlertKind.SHIPPING_LATE, facts | {"late": True})
+    assert "nothing needs to be done" in alert_text.advice(calm)
+    assert alert_text.advice(late) == "Check the link."
+    assert "more than a day" in alert_text.title(late)
+    behind = an_alert(AlertKind.SHIPPING_LATE, {"points": 3, "late": True, "error": None, "hint": None})
+    assert "bandwidth" in alert_text.advice(behind)
+    assert "catching up" in alert_text.cause(behind)

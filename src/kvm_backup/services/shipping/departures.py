@@ -58,6 +58,19 @@ class Departures:
                     found.append(Departure(remote, points, lack))
         return found
 
+    def of_folder(self, local: str, folder: str) -> list[Departure]:
+        """The same by the name of the VM's folder. Raises KvmBackupError."""
+        return self.of_vm(local, points_in(self.open_repository(local), folder))
+
+    def folders(self) -> Iterator[tuple[str, str]]:
+        """Each local repository that has remotes, with each VM's folder in it; one that is away has none."""
+        for name in self.locals():
+            try:
+                folders = [folder.name for folder in self.open_repository(name).folders()]
+            except KvmBackupError:
+                continue  # told by the survey, which looks at repositories
+            yield from ((name, folder) for folder in folders)
+
     def waiting(self, points: VmPoints, local: str) -> dict[str, str]:
         """The ids of a VM's points that wait, each with the names of the remotes, for retention."""
         found: dict[str, list[str]] = {}
@@ -104,17 +117,11 @@ class Departures:
         )
 
     def _everything(self) -> Iterator[Departure]:
-        for name in self.locals():
+        for name, folder in self.folders():
             try:
-                repository = self.open_repository(name)
-                folders = [folder.name for folder in repository.folders()]
+                yield from self.of_folder(name, folder)
             except KvmBackupError:
-                continue  # told by the survey, which looks at repositories
-            for folder in folders:
-                try:
-                    yield from self.of_vm(name, points_in(repository, folder))
-                except KvmBackupError:
-                    continue  # the run that ships it tells; the others must not wait for it
+                continue  # the run that ships it tells; the others must not wait for it
 
 
 def _by_place(runs: Iterable[Run]) -> dict[tuple[str, str], Run]:

@@ -26,10 +26,12 @@ Repositories = Mapping[str, Callable[[], LocalRepository]]
 
 @dataclass(slots=True)
 class PointWatch:
-    """Looks through all repositories hourly, and at one VM's folder after each of its runs."""
+    """Looks through all repositories of this host hourly, and at one VM's folder after each of its runs."""
 
     ledger: Ledger
     catalogue: Callable[[], Catalogue]
+    mirror: Callable[[str], LocalRepository | None] = lambda _name: None
+    """What a repository on another server is known to hold, by its name; None for any other name."""
     away: dict[str, KvmBackupError] = field(default_factory=dict)
     roots: dict[str, Path] = field(default_factory=dict)
     """Of the repositories that are there."""
@@ -97,8 +99,14 @@ class PointWatch:
         chain: set[str] = set()
         while point is not None:
             chain.add(point)
-            point = self.catalogue().parent(self._ids[repository], point) if repository in self._ids else None
+            key = self._key(repository)
+            point = self.catalogue().parent(key, point) if key is not None else None
         return chain
+
+    def _key(self, repository: str) -> str | None:
+        """What the catalogue knows a repository by."""
+        mirror = None if repository in self._ids else self.mirror(repository)
+        return self._ids.get(repository) if mirror is None else mirror.catalogue_key
 
     def _note_damaged(self, name: str, found: list[DamagedPoint], folder: str | None) -> None:
         for key, damage in list(self.damages.items()):
@@ -110,8 +118,10 @@ class PointWatch:
 
     def _forget_damages_of_points_that_are_gone(self, repositories: Repositories) -> None:
         for name, point in list(self.damages):
-            root = self.roots.get(name)
-            if name not in repositories or (root is not None and not (root / point).is_dir()):
+            mirror = None if name in repositories else self.mirror(name)
+            root = self.roots.get(name) if mirror is None else mirror.root
+            known = name in repositories or mirror is not None
+            if not known or (root is not None and not (root / point).is_dir()):
                 del self.damages[name, point]
 
     def _count(self, catalogue: Catalogue, uuids: Iterable[str], now: datetime) -> None:

@@ -20,6 +20,7 @@ from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.services.schedules.file import ScheduleFile
+from kvm_backup.services.shipping.facts import ShippingFacts
 from kvm_backup.services.survey.ledger import Ledger
 from kvm_backup.services.survey.points import PointWatch, Repositories
 from kvm_backup.services.survey.promises import PromiseWatch
@@ -36,7 +37,7 @@ class Survey:
 
     `repositories` gives what opens each repository that settings or schedules name; `folders` are places of this
     program that must not fill up, by what they are for; `reserve` is in bytes; `settings_problem` tells why the
-    settings are not those of their file.
+    settings are not those of their file; `shipping` is what is known of points on their way to other servers.
     """
 
     host: str
@@ -53,6 +54,7 @@ class Survey:
     reserve: int
     keep: timedelta
     settings_problem: Callable[[], KvmBackupError | None] = lambda: None
+    shipping: ShippingFacts | None = None
     revision: int = 0
     """Another one once a VM's row was written."""
     _examined_at: datetime | None = None
@@ -85,6 +87,9 @@ class Survey:
             self._look_through(now)
         elif ended:
             self._look_at_vms_of(ended, now)
+        if self.shipping is not None and ended:
+            self.shipping.look_at(ended)
+            self.shipping.note_arrivals(ended)
         changed = self.ledger.save(now)
         self.revision += changed
         if self.vms.facts != self._written:
@@ -111,6 +116,7 @@ class Survey:
                 _away(Subject(SubjectKind.REPOSITORY, name), error) for name, error in self.points.away.items()
             ],
             schedules_file=None if problem is None else _away(Subject(SubjectKind.HOST, self.host), problem, file),
+            remotes=() if self.shipping is None else self.shipping.states(),
             settings_file=None if settings is None else _away(Subject(SubjectKind.HOST, self.host), settings),
             unusable_schedules=[
                 _away(Subject(SubjectKind.SCHEDULE, schedule.name, schedule.id), error)
@@ -194,6 +200,7 @@ def make_survey(
     reserve: int,
     keep: timedelta,
     settings_problem: Callable[[], KvmBackupError | None] = lambda: None,
+    shipping: ShippingFacts | None = None,
 ) -> Survey:
     """Put a survey together from its watches, which share one ledger."""
     ledger = Ledger(inventory, zone)
@@ -204,7 +211,7 @@ def make_survey(
         history=history,
         ledger=ledger,
         vms=VmWatch(ledger, hypervisor, excluded_disks),
-        points=PointWatch(ledger, catalogue),
+        points=PointWatch(ledger, catalogue, *([] if shipping is None else [shipping.mirror_if_known])),
         runs=RunWatch(ledger, history, host),
         promises=PromiseWatch(ledger, schedule_file, lasting_name),
         repositories=repositories,
@@ -212,6 +219,7 @@ def make_survey(
         reserve=reserve,
         keep=keep,
         settings_problem=settings_problem,
+        shipping=shipping,
     )
 
 

@@ -1,0 +1,215 @@
+"""What pages, alerts and metrics know of shipping: kept in tables, because to find it out takes many manifests."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from threading import RLock
+
+from kvm_backup.database.history import History
+from kvm_backup.database.waiting_points import Place, WaitingPoints
+from kvm_backup.domain.errors import KvmBackupError, PointNotFoundError
+from kvm_backup.domain.run import Run, RunKind, RunState
+from kvm_backup.domain.task import PruneTask, ShipTask
+from kvm_backup.domain.waiting import RemoteFacts, RemoteState, ShippingTrouble, Waiting, WaitingSum, is_late, worst
+from kvm_backup.repository.catalogue import Catalogue
+from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services.shipping.departures import Departure, Departures
+
+_AT_ONCE = 500
+
+
+@dataclass(slots=True)
+class ShippingFacts:
+    """Finds out what waits, everything hourly and what a run has changed after it. Used by threads of the service.
+
+    `remotes` gives the local repository that each remote copies, None for one that is only read; `mirror` reads what
+    a remote is known to hold, and raises KvmBackupError when that was never read. Each method raises DatabaseError.
+    """
+
+    store: WaitingPoints
+    departures: Departures
+    history: History
+    catalogue: Callable[[], Catalogue]
+    remotes: Callable[[], Mapping[str, str | None]]
+    mirror: Callable[[str], LocalRepository]
+    host: str
+    clock: Callable[[], datetime]
+    revision: int = 0
+    """Another one once a row was written."""
+    _waiting: dict[Place, Waiting] | None = None
+    _facts: dict[str, RemoteFacts] = field(default_factory=dict)
+    _troubles: dict[str, ShippingTrouble] = field(default_factory=dict)
+    _lock: RLock = field(default_factory=RLock)
+
+    def look_through(self) -> list[Departure]:
+        """Look at everything; what waits."""
+        with self._lock:
+            before = dict(self._known())
+        found: list[Departure] = []
+        seen: set[Place] = set()
+        changed: list[Waiting] = []
+        for local, folder in self.departures.folders():
+            try:
+                # Under the lock, so that what a run has just changed is not overwritten by an older look.
+                with self._lock:
+                    own = self.departures.of_folder(local, folder)
+                    changed += self._take(own)
+            except KvmBackupError:
+                seen.update(place for place in before if place[1] == folder)  # its run tells; what was known stays
+                continue
+            found += own
+            seen.update((one.remote, folder) for one in own)
+            if len(changed) >= _AT_ONCE:
+                self._save(changed)
+                changed = []
+        remotes = self.remotes()
+        away = set(filter(self._is_away, set(remotes.values())))
+        with self._lock:
+            # What another look has written meanwhile is newer.
+            gone = [
+                place
+                for place, waiting in before.items()
+                if place not in seen and remotes.get(place[0]) not in away and self._known().get(place) is waiting
+            ]
+            self._save(changed, gone)
+        for name in remotes:
+            self._count(name)
+        self._forget_remotes(remotes)
+        return found
+
+    def look_at(self, ended: Iterable[Run]) -> None:
+        """Look at what runs have changed that have just ended."""
+        places = {place for run in ended for place in self._changed_by(run)}
+        if not places:
+            return
+        remotes = self.remotes()
+        for local, folder in places:
+            copies = [name for name, of in remotes.items() if of == local]
+            with self._lock:
+                try:
+                    own = self.departures.of_folder(local, folder)
+                except PointNotFoundError:
+                    own = []
+                except KvmBackupError:
+                    continue  # the hourly look tells
+                changed = self._take(own)
+                still = {one.remote for one in own}
+                gone = [(name, folder) for name in copies if name not in still and (name, folder) in self._known()]
+                self._save(changed, gone)
+
+    def note_arrivals(self, ended: Iterable[Run]) -> None:
+        """Note when points last arrived, and what the remotes hold since."""
+        for run in ended:
+            if run.kind is not RunKind.SHIP or not isinstance(run.task, ShipTask):
+                continue
+            if run.repository in self.remotes():
+                arrived = run.ended if run.state is RunState.SUCCEEDED and run.bytes_read else None
+                self._count(run.repository, folder=run.task.folder, arrived=arrived)
+
+    def mirror_if_known(self, name: str) -> LocalRepository | None:
+        """What a remote is known to hold; None for one that nobody knows."""
+        try:
+            return self.mirror(name) if name in self.remotes() else None
+        except KvmBackupError:
+            return None
+
+    def states(self) -> list[RemoteState]:
+        """The remotes that points are shipped to, as alerts judge them."""
+        sums, now = self.store.sums(), self.clock()
+        self._refresh_troubles()
+        states = []
+        for name in sorted(name for name, of in self.remotes().items() if of is not None):
+            waiting = sums.get(name, WaitingSum())
+            states.append(RemoteState(name, waiting, is_late(waiting, now), self._troubles.get(name)))
+        return states
+
+    def _refresh_troubles(self) -> None:
+        """A run that tries again has no error while it does: what was wrong holds until bytes move."""
+        found: dict[str, list[ShippingTrouble]] = {}
+        for trouble in self.history.shipping_troubles(self.host):
+            found.setdefault(trouble.remote, []).append(trouble)
+        trying = {
+            run.repository
+            for run in self.history.running(self.host, RunKind.SHIP)
+            if run.attempt > 1 and not run.done
+        }
+        before = {name: trouble for name, trouble in self._troubles.items() if name in trying}
+        self._troubles = before | {name: worst(troubles) for name, troubles in found.items()}
+
+    def _changed_by(self, run: Run) -> Iterator[tuple[str, str]]:
+        """The local repository and folder whose points a run may have made, removed or shipped."""
+        remotes = self.remotes()
+        folder = (run.point or "").partition("/")[0]
+        if isinstance(run.task, PruneTask | ShipTask):
+            folder = run.task.folder
+        local = remotes.get(run.repository) if run.kind is RunKind.SHIP else run.repository
+        shipped = run.kind in (RunKind.BACKUP, RunKind.PRUNE, RunKind.SHIP)
+        if shipped and folder and local is not None and local in remotes.values():
+            yield local, folder
+
+    def _take(self, departures: Iterable[Departure]) -> list[Waiting]:
+        """Note what waits of one VM; what of it is new. The caller holds the lock."""
+        known, now = self._known(), self.clock()
+        changed = []
+        for one in departures:
+            assert one.points.vm_uuid is not None
+            before = known.get((one.remote, one.points.folder.name))
+            since = before.points if before else {}
+            waiting = Waiting(
+                one.remote,
+                one.points.folder.name,
+                one.points.vm,
+                one.points.vm_uuid,
+                one.lack.bytes,
+                {point.manifest.id: since.get(point.manifest.id, now) for point in one.lack.to_ship},
+            )
+            if waiting != before:
+                known[waiting.place] = waiting
+                changed.append(waiting)
+        return changed
+
+    def _save(self, changed: list[Waiting], gone: Iterable[Place] = ()) -> None:
+        with self._lock:
+            places = list(gone)
+            for place in places:
+                self._known().pop(place, None)
+            self.store.save(changed, places)
+            self.revision += bool(changed or places)
+
+    def _known(self) -> dict[Place, Waiting]:
+        if self._waiting is None:
+            self._waiting, self._facts = self.store.load(), self.store.remotes()
+        return self._waiting
+
+    def _is_away(self, local: str | None) -> bool:
+        """Whether a local repository cannot be looked into: what was known of it stays."""
+        try:
+            return local is not None and not self.departures.open_repository(local)
+        except KvmBackupError:
+            return True
+
+    def _count(self, name: str, *, folder: str | None = None, arrived: datetime | None = None) -> None:
+        """Note what a remote holds; after a run only the VM's folder is looked at."""
+        try:
+            mirror, catalogue = self.mirror(name), self.catalogue()
+            if folder is None:
+                catalogue.refresh(mirror)
+            else:
+                catalogue.refresh_folder(mirror, folder)
+            points, stored, vms = catalogue.held(mirror.catalogue_key)
+        except KvmBackupError:
+            return  # never read yet, or of another repository, which who asks for it is told
+        with self._lock:
+            self._known()
+            before = self._facts.get(name, RemoteFacts(name))
+            facts = replace(before, points=points, bytes=stored, vms=vms, shipped_at=arrived or before.shipped_at)
+            if facts != self._facts.get(name):
+                self.store.note_remote(facts)
+                self._facts[name] = facts
+                self.revision += 1
+
+    def _forget_remotes(self, remotes: Mapping[str, str | None]) -> None:
+        with self._lock:
+            for name in [name for name in self._facts if name not in remotes]:
+                self.store.forget_remote(name)
+                del self._facts[name]
