@@ -46,6 +46,9 @@ bench: needs-lab needs-bench ## Measure beside virtnbdbackup and qemu-img
 bench-pages: needs-python ## Measure the dashboard on 10,000 VMs and 1,000,000 runs (made first: 2 minutes, 1.5 GB)
 	@PYTHONPATH=. $(PY) -m bench.pages $(ARGS)
 
+bench-shipping: needs-test ## Measure shipping over ssh beside rsync and scp
+	@PYTHONPATH=. $(PY) -m bench.shipping $(ARGS)
+
 screenshots: needs-host needs-test ## Take the README's pictures of the dashboard anew (docs/images)
 	@scripts/as-root env PYTHONPATH=. $(PY) -m bench.screenshots $(ARGS)
 
@@ -60,7 +63,7 @@ clean: ## Remove this tree's environment and caches; never a backup
 help: ## Show this list
 	@echo 'KVM Backup: each command installs what it needs when it is missing.'
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\n%s\n' 'ARGS="..." hands options on: make run ARGS="vm list", make test ARGS="-x"'
 
 # What the commands above need. Each takes milliseconds when nothing is missing.
@@ -85,5 +88,5 @@ needs-test:
 needs-bench:
 	@scripts/ensure-packages $(PACKAGES)/bench.txt
 
-.PHONY: demo run install test test-unit lint format bench bench-pages lock clean help \
+.PHONY: demo run install test test-unit lint format bench bench-pages bench-shipping screenshots lock clean help \
 	needs-python needs-lint needs-host needs-lab needs-test needs-bench
