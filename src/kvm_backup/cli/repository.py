@@ -1,20 +1,25 @@
 """kvm-backup repository"""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
-from kvm_backup.cli.output import cell, console, print_error, print_json, prose, table
+from kvm_backup.cli.language import _, ngettext, told
+from kvm_backup.cli.output import cell, console, print_error, print_json, prose, size, table
 from kvm_backup.cli.program import Program
+from kvm_backup.cli.repository_add import add
 from kvm_backup.config.registry import prepare_registration
-from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError
-from kvm_backup.domain.sizes import show_size
+from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, BadArgumentError, KvmBackupError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.repository_check import check_repository
 
 app = Program("Where restore points are kept.")
+app.command("add")(add)
 
 
 @app.command("init")
@@ -32,8 +37,6 @@ def init(
     out = console()
     out.print(f"[green]✓[/green] repository {cell(repository.name)} made in {cell(place)}")
     out.print(f"  added to {cell(registration.write())}")
-    if application().service_runs():
-        out.print("  the service knows it after a restart: systemctl restart kvm-backup")
     if default:
         out.print("  it is the default now: kvm-backup backup VM")
         return
@@ -43,29 +46,41 @@ def init(
 
 @app.command("list")
 def list_repositories(json: JsonOption = False) -> None:
-    """List the configured repositories."""
+    """List the configured repositories.
+
+    Of one on another server, what was last known of it is shown, and nobody is asked; 'repository rescan' asks.
+    """
     parts = application()
-    rows = [_summary(name, path) for name, path in parts.settings.repositories().items()]
-    for row in rows:
-        row["default"] = row["name"] == parts.settings.default_repository
+    default = parts.settings.default_repository
+    rows = [
+        _summary(partial(parts.repository, name), name, path=str(path), default=name == default)
+        for name, path in parts.settings.repositories().items()
+    ]
+    rows += [
+        _summary(partial(_mirrored, name), name, url=remote.url, of=remote.of)
+        for name, remote in parts.settings.remotes().items()
+    ]
     if json:
         print_json(rows)
         return
     shown = [
         [
-            cell(row["name"]) + (" (default)" if row["default"] else ""),
-            cell(row["path"]),
-            str(row["points"]) if row["error"] is None else "[yellow]unusable[/yellow]",
-            show_size(row["bytes_stored"]),
+            cell(row["name"]) + (f" ({_('default')})" if row["default"] else ""),
+            cell(row["path"] or row["url"]),
+            cell(row["of"] or ("" if row["path"] else _("only read"))),
+            str(row["points"])
+            if row["error"] is None
+            else f"[yellow]{_('unusable') if row['path'] else '?'}[/yellow]",
+            size(row["bytes_stored"]),
         ]
         for row in rows
     ]
-    titles = [("REPOSITORY", "left"), ("PATH", "fold"), ("POINTS", "left"), ("STORED", "right")]
+    titles = [(_("REPOSITORY"), "left"), (_("PLACE"), "fold"), (_("COPY OF"), "left"), (_("POINTS"), "left")]
     out = console()
-    out.print(table(titles, shown))
+    out.print(table([*titles, (_("STORED"), "right")], shown))
     for row in rows:
         if row["error"] is not None:
-            out.print(prose(f"[yellow]{cell(row['name'])}[/yellow]: {cell(row['error'])}", hanging="  "))
+            out.print(prose(f"[yellow]{cell(row['name'])}[/yellow]: {cell(told(row['error']))}", hanging="  "))
 
 
 @app.command("check")
@@ -90,25 +105,61 @@ def check(repository: RepositoryOption = None, json: JsonOption = False) -> None
 
 
 @app.command("rescan")
-def rescan(repository: RepositoryOption = None) -> None:
-    """Build the catalogue anew from the manifests."""
+def rescan(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A repository's name or path, as with --repository.")
+    ] = None,
+    repository: RepositoryOption = None,
+) -> None:
+    """Build the catalogue anew from the manifests.
+
+    Those of a repository on another server are fetched from there first.
+    """
+    if name is not None and repository is not None:
+        raise BadArgumentError(
+            phrase("a repository is named twice"), hint=phrase("Give NAME or --repository, not both.")
+        )
     parts = application()
-    store = parts.repository(repository)
-    damaged = parts.catalogue.refresh(store, everything=True)
+    wanted = name or repository
+    if wanted in parts.settings.remotes():
+        count, damaged = parts.remotes.rescan(wanted)
+    else:
+        store = parts.repository(wanted)
+        wanted = store.name
+        damaged = parts.catalogue.refresh(store, everything=True)
+        count = len(parts.catalogue.points(store))
     for point in damaged:
         print_error(point.error)
-    count = len(parts.catalogue.points(store))
-    console().print(f"[green]✓[/green] {count} points of repository {cell(store.name)} are in the catalogue")
+    done = ngettext(
+        "{count} point of repository {name} is in the catalogue",
+        "{count} points of repository {name} are in the catalogue",
+        count,
+    )
+    console().print(f"[green]✓[/green] {done.format(count=count, name=cell(wanted))}")
     raise typer.Exit(EXIT_FAILED if damaged else EXIT_DONE)
 
 
-def _summary(name: str, path: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "path": str(path), "points": 0, "bytes_stored": 0, "id": None, "error": None}
+def _mirrored(name: str) -> LocalRepository:
+    return application().shipping.mirror(name).repository
+
+
+def _summary(
+    open_it: Callable[[], LocalRepository],
+    name: str,
+    *,
+    path: str | None = None,
+    url: str | None = None,
+    of: str | None = None,
+    default: bool = False,
+) -> dict[str, Any]:
+    row = {"name": name, "path": path, "url": url, "of": of, "default": default}
+    empty: dict[str, Any] = {"id": None, "points": 0, "bytes_stored": 0, "error": None}
     parts = application()
     try:
-        store = parts.repository(name)
+        store = open_it()
         parts.catalogue.refresh(store)
         points = parts.catalogue.points(store)
     except KvmBackupError as error:
-        return row | {"error": error.message}
-    return row | {"id": store.id, "points": len(points), "bytes_stored": sum(point.bytes_stored for point in points)}
+        return row | empty | {"error": error.message}
+    stored = sum(point.bytes_stored for point in points)
+    return row | empty | {"id": store.id, "points": len(points), "bytes_stored": stored}

@@ -260,7 +260,7 @@ def check(fields: dict[str, Any], path: Path | None) -> Settings:
         problem = error.errors(include_url=False)[0]
         variable = _variable_of(problem["loc"])
         key = ".".join(str(part) for part in problem["loc"])
-        raise _unusable(key, variable or path, _in_words(problem)) from error
+        raise _unusable(key, variable or path, in_words(problem)) from error
     except PydanticSettingsError as error:
         # A variable that holds a list or a table is JSON; this is what is raised when it cannot be parsed.
         named = re.search(r'field "(\w+)"', str(error))
@@ -312,7 +312,8 @@ def unknown_variables() -> list[str]:
     )
 
 
-def _in_words(problem: Any) -> str:
+def in_words(problem: Any) -> str:
+    """What pydantic found, with the value that came unless that may be a secret."""
     if problem["type"] == "extra_forbidden":
         return "there is no such setting"
     said = str(problem["msg"]).removeprefix("Value error, ")

@@ -13,7 +13,7 @@ from typing import Self
 
 from kvm_backup.domain.bandwidth import BandwidthPlan
 from kvm_backup.domain.point import Manifest
-from kvm_backup.repository.ssh import arrival_by_rsync, arrival_by_shell, founding, remote_points, removal
+from kvm_backup.repository.ssh import arrival_by_rsync, arrival_by_shell, founding, powers, remote_points, removal
 from kvm_backup.repository.ssh.access import Access
 from kvm_backup.repository.ssh.account import Account
 from kvm_backup.repository.ssh.address import SshAddress
@@ -94,6 +94,10 @@ class Remote:
         Raises RepositoryNotFoundError when there is none, RepositoryFormatError when it is another's.
         """
         founding.check(self._adding.transfer, local_root)
+
+    def only_adds(self, local_root: Path) -> bool:
+        """Whether the account that adds can do no harm to what is there; `local_root` is that it copies."""
+        return powers.only_adds(self._adding.transfer, local_root)
 
     def identity(self) -> str | None:
         """The repository's id, None where there is none yet.

@@ -1,0 +1,156 @@
+"""Adding repositories on other servers, and reading anew what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvm_backup.config.registry import prepare_table
+from kvm_backup.domain.errors import BadArgumentError, RepositoryNotFoundError
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.repository.ssh.address import SshAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kvm_backup.bootstrap import Application
+    from kvm_backup.config.repository import RepositorySettings
+    from kvm_backup.repository.local import DamagedPoint
+    from kvm_backup.repository.mirror import Mirror
+    from kvm_backup.repository.ssh.remote import Remote
+    from kvm_backup.services.remotes.joining import Joined
+    from kvm_backup.services.remotes.meeting import Stranger
+
+
+@dataclass(frozen=True, slots=True)
+class NewRemote:
+    """What somebody wants to add. `of` None is the default repository, `options` are further keys of the table."""
+
+    name: str
+    url: str
+    prune_url: str | None
+    of: str | None
+    only_read: bool
+    options: dict[str, str | Sequence[str]]
+
+    def table(self, of: str | None) -> dict[str, str | Sequence[str]]:
+        """The [[repository]] table. Raises BadArgumentError."""
+        fields = {"url": str(SshAddress.parse(self.url)), "of": of or ""}
+        fields["prune_url"] = str(SshAddress.parse(self.prune_url)) if self.prune_url else ""
+        return {"name": self.name, **{key: text for key, text in fields.items() if text}, **self.options}
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A remote that is in the settings now, of which `points` are known to be there."""
+
+    name: str
+    address: SshAddress
+    joined: Joined
+    points: int
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Remotes:
+    """`add` wants the host keys to be known: ask `strangers` first, and let a person compare them."""
+
+    parts: Application
+
+    def strangers(self, new: NewRemote) -> Iterator[Stranger]:
+        """The servers whose keys somebody must accept first, one by one.
+
+        Raises BadArgumentError and SettingsError for what cannot be added, before any server is asked, and as
+        services.remotes.meeting.
+        """
+        from kvm_backup.services.remotes.meeting import strangers
+
+        remote = self._checked(new)
+        return strangers(dict.fromkeys([remote.address, remote.prune_address]), self.parts.settings.ssh_config)
+
+    def add(self, new: NewRemote) -> Added:
+        """Log in, make the folder there a copy or find that it is one to read from, and add it to the settings.
+
+        Raises KvmBackupError; the settings are unchanged then.
+        """
+        from kvm_backup.services.remotes.joining import Locals, join_as_copy, join_to_read
+        from kvm_backup.services.remotes.rereading import reread
+
+        remote = self._checked(new)
+        if remote.recipients:
+            self.parts.proved_recipients.require(remote.recipients)
+        state = self.parts.state_dir()
+        here = Locals(self.parts.settings.default_repository, self.parts.configured_repository, self._known_id)
+        # What only a copy has says that a copy is wanted, as naming the repository does.
+        wanted = new.of or (here.default if {"keep_local", "recipients"} & new.options.keys() else None)
+        with self._connection(remote) as connection:
+            joined = (
+                join_to_read(connection)
+                if new.only_read
+                else join_as_copy(connection, here, wanted, remote.recipients)
+            )
+            points = 0
+            if joined.readable and not joined.made:
+                assert remote.url is not None
+                mirror = reread(connection, new.name, remote.url, state, joined.repository_id)
+                points = self._catalogued(mirror)[0]
+        # The file may have been changed since, by somebody who was asked something longer.
+        file = prepare_table(new.table(joined.of)).write()
+        if self.parts.live is not None:
+            self.parts.live.take()
+        return Added(new.name, remote.address, joined, points, file)
+
+    def rescan(self, name: str) -> tuple[int, list[DamagedPoint]]:
+        """Read anew what a remote holds: how many points, and those whose manifests cannot be read.
+
+        Raises KvmBackupError; what was known of it stays then.
+        """
+        from kvm_backup.services.remotes.rereading import reread
+
+        remote = self.parts.shipping.remote(name)
+        expected = None if remote.of is None else self.parts.configured_repository(remote.of).id
+        assert remote.url is not None
+        with self.parts.shipping.connect(name) as connection:
+            return self._catalogued(reread(connection, name, remote.url, self.parts.state_dir(), expected))
+
+    def _catalogued(self, mirror: Mirror) -> tuple[int, list[DamagedPoint]]:
+        damaged = self.parts.catalogue.refresh(mirror.repository, everything=True)
+        return len(self.parts.catalogue.points(mirror.repository)), damaged
+
+    def _checked(self, new: NewRemote) -> RepositorySettings:
+        if new.only_read and new.of:
+            raise BadArgumentError(
+                phrase("--of and --only-read exclude each other"),
+                hint=phrase("Nothing is shipped to a repository that is only read."),
+            )
+        of = None if new.only_read else new.of or self.parts.settings.default_repository
+        return prepare_table(new.table(of)).settings.remotes()[new.name]
+
+    def _connection(self, remote: RepositorySettings) -> Remote:
+        from kvm_backup.repository.ssh.remote import Remote
+
+        return Remote(
+            remote.address,
+            prune_address=remote.prune_address,
+            config=self.parts.settings.ssh_config,
+            plan=remote.plan,
+        )
+
+    def _known_id(self, name: str) -> str | None:
+        """The id of a local repository; None where there is none and none was: nothing is made for the question.
+
+        Raises RepositoryNotFoundError when one that was there is away.
+        """
+        from kvm_backup.repository.local import LocalRepository
+
+        path = self.parts.settings.repositories().get(name)
+        if path is None:
+            return None
+        try:
+            return LocalRepository.open(name, path).id
+        except RepositoryNotFoundError:
+            if self.parts.would_make(name):
+                return None
+            raise

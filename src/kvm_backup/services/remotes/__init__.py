@@ -1,0 +1,1 @@
+"""Adding repositories on other servers, and reading anew what they hold."""
