@@ -803,18 +803,6 @@ class Application:
 
         return LocalStore(repository)
 
-    def would_make(self, name: str) -> bool:
-        """Whether the first use of a repository makes it: it is the default one, and there never was one."""
-        from kvm_backup.repository.local import LocalRepository
-
-        place, made_once = self.settings.state_dir / "repository", self.settings.state_dir / _MADE_ONCE
-        return (
-            name == DEFAULT_REPOSITORY
-            and self.settings.repositories()[name] == place
-            and not made_once.exists()
-            and LocalRepository.may_be_made(place)
-        )
-
     def points_everywhere(self, vm_uuid: str) -> VmPointList:
         """The points of a VM in all repositories of the settings, as the catalogue knows them."""
         from kvm_backup.services.vm_points import points_everywhere
