@@ -1,0 +1,68 @@
+"""Pages of a VM and of its points tell where disks are, and offer nothing that cannot work."""
+
+from urllib.parse import quote
+
+import pytest
+
+from kvm_backup.domain.account import Role
+from kvm_backup.domain.point import Manifest
+from kvm_backup.repository.elsewhere import mark_elsewhere, remove_images
+from tests.unit.builders import Shelf
+from tests.unit.web.hostile import EVIL, is_text
+from tests.unit.web.schedules.conftest import Site
+
+
+@pytest.fixture
+def shelf(site: Site) -> Shelf:
+    return Shelf(site.application.settings.repositories()["nas"])
+
+
+def take(shelf: Shelf, point: Manifest, *to: str) -> Manifest:
+    folder = shelf.repository.path_of(point.id)
+    mark_elsewhere(folder, to)
+    remove_images(folder, point)
+    return point
+
+
+def at(point: Manifest) -> str:
+    folder, stamp = point.id.split("/")
+    return f"/points/nas/{quote(folder, safe='')}/{stamp}"
+
+
+def test_a_point_page_tells_where_the_disks_are_and_offers_no_restore_from_here(site: Site, shelf: Shelf) -> None:
+    point = take(shelf, shelf.add(), "far", "away")
+    user = site.user()
+    page = user.get(at(point))
+    assert "no longer here, but in repository away, far" in page.text
+    assert "dans le dépôt away, far" in site.user(language="fr").get(at(point)).text
+    links = {link["href"] for link in page.one("main").all("a")}
+    assert not {at(point) + "/restore", at(point) + "/disks/vda.qcow2"} & links
+
+
+def test_a_lost_point_is_told(site: Site, shelf: Shelf) -> None:
+    point = take(shelf, shelf.add())
+    assert "It is lost" in site.user().get(at(point)).text
+    assert "Il est perdu" in site.user(language="fr").get(at(point)).text
+
+
+@pytest.mark.parametrize("child", [False, True], ids=["its own disks", "those that it builds on"])
+def test_what_needs_disks_that_are_elsewhere_is_refused_with_where_they_are(
+    site: Site, shelf: Shelf, child: bool
+) -> None:
+    point = shelf.add()
+    asked = shelf.add(point) if child else point
+    take(shelf, point, "far")
+    user = site.user(Role.ADMINISTRATOR)
+    answer = user.post(at(asked) + "/restore", {"way": "folder", "to": "/nowhere/at/all"})
+    assert answer.status_code == 409
+    assert "--repository far" in answer.text
+    assert site.application.history.newest() == []
+    download = user.client.get(at(asked) + "/disks/vda.qcow2")
+    assert download.status_code == 409
+    assert "--repository far" in download.text
+
+
+def test_a_name_on_a_mark_is_text(site: Site, shelf: Shelf) -> None:
+    point = take(shelf, shelf.add(), EVIL)
+    for language in ("en", "fr"):
+        is_text(site.user(Role.ADMINISTRATOR, language).get(at(point)), EVIL)
