@@ -14,7 +14,7 @@ _MOMENT = slice(8, 20)
 """Where an id of `asked_run_id` has its time."""
 RETRY_WAITS = (120.0, 600.0, 1800.0)
 """Seconds before the first, second and third try after a failure that another try can mend: all within the hour."""
-SHIP_WAITS = (60.0, 120.0, 300.0, 900.0, 1800.0)
+SHIP_WAITS = (15.0, 60.0, 300.0, 900.0, 1800.0)
 """Seconds before each further try to ship; the last one for all that follow, until it works."""
 LONGEST_WAIT = max(RETRY_WAITS + SHIP_WAITS)
 

@@ -300,7 +300,7 @@ def test_what_cannot_be_shipped_is_tried_again_for_ever_also_when_a_key_is_refus
         asked, waited = bench.queued[-1]
         waits.append(waited)
         bench.remembered.clear()
-    assert waits == [60.0, 120.0, 300.0, 900.0, 1800.0, 1800.0, 1800.0, 1800.0]
+    assert waits == [15.0, 60.0, 300.0, 900.0, 1800.0, 1800.0, 1800.0, 1800.0]
     bench.do(asked)
     assert bench.state() == ("succeeded", 9, None)
 
