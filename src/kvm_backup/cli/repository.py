@@ -161,5 +161,5 @@ def _summary(
         points = parts.catalogue.points(store)
     except KvmBackupError as error:
         return row | empty | {"error": error.message}
-    stored = sum(point.bytes_stored for point in points)
+    stored = parts.catalogue.bytes_stored(store.catalogue_key)
     return row | empty | {"id": store.id, "points": len(points), "bytes_stored": stored}
