@@ -15,9 +15,9 @@ from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.connection import SshConnection
 
 
-def make_key(file: Path) -> str:
+def make_key(file: Path, kind: str = "ed25519") -> str:
     """A new key pair; returns the public one."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", file], check=True)
     return file.with_name(f"{file.name}.pub").read_text(encoding="utf-8").strip()
 
 
@@ -43,6 +43,9 @@ class Server:
     """
 
     root: Path
+    host: str = "127.0.0.1"
+    namespace: str = ""
+    """The network namespace that it runs in; `host` is an address of that."""
     port: int = field(default_factory=free_port)
     _sshd: subprocess.Popen[bytes] | None = None
 
@@ -63,11 +66,11 @@ class Server:
         self.know_host()
         hosts = "".join(f"Host {name}\n  IdentityFile {self.root / name}\n" for name in self.ACCOUNTS)
         self.config.write_text(
-            f"{hosts}Host *\n  HostName 127.0.0.1\n  Port {self.port}\n  User root\n  IdentitiesOnly yes\n"
+            f"{hosts}Host *\n  HostName {self.host}\n  Port {self.port}\n  User root\n  IdentitiesOnly yes\n"
             f"  HostKeyAlias server\n  UserKnownHostsFile {self.known_hosts}\n"
         )
         (self.root / "sshd_config").write_text(
-            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {self.root}/host_key\nPidFile none\nStrictModes no\n"
+            f"ListenAddress {self.host}:{self.port}\nHostKey {self.root}/host_key\nPidFile none\nStrictModes no\n"
             f"AuthorizedKeysFile {self.authorized}\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
         )
         self.start()
@@ -99,8 +102,9 @@ class Server:
 
     def start(self) -> None:
         Path("/run/sshd").mkdir(exist_ok=True)
+        inside = ["ip", "netns", "exec", self.namespace] if self.namespace else []
         self._sshd = subprocess.Popen(
-            ["/usr/sbin/sshd", "-D", "-e", "-f", self.root / "sshd_config"], stderr=subprocess.DEVNULL
+            [*inside, "/usr/sbin/sshd", "-D", "-e", "-f", self.root / "sshd_config"], stderr=subprocess.DEVNULL
         )
         wait_until(self._answers)
 
@@ -148,7 +152,7 @@ class Server:
         return SshConnection(self.address(account), config=self.config, alive_interval=alive_interval)
 
     def _answers(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+        with suppress(OSError), socket.create_connection((self.host, self.port), timeout=1):
             return True
         return False
 

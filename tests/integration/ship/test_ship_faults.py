@@ -19,7 +19,6 @@ from kvm_backup.domain.errors import (
     RemoteSetupError,
     RemoteUnreachableError,
 )
-from kvm_backup.repository.ssh.host_keys import is_known, shown_key, trust
 from kvm_backup.repository.ssh.remote_points import mirror_manifests
 from kvm_backup.repository.ssh.transfer import NoWatch, Transfer
 from tests.integration.ship.servers import Server, make_key, wait_until
@@ -58,21 +57,6 @@ def test_a_host_key_that_changed_is_refused_until_the_new_one_is_known(server: S
         pass
     assert "ssh-keygen -R" in refused.value.hint
     server.know_host()
-    with server.connection() as connection:
-        assert connection.run("echo in").stdout == "in\n"
-
-
-def test_an_unknown_host_is_refused_until_its_key_is_trusted(server: Server) -> None:
-    server.known_hosts.unlink()
-    with pytest.raises(HostKeyError, match="not known"), server.connection():
-        pass
-    assert not is_known(server.address(), server.config)
-    key = shown_key(server.address(), server.config)
-    told = subprocess.run(["ssh-keygen", "-l", "-f", server.root / "host_key.pub"], capture_output=True, check=True)
-    assert key.fingerprint.split()[1] in told.stdout.decode()
-    assert not server.known_hosts.exists()
-    assert trust(server.address(), key, server.config) == server.known_hosts
-    assert is_known(server.address(), server.config)
     with server.connection() as connection:
         assert connection.run("echo in").stdout == "in\n"
 

@@ -71,25 +71,28 @@ def replace(transfer: Transfer, shipment: Shipment, *, base: str | None = None) 
     """
     address = transfer.connection.address
     final = _final(transfer, shipment)
-    # One that may only add may not list either: this tells before anything is sent.
-    transfer.listed(final, "--exclude=*")
-    before = [address.below(shipment.manifest.folder, base)] if base else []
-    incoming, moved = _bring(transfer, shipment, [*before, final])
+    try:
+        # One that may only add may not list either: this tells before anything is sent.
+        transfer.listed(final, "--exclude=*")
+    except RemoteAccessError as error:
+        raise _may_not_replace(transfer, shipment) from error
+    like = address.below(shipment.manifest.folder, base) if base else None
+    incoming, moved = _bring(transfer, shipment, [final], like)
     data = [name for name in shipment.names if name != shipment.manifest_file]
     linked = ["--no-times", "--checksum", f"--link-dest={incoming}/"]
     moved += transfer.up(shipment.folder, final, *linked, *shipment.only(*data))
     moved += _put_manifest(transfer, shipment, incoming, final)
-    if names := _differing(transfer, shipment.folder, final, "--checksum", *shipment.only()):
-        raise RemoteAccessError(
-            phrase("{place}: the account could not replace {names}", place=address, names=", ".join(names)),
-            hint=phrase("Give the settings of this repository a prune_url: an account that may replace and remove."),
-            vm=shipment.manifest.vm_name,
-        )
+    if not _is_whole(transfer, shipment, final):
+        raise _may_not_replace(transfer, shipment)
     return Shipped(moved)
 
 
-def _bring(transfer: Transfer, shipment: Shipment, known: list[str]) -> tuple[str, Moved]:
-    """Bring all files to a hidden folder, whole, and building on what the folders `known` hold; returns its path."""
+def _bring(transfer: Transfer, shipment: Shipment, known: list[str], like: str | None = None) -> tuple[str, Moved]:
+    """Bring all files to a hidden folder, whole; returns its path.
+
+    They build on those in the folder `like`, else on what an attempt before left, else on those in `known`: rsync
+    takes one file only to build on.
+    """
     folder = transfer.connection.address.below(shipment.manifest.folder)
     moved = Moved()
     for number in range(1, _ATTEMPTS + 1):
@@ -106,7 +109,7 @@ def _bring(transfer: Transfer, shipment: Shipment, known: list[str]) -> tuple[st
             "--no-times",
             "--ignore-existing",
             shipment.block_size(),
-            *(f"--copy-dest={place}/" for place in known),
+            *(f"--copy-dest={place}/" for place in ([like] if like else []) + known),
             *shipment.only(),
         )
         moved += came
@@ -132,6 +135,18 @@ def _put_manifest(transfer: Transfer, shipment: Shipment, incoming: str, final: 
     shipment.check_unchanged()
     with shipment.manifest_alone() as manifest:
         return transfer.up(manifest, final, "--no-times", "--checksum", f"--link-dest={incoming}/")
+
+
+def _may_not_replace(transfer: Transfer, shipment: Shipment) -> RemoteAccessError:
+    return RemoteAccessError(
+        phrase(
+            "{place}: {id} is there in another state, or damaged, and this account cannot replace it",
+            place=transfer.connection.address,
+            id=shipment.manifest.id,
+        ),
+        hint=phrase("Give the settings of this repository a prune_url: an account that may replace and remove."),
+        vm=shipment.manifest.vm_name,
+    )
 
 
 def _final(transfer: Transfer, shipment: Shipment) -> str:

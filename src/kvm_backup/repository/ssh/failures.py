@@ -28,6 +28,10 @@ _LINK_BROKE = {10, 12, 30, 35, SSH_FAILED}
 """rsync: socket, protocol stream, timeouts; and ssh's own status."""
 
 
+class HostKeyUnknownError(HostKeyError):
+    """No key of the server is known here."""
+
+
 class FolderMissingError(RemoteSetupError):
     """The folder on the server is not there."""
 
@@ -87,8 +91,15 @@ def _host_key_changed(place: str, _line: str) -> KvmBackupError:
     )
 
 
-def _host_key_unknown(place: str, _line: str) -> KvmBackupError:
+def _host_key_revoked(place: str, _line: str) -> KvmBackupError:
     return HostKeyError(
+        phrase("{place}: the server shows a host key that is marked as revoked here", place=place),
+        hint=phrase("Whoever marked it had a reason: ask before you give that server another key."),
+    )
+
+
+def _host_key_unknown(place: str, _line: str) -> KvmBackupError:
+    return HostKeyUnknownError(
         phrase("{place}: the server's host key is not known here", place=place),
         hint=phrase("Add the repository with 'kvm-backup repository add': it shows the fingerprint and asks."),
     )
@@ -197,6 +208,7 @@ _CAUSES_HERE = (
     _Cause(r"no such file|no data available|has vanished|not a directory", _vanished_here),
 )
 _CAUSES = (
+    _Cause(r"revoked host key|host key .* revoked|marked as revoked", _host_key_revoked),
     _Cause(r"host identification has changed|host key for .* has changed", _host_key_changed),
     _Cause(r"no .*host key is known|host key verification failed", _host_key_unknown),
     _Cause(r"permission denied \([a-z,-]+\)|too many authentication failures|no supported authentication", _refused),
