@@ -445,6 +445,13 @@ class Application:
         ]
         return self._asking.enqueue_all(asked)
 
+    def request_ship(self, remote: str, folder: str | None = None, who: str | None = None) -> list[Run]:
+        """Ship now what waits for a remote, of one VM by its folder, or of all, those first that wait longest.
+
+        Raises RepositoryNotFoundError, PointNotFoundError when nothing of it waits.
+        """
+        return self._asking.ship(self.shipping.wanted_now(remote, folder, _web(who)))
+
     def request_schedule(self, schedule_id: str, who: str | None = None) -> list[Run]:
         """Run a schedule now: a run for each of its VMs. Its next time stays."""
         return self._asking.schedule(schedule_id, _web(who))

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, NoReturn
 
 from kvm_backup.config.retention import effective_rule
-from kvm_backup.domain.errors import BadArgumentError, KvmBackupError, RepositoryNotFoundError
+from kvm_backup.domain.errors import BadArgumentError, KvmBackupError, PointNotFoundError, RepositoryNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.shipping import remotes_of_vm
 
@@ -25,12 +25,17 @@ if TYPE_CHECKING:
     from kvm_backup.repository.ssh.transfer import Watch
     from kvm_backup.services.events import Listener
     from kvm_backup.services.prune import VmPoints
+    from kvm_backup.services.requests import Asker
     from kvm_backup.services.shipping.departures import Departure, Departures
     from kvm_backup.services.shipping.facts import ShippingFacts
     from kvm_backup.services.shipping.prune import RemotePruneService
     from kvm_backup.services.shipping.ship import ShipService
     from kvm_backup.services.stores.fetched import FetchedFolders
     from kvm_backup.services.stores.remote import RemoteStore
+
+
+_SHIPPED_AT_ONCE = 500
+"""How many VMs one wish to ship everything now takes on; the others follow by themselves."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +287,25 @@ class Shipping:
     def unasked(self) -> list[RunRequest]:
         """Runs for all that waits and has none, which is noted for the pages. Raises DatabaseError."""
         return self.departures.requests(self.facts.look_through())
+
+    def wanted_now(self, name: str, folder: str | None, asker: Asker) -> list[RunRequest]:
+        """Requests for what is known to wait for a remote: of one VM by its folder, or of those that wait longest.
+
+        Raises RepositoryNotFoundError, PointNotFoundError when nothing of it waits.
+        """
+        from kvm_backup.services.prune import points_in
+
+        remote = self.remote(name)
+        store = self.facts.store
+        lines = store.page(remote=name, limit=_SHIPPED_AT_ONCE) if folder is None else [store.get(name, folder)]
+        places = [line.folder for line in lines if line is not None]
+        if remote.of is None or not places:
+            raise PointNotFoundError(
+                phrase("nothing waits to be shipped to {name}", name=name),
+                hint=phrase("It may have arrived meanwhile: the page of repositories shows it."),
+            )
+        local = self.parts.repository(remote.of)
+        return [self.departures.request(name, points_in(local, place), asker) for place in places]
 
     def revision(self) -> object:
         """What differs once something else is shipped, or to somewhere else."""

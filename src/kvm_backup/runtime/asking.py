@@ -8,7 +8,7 @@ from typing import Any
 from kvm_backup.database.history import History
 from kvm_backup.domain.errors import DatabaseError, KvmBackupError
 from kvm_backup.domain.request import RunRequest
-from kvm_backup.domain.run import Run, RunResult, RunState
+from kvm_backup.domain.run import Run, RunKind, RunResult, RunState
 from kvm_backup.runtime.queue import QueueClient
 from kvm_backup.services.requests import Asker, Requests
 from kvm_backup.services.runs import RunService
@@ -72,6 +72,27 @@ class Asking:
         ]
         self.schedules.record_start(schedule.id, now.replace(microsecond=0))
         return self.enqueue_all(asked)
+
+    def ship(self, wanted: Sequence[RunRequest]) -> list[Run]:
+        """Ship now, one run for each place: a run that waits for its next try begins at once, one that goes on or
+        is queued stays as it is, and where there is none a new one is queued.
+        """
+        known = {one.vm_uuid or one.vm for one in wanted}
+        unfinished = {
+            (run.repository, run.task): run
+            for run in self.history.unfinished_among(self.requests.host, known)
+            if run.kind is RunKind.SHIP
+        }
+        held = {(one.repository, one.task): unfinished.get((one.repository, one.task)) for one in wanted}
+        waiting = {run.id for run in held.values() if run is not None and run.state is RunState.WAITING}
+        if waiting:
+            with closing(self.open_client()) as client:
+                client.hasten(self.requests.host, waiting)
+            for run_id in waiting:
+                self.history.hasten(run_id)
+        self.enqueue_all([one for one in wanted if held[one.repository, one.task] is None])
+        ids = [held[one.repository, one.task] for one in wanted]
+        return [self.history.get(one.run_id if run is None else run.id) for one, run in zip(wanted, ids, strict=True)]
 
     def cancel(self, reference: str, asker: Asker) -> Run:
         """Cancel a run. Raises RunNotFoundError, and BadArgumentError when it has ended."""

@@ -293,3 +293,21 @@ def test_complaints_are_one_line_without_statements_and_not_repeated() -> None:
         "dbos: listing: (sqlite3.OperationalError) locked",
         "dbos: attempt 1",
     ]
+
+
+def test_a_run_that_waits_for_its_next_try_begins_at_once_when_it_is_hastened_and_no_other_does(
+    worker: Worker,
+) -> None:
+    ships = [replace(request(name, f"vm-{name}"), task=ShipTask("f"), repository="nas") for name in ("a", "b")]
+    worker.start()
+    client = QueueClient(database_url=f"sqlite:///{worker.folder}/queue.db")
+    try:
+        client.enqueue(*(one.again() for one in ships), delay=1800)
+        assert client.hasten("host", {"a", "unknown"}) == {"a"}
+        worker.until(lambda: "first a" in worker.notes())
+        assert "first b" not in worker.notes()
+        assert client.hasten("host", {"a"}) == set()
+    finally:
+        client.close()
+    worker.let("first-a", "second-a")
+    worker.until(lambda: "done a" in worker.notes())
