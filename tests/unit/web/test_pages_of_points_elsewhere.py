@@ -5,9 +5,11 @@ from urllib.parse import quote
 import pytest
 
 from kvm_backup.domain.account import Role
+from kvm_backup.domain.inventory import VmRecord
 from kvm_backup.domain.point import Manifest
+from kvm_backup.domain.vm import VmState
 from kvm_backup.repository.elsewhere import mark_elsewhere, remove_images
-from tests.unit.builders import Shelf
+from tests.unit.builders import VM_UUID, Shelf
 from tests.unit.web.hostile import EVIL, is_text
 from tests.unit.web.schedules.conftest import Site
 
@@ -37,6 +39,18 @@ def test_a_point_page_tells_where_the_disks_are_and_offers_no_restore_from_here(
     assert "dans le dépôt away, far" in site.user(language="fr").get(at(point)).text
     links = {link["href"] for link in page.one("main").all("a")}
     assert not {at(point) + "/restore", at(point) + "/disks/vda.qcow2"} & links
+
+
+def test_the_page_of_the_vm_tells_where_the_disks_of_its_points_are(site: Site, shelf: Shelf) -> None:
+    points = [take(shelf, shelf.add(), "far"), take(shelf, shelf.add()), shelf.add()]
+    site.application.catalogue.refresh(site.application.repository("nas"))
+    site.application.inventory.save([VmRecord(VM_UUID, "web", VmState.RUNNING)])
+    section = site.user().get(f"/vms/{VM_UUID}").one("section", aria_labelledby="points-title")
+    rows = section.one("tbody").all("tr")
+    stored = {row.one("th").one("a")["href"]: row.one("td", data_label="Stored").text for row in rows}
+    assert [stored[at(point)].split()[-1] for point in points] == ["far", "lost", "KiB"]
+    offered = {link["href"] for link in section.all("a") if link["href"].endswith("/restore")}
+    assert offered == {at(points[2]) + "/restore"}
 
 
 def test_a_lost_point_is_told(site: Site, shelf: Shelf) -> None:

@@ -42,6 +42,7 @@ def point(request: Request, user: Viewer, repository: str, folder: str, stamp: s
         repository=repository,
         at=point_url(repository, manifest.id),
         chain=_chain(manifest, own),
+        remotes=application.settings.remotes(),
         children=[one for one in own if one.parent == manifest.id],
     )
 

@@ -17,7 +17,7 @@ from kvm_backup.domain.protection import Protection
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.vm import VmState
 from kvm_backup.services.schedules.commands import find
-from kvm_backup.services.vm_points import VmPointList
+from kvm_backup.services.vm_points import HeldPoint, VmPointList
 from kvm_backup.web import formats
 from kvm_backup.web.calendar_rows import calendar_days, calendar_rows
 from kvm_backup.web.context import Message, redirect, render, wants_fragment
@@ -173,11 +173,17 @@ def _timeline(request: Request, points: VmPointList) -> Timeline | None:
             held.point.created,
             held.point.mode.value,
             point_url(held.repository, held.point.id),
-            f"{formats.clock_time(held.point.created, zone)} · {formats.size(held.point.bytes_stored)}",
+            f"{formats.clock_time(held.point.created, zone)} · {_size_or_place(held)}",
         )
         for held in points.points
     ]
     return timeline(moments, start, now, lambda moment: formats.on_day(moment, zone))
+
+
+def _size_or_place(held: HeldPoint) -> str:
+    if held.elsewhere is None:
+        return formats.size(held.point.bytes_stored)
+    return _("at {names}").format(names=", ".join(held.elsewhere)) if held.elsewhere else _("lost")
 
 
 def point_url(repository: str, point_id: str) -> str:
