@@ -1,5 +1,8 @@
 """The point that a user named, and help when it is not where they looked."""
 
+from collections.abc import Callable
+from functools import partial
+
 from kvm_backup.bootstrap import Application
 from kvm_backup.domain.errors import KvmBackupError, PointNotFoundError
 from kvm_backup.domain.phrase import phrase, sentences
@@ -31,11 +34,14 @@ def choose_point(parts: Application, store: LocalRepository, reference: str, *, 
 def elsewhere(parts: Application, store: LocalRepository, vm: str) -> str:
     """A hint that names the other configured repositories which hold points of a VM; empty when none does."""
     found = []
-    for name, path in parts.settings.repositories().items():
-        if path == store.root:
-            continue
+    opened: dict[str, Callable[[], LocalRepository]] = {
+        name: partial(LocalRepository.open, name, path) for name, path in parts.settings.repositories().items()
+    }
+    opened |= {name: partial(_known, parts, name) for name in parts.shipping.remotes}
+    for name, open_repository in opened.items():
         try:
-            count = len(points_of_vm(LocalRepository.open(name, path), vm))
+            other = open_repository()
+            count = 0 if other.root == store.root else len(points_of_vm(other, vm))
         except KvmBackupError:
             continue  # this is a hint; what is wrong with another repository is not asked here
         if count:
@@ -43,3 +49,7 @@ def elsewhere(parts: Application, store: LocalRepository, vm: str) -> str:
                 phrase("Repository {name} holds points of it ({count}): add -r {name}.", name=name, count=count)
             )
     return sentences(*found)
+
+
+def _known(parts: Application, remote: str) -> LocalRepository:
+    return parts.shipping.known(remote).repository

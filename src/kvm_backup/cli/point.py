@@ -17,6 +17,7 @@ from kvm_backup.domain.point import Manifest
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.lookup import points_of_vm
 from kvm_backup.services.queries import point_details, point_summary
+from kvm_backup.services.stores.store import Store
 
 app = Program("Restore points.")
 
@@ -29,22 +30,26 @@ def list_points(
 ) -> None:
     """List restore points, oldest first."""
     parts = application()
-    store = parts.repository(repository)
+    shelf = parts.store(repository)
+    store = shelf.view
     damaged = parts.catalogue.refresh(store)
     points = parts.catalogue.points(store, vm)
     places = parts.catalogue.elsewhere(store)
     for point in damaged:
         print_error(point.error)
     if json:
-        print_json([point_summary(store, point, places.get(point.id)) for point in points])
+        print_json([point_summary(shelf, point, places.get(point.id)) for point in points])
     if vm is not None and not points:
         _require_points(parts, store, vm)
     if json:
         return
-    if not points:
+    if points:
+        _show_list(points, places)
+    elif not shelf.far:
         console().print(_("No restore point yet. Make one: kvm-backup backup VM"))
-        return
-    _show_list(points, places)
+    else:
+        console().print(_("No restore point is known there."))
+    _show_age(shelf)
 
 
 @app.command("show")
@@ -55,8 +60,8 @@ def show_point(
 ) -> None:
     """Show one restore point: its disks, and what was left out and why."""
     parts = application()
-    store = parts.repository(repository)
-    details = point_details(store, choose_point(parts, store, point))
+    store = parts.store(repository)
+    details = point_details(store, choose_point(parts, store.view, point))
     if json:
         print_json(details)
         return
@@ -85,6 +90,22 @@ def show_point(
         out.print(f"{_('left out: {why}').format(why=cell(disk['target']))} ({disk['reason']})")
     for notice in details["notices"]:
         out.print(prose(f"{_('note:')} {cell(told(notice))}", hanging="  "))
+    _show_age(store)
+
+
+def _show_age(store: Store) -> None:
+    """How old what is shown may be, where it is not looked for anew."""
+    if not store.far:
+        return
+    name = store.view.name
+    if store.read is None:
+        text = _("As this host shipped it; what is there now is read by: kvm-backup repository rescan {repository}")
+    else:
+        text = _(
+            "As it was last read, {time}; what is there now is read by: kvm-backup repository rescan {repository}"
+        )
+    when = f"{store.read.astimezone():%Y-%m-%d %H:%M}" if store.read else ""
+    console().print(prose(f"[dim]{cell(text.format(repository=name, time=when))}[/dim]"))
 
 
 def _require_points(parts: Application, store: LocalRepository, vm: str) -> None:

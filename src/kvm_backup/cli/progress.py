@@ -34,6 +34,7 @@ _WORDS = {
     events.Step.VERIFY: phrase("checking"),
     events.Step.RESTORE: phrase("restoring"),
     events.Step.SHIP: phrase("shipping"),
+    events.Step.FETCH: phrase("fetching"),
 }
 
 

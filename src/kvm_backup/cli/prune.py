@@ -13,7 +13,6 @@ from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_SOME_FAILED, BadArgumentError, CancelledError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
-from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.events import Event, Finished, Notice, Started, VmPruned
 from kvm_backup.services.prune import Pruned, VmPoints, vms_with_points
 
@@ -39,12 +38,12 @@ def prune(
             phrase("name the VMs to prune, or give --all"), hint=phrase("'kvm-backup point list' shows them.")
         )
     parts = application()
-    store = parts.repository(repository)
+    store = parts.store(repository).view
     chosen: dict[str, VmPoints] = {}
     for found in vms_with_points(store) if every else [one for vm in vms or () for one in vms_with_points(store, vm)]:
         chosen.setdefault(found.folder.name, found)
     if dry_run:
-        _preview(parts, store, list(chosen.values()), json=json)
+        _preview(parts, repository, list(chosen.values()), json=json)
     prune_each(parts, [parts.requests.prune_folder(folder, repository) for folder in chosen], json=json)
 
 
@@ -72,11 +71,11 @@ def prune_each(parts: Application, requests: Sequence[RunRequest], *, json: bool
     raise typer.Exit(_exit_code(errors, len(requests)))
 
 
-def _preview(parts: Application, store: LocalRepository, chosen: Sequence[VmPoints], *, json: bool) -> NoReturn:
+def _preview(parts: Application, repository: str | None, chosen: Sequence[VmPoints], *, json: bool) -> NoReturn:
     """What would be done; no run of it is kept."""
     errors: list[KvmBackupError] = []
     with EventView(json_lines=False) as view:
-        service = parts.prune_service(store, _quiet if json else view, stop_requested)
+        service = parts.pruner(repository, _quiet if json else view, stop_requested)
         for wanted in chosen:
             try:
                 pruned = service.run(wanted, dry_run=True)

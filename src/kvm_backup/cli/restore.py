@@ -65,7 +65,7 @@ def restore(
     if disks_in is not None and to is not None:
         raise BadArgumentError(phrase("--disks-in goes with --as and --in-place"), hint=phrase("Leave it out."))
     parts = application()
-    store = parts.repository(repository)
+    store = parts.store(repository).view
     manifest = choose_point(parts, store, point)
     target: RestoreTarget
     if to is not None:

@@ -44,7 +44,7 @@ def verify(
             phrase("give only one of POINT, --vm and --all"), hint=phrase("'kvm-backup verify --help' explains each.")
         )
     parts = application()
-    store = parts.repository(repository)
+    store = parts.store(repository).view
     if point is not None:
         found = choose_point(parts, store, point, whole_vm="--vm")
         requests = [parts.requests.verify_point(found.id, repository, deep=deep)]

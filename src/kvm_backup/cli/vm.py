@@ -18,7 +18,7 @@ app = Program("The virtual machines of this host.")
 def list_vms(repository: RepositoryOption = None, json: JsonOption = False) -> None:
     """List the VMs, their disks, and the newest point of each."""
     parts = application()
-    store = parts.repository(repository)
+    store = parts.store(repository).view
     parts.catalogue.refresh(store)
     rows = [
         vm_summary(vm, parts.excluded_disks(vm), parts.catalogue.points(store, vm.uuid))

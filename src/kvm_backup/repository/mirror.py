@@ -8,6 +8,7 @@ a VM's points holds that remote's lock on them; readers need none, for every cha
 import hashlib
 import json
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +20,8 @@ from kvm_backup.repository import durable
 from kvm_backup.repository.local import FORMAT_VERSION, REPOSITORY_FILE, LocalRepository
 
 _FOLDER = "remotes"
+_READ_MARK = ".read"
+"""Its time is when the mirror was read; rsync leaves it, since its filters do not name it."""
 
 
 def mirror_path(state_dir: Path, name: str, url: str) -> Path:
@@ -104,6 +107,22 @@ class Mirror:
         self.repository.withdraw(point_id)
         with suppress(OSError):  # other points of the VM are in it
             self.repository.path_of(point_id).parent.rmdir()
+
+    @property
+    def read(self) -> datetime | None:
+        """When all of it was last read from the remote; None when it never was, only added to."""
+        try:
+            return datetime.fromtimestamp((self.root / _READ_MARK).stat().st_mtime, UTC)
+        except OSError:
+            return None
+
+    def note_read(self) -> None:
+        """Note that it was read now. Raises StorageError."""
+        mark = self.root / _READ_MARK
+        try:
+            mark.touch(mode=0o600)
+        except OSError as error:
+            raise durable.storage_error(error, mark) from error
 
     def _manifest(self, point_id: str) -> Path:
         return self.repository.path_of(point_id) / MANIFEST_FILE

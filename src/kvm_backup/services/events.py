@@ -36,6 +36,8 @@ class Step(StrEnum):
     RESTORE = "restore"
     SHIP = "ship"
     """Points are sent to another server, and checked there."""
+    FETCH = "fetch"
+    """What a restore reads is brought here from another server, and checked."""
 
 
 @dataclass(frozen=True, slots=True)

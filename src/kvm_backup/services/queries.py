@@ -6,10 +6,10 @@ from typing import Any
 from kvm_backup.domain.disk import why_left_out
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.vm import Vm
-from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services.stores.store import Store
 
 
-def point_summary(repository: LocalRepository, point: Manifest, elsewhere: tuple[str, ...] | None) -> dict[str, Any]:
+def point_summary(store: Store, point: Manifest, elsewhere: tuple[str, ...] | None) -> dict[str, Any]:
     """One row of `point list`. Times are ISO 8601 in UTC, sizes in bytes.
 
     `elsewhere` are the repositories that hold the point's images when this one does not.
@@ -22,8 +22,8 @@ def point_summary(repository: LocalRepository, point: Manifest, elsewhere: tuple
         "requested_mode": point.requested_mode.value,
         "created": point.created.isoformat(),
         "parent": point.parent,
-        "path": str(repository.path_of(point.id)),
-        "repository": repository.name,
+        "path": store.place_of(point.id),
+        "repository": store.view.name,
         "consistency": point.consistency.value,
         "bytes_read": point.bytes_read,
         "bytes_stored": point.bytes_stored,
@@ -32,10 +32,10 @@ def point_summary(repository: LocalRepository, point: Manifest, elsewhere: tuple
     }
 
 
-def point_details(repository: LocalRepository, point: Manifest) -> dict[str, Any]:
+def point_details(store: Store, point: Manifest) -> dict[str, Any]:
     """All that is known of a point."""
     whole = point.model_dump(mode="json")
-    return point_summary(repository, point, repository.elsewhere(point.id)) | {
+    return point_summary(store, point, store.view.elsewhere(point.id)) | {
         "uuid": point.uuid,
         "finished": point.finished.isoformat(),
         "reason": point.demotion.reason.value if point.demotion else None,

@@ -44,6 +44,7 @@ class Asker:
 @dataclass(frozen=True, slots=True)
 class Requests:
     """Makes requests for runs on this host. `lasting_name` is what names a repository also from another folder.
+    `open_repository` opens those on this host, `view` gives what any is known to hold.
 
     What is given as `repository` is a name, a path, or None for the default one.
     """
@@ -51,6 +52,7 @@ class Requests:
     host: str
     clock: Callable[[], datetime]
     open_repository: Callable[[str], LocalRepository]
+    view: Callable[[str], LocalRepository]
     lasting_name: Callable[[str | None], str]
     hypervisor: Callable[[], Hypervisor]
 
@@ -93,7 +95,7 @@ class Requests:
         self, point: str, repository: str | None, asker: Asker = Asker(), *, deep: bool = False
     ) -> RunRequest:
         """A check of a point, by its whole id, and all that it builds on. Raises PointNotFoundError."""
-        store = self.open_repository(self.lasting_name(repository))
+        store = self.view(self.lasting_name(repository))
         store.examine(point)
         folder = point.partition("/")[0]
         return self._request(points_in(store, folder), VerifyTask(folder, point, deep), repository, asker)
@@ -102,12 +104,12 @@ class Requests:
         self, folder: str, repository: str | None, asker: Asker = Asker(), *, deep: bool = False
     ) -> RunRequest:
         """A check of every point in a VM's folder. Raises PointNotFoundError."""
-        owner = points_in(self.open_repository(self.lasting_name(repository)), folder)
+        owner = points_in(self.view(self.lasting_name(repository)), folder)
         return self._request(owner, VerifyTask(folder, deep=deep), repository, asker)
 
     def prune_folder(self, folder: str, repository: str | None, asker: Asker = Asker()) -> RunRequest:
         """A prune of the points in a VM's folder. Raises PointNotFoundError."""
-        owner = points_in(self.open_repository(self.lasting_name(repository)), folder)
+        owner = points_in(self.view(self.lasting_name(repository)), folder)
         return self._request(owner, PruneTask(folder), repository, asker)
 
     def folder_of(self, vm: str, repository: str | None) -> str:
@@ -115,7 +117,7 @@ class Requests:
 
         Raises PointNotFoundError when there is none, or several.
         """
-        store = self.open_repository(self.lasting_name(repository))
+        store = self.view(self.lasting_name(repository))
         found = folders_of_vm(store, vm)
         if len(found) != 1:
             what = phrase("no point") if not found else phrase("points in {count} folders", count=len(found))
@@ -129,14 +131,14 @@ class Requests:
 
     def all_folders(self, repository: str | None) -> list[str]:
         """The folders of all VMs that a repository holds points of."""
-        return [folder.name for folder in self.open_repository(self.lasting_name(repository)).folders()]
+        return [folder.name for folder in self.view(self.lasting_name(repository)).folders()]
 
     def restore(
         self, point: str, target: RestoreTarget, repository: str | None, asker: Asker = Asker()
     ) -> RunRequest:
         """A restore of a point, by its whole id. Nothing but the point is checked. Raises PointNotFoundError,
         DamagedPointError, DamagedManifestError."""
-        store = self.open_repository(self.lasting_name(repository))
+        store = self.view(self.lasting_name(repository))
         store.load(point)
         owner = points_in(store, point.partition("/")[0])
         return self._request(owner, RestoreTask(point, target), repository, asker)
@@ -148,7 +150,7 @@ class Requests:
         BrokenChainError as well.
         """
         request = self.restore(point, target, repository, asker)
-        store = self.open_repository(request.repository)
+        store = self.view(request.repository)
         manifest = store.load(point)
         require_here(store, manifest)
         match target:

@@ -98,11 +98,7 @@ def restore_in_place(
     for swap in swaps:
         require_space(swap.new.parent, sum(reader.planned_bytes(target.disk) for target in targets))
     if not confirm(_question(manifest, vm, notices, targets, swaps)):
-        raise NotConfirmedError(
-            phrase("the restore was not confirmed"),
-            hint=phrase("Nothing was changed. Scripts give --yes."),
-            vm=manifest.vm_name,
-        )
+        raise not_confirmed(manifest)
     reader.check_links()
     if vm is not None and vm.has_qemu:
         stop_vm(hypervisor, vm, stop_requested=stop_requested)
@@ -130,6 +126,22 @@ def restore_in_place(
     disks = tuple(replace(disk, path=final.get(disk.path, disk.path)) for disk in disks)
     return Restored(
         manifest.id, manifest.vm_name, disks, (), time.monotonic() - began, name=manifest.vm_name, notices=notices
+    )
+
+
+def question_of(manifest: Manifest, *, hypervisor: Hypervisor, disks_in: Path | None, stop: bool) -> str:
+    """What `restore_in_place` would ask now. Raises as it does for what can be told at once."""
+    vm = check_in_place(manifest, hypervisor=hypervisor, stop=stop)
+    targets, swaps = _targets(manifest, vm, image_folders(hypervisor.list_vms()), disks_in)
+    return _question(manifest, vm, _notices(hypervisor, vm), targets, swaps)
+
+
+def not_confirmed(manifest: Manifest) -> NotConfirmedError:
+    """The error for a user who did not agree."""
+    return NotConfirmedError(
+        phrase("the restore was not confirmed"),
+        hint=phrase("Nothing was changed. Scripts give --yes."),
+        vm=manifest.vm_name,
     )
 
 

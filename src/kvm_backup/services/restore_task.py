@@ -20,9 +20,9 @@ from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services import restore_in_place
-from kvm_backup.services.events import Listener
-from kvm_backup.services.restore import restore_as_new_vm, restore_to_folder
+from kvm_backup.services.restore import check_folder, check_new_vm, restore_as_new_vm, restore_to_folder
 from kvm_backup.services.restore_disks import Restored
+from kvm_backup.services.stores.store import Errand, Store
 from kvm_backup.services.vm_lock import hold_vm
 
 _VMS_OF_RUNS = uuid.UUID("0f4b1c9e-5d0b-4c55-9a39-6f2f8a1f9a67")
@@ -40,20 +40,35 @@ def uuid_of_new_vm(run_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Restorer:
-    """Restores points of one repository. `lock_wait` is in seconds."""
+    """Restores points of one store. `lock_wait` is in seconds."""
 
-    repository: LocalRepository
+    store: Store
     hypervisor: Callable[[], Hypervisor]
     locks: Path
     lock_wait: float
-    listener: Listener
-    stop_requested: Callable[[], bool]
+    errand: Errand
     confirm: Callable[[str], bool]
 
     def restore(self, request: RunRequest, task: RestoreTask, *, again: bool) -> Restored:
-        """Restore as the task says. Raises what the three ways raise, and InterruptedRunError for one in place that
-        was killed `again` ago."""
-        manifest = self.repository.load(task.point)
+        """Restore as the task says. Raises what the three ways raise and `Store.holding`, and InterruptedRunError for
+        one in place that was killed `again` ago."""
+        manifest = self.store.view.load(task.point)
+        confirm = self.confirm
+        if self.store.far:
+            # What can be refused or asked is not found out after hours on the link.
+            confirm = self._before_fetching(manifest, task, again)
+        with self.store.holding(manifest, self.errand) as repository:
+            return self._restore(repository, request, task, again, confirm)
+
+    def _restore(
+        self,
+        repository: LocalRepository,
+        request: RunRequest,
+        task: RestoreTask,
+        again: bool,
+        confirm: Callable[[str], bool],
+    ) -> Restored:
+        manifest = repository.load(task.point)
         with ExitStack() as held:
             # A snapshot's state is on the host, where a backup's merge would change it while it is read.
             if isinstance(task.target, InPlace) or manifest.mode is Mode.SNAPSHOT:
@@ -63,47 +78,69 @@ class Restorer:
                         manifest.vm_name,
                         manifest.vm_uuid,
                         wait=self.lock_wait,
-                        stop_requested=self.stop_requested,
+                        stop_requested=self.errand.stop_requested,
                     )
                 )
-                manifest = self.repository.load(task.point)
+                manifest = repository.load(task.point)
             match task.target:
                 case ToFolder() as target:
                     return restore_to_folder(
-                        self.repository,
+                        repository,
                         manifest,
                         Path(target.folder),
                         target.image_format,
                         hypervisor=self.hypervisor,
-                        listener=self.listener,
-                        stop_requested=self.stop_requested,
+                        listener=self.errand.listener,
+                        stop_requested=self.errand.stop_requested,
                         again=again,
                     )
                 case AsNewVm() as target:
                     return restore_as_new_vm(
-                        self.repository,
+                        repository,
                         manifest,
                         target.name,
                         hypervisor=self.hypervisor(),
                         folder=Path(target.disks_in) if target.disks_in else None,
                         start=target.start,
-                        listener=self.listener,
-                        stop_requested=self.stop_requested,
+                        listener=self.errand.listener,
+                        stop_requested=self.errand.stop_requested,
                         uuid=uuid_of_new_vm(request.run_id),
                     )
                 case InPlace() as target:
                     if again:
                         self._refuse_to_go_on(manifest)
                     return restore_in_place.restore_in_place(
-                        self.repository,
+                        repository,
                         manifest,
                         hypervisor=self.hypervisor(),
                         disks_in=Path(target.disks_in) if target.disks_in else None,
                         stop=target.stop,
-                        confirm=self.confirm,
-                        listener=self.listener,
-                        stop_requested=self.stop_requested,
+                        confirm=confirm,
+                        listener=self.errand.listener,
+                        stop_requested=self.errand.stop_requested,
                     )
+
+    def _before_fetching(self, manifest: Manifest, task: RestoreTask, again: bool) -> Callable[[str], bool]:
+        """Refuse what is plain already; returns who is asked later, who need not agree to the same twice."""
+        match task.target:
+            case InPlace() as target:
+                if again:
+                    self._refuse_to_go_on(manifest)
+                question = restore_in_place.question_of(
+                    manifest,
+                    hypervisor=self.hypervisor(),
+                    disks_in=Path(target.disks_in) if target.disks_in else None,
+                    stop=target.stop,
+                )
+                if not self.confirm(question):
+                    raise restore_in_place.not_confirmed(manifest)
+                return lambda asked: asked == question or self.confirm(asked)
+            case AsNewVm() as target if not again:
+                folder = Path(target.disks_in) if target.disks_in else None
+                check_new_vm(manifest, target.name, hypervisor=self.hypervisor(), folder=folder)
+            case ToFolder() as target if not again:
+                check_folder(manifest, Path(target.folder), target.image_format)
+        return self.confirm
 
     def _refuse_to_go_on(self, manifest: Manifest) -> None:
         """Leave the VM in one of the two states that it may be in. Raises InterruptedRunError; returns for a VM that

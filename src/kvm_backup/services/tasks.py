@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from kvm_backup.domain.errors import DamagedPointError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
@@ -14,11 +15,12 @@ from kvm_backup.domain.task import PruneTask, RestoreTask, ShipTask, VerifyTask
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.services import events
-from kvm_backup.services.control import RunControl, refuse_when_stopped
-from kvm_backup.services.prune import Pruned, PruneService, points_in
+from kvm_backup.services.control import refuse_when_stopped
+from kvm_backup.services.prune import Pruned, VmPoints, points_in
 from kvm_backup.services.restore_task import Restorer, agreed_before
 from kvm_backup.services.shipping.ship import ShipService
-from kvm_backup.services.verify import Verdict, chain_of, verify_points
+from kvm_backup.services.stores.store import Errand, Store
+from kvm_backup.services.verify import Verdict, chain_of
 
 Outcome = tuple[events.Finished, KvmBackupError | None]
 Wish = Callable[[], bool]
@@ -27,19 +29,28 @@ _NAMED = 3
 """How many damaged points a message names."""
 
 
+class Pruner(Protocol):
+    """What prunes the VMs of one repository."""
+
+    def run(self, wanted: VmPoints, *, dry_run: bool = False) -> Pruned:
+        """Prune one VM; a dry run changes nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskService:
     """Does the tasks of runs. `hypervisor` connects to libvirt; `lock_wait` is in seconds.
 
-    `prune_service` takes a repository, a listener and the wish to stop; `ship_service` a remote's name in its place.
+    `prune_service` takes a repository's name, a listener and the wish to stop, `ship_service` the same for a remote.
+    `goes_on` tells, of a run that is stopped, whether it is taken up again later.
     """
 
-    open_repository: Callable[[str], LocalRepository]
+    open_store: Callable[[str], Store]
     hypervisor: Callable[[], Hypervisor]
-    prune_service: Callable[[LocalRepository, events.Listener, Wish], PruneService]
+    prune_service: Callable[[str, events.Listener, Wish], Pruner]
     ship_service: Callable[[str, events.Listener, Wish], ShipService]
     locks: Callable[[], Path]
     lock_wait: float
+    goes_on: Wish = lambda: False
 
     def run(
         self,
@@ -84,55 +95,38 @@ class TaskService:
             shipped = service.run(points_in(service.local, request.task.folder))
             told = events.Finished(request.vm, None, detail=shipped.in_words())
             return replace(told, bytes_read=shipped.bytes, bytes_stored=shipped.sent), None
-        repository = self.open_repository(request.repository)
+        store = self.open_store(request.repository)
+        errand = Errand(request.vm, listener, stop_requested, self.goes_on)
         match request.task:
             case VerifyTask() as task:
-                return self._verify(request, repository, task, listener, stop_requested)
+                return self._verify(store, task, errand)
             case PruneTask() as task:
-                pruning = self.prune_service(repository, listener, stop_requested)
-                pruned = pruning.run(points_in(repository, task.folder))
+                pruning = self.prune_service(request.repository, listener, stop_requested)
+                pruned = pruning.run(points_in(store.view, task.folder))
                 listener(events.VmPruned(request.vm, pruned))
                 return events.Finished(request.vm, None, detail=_pruned_in_words(pruned)), None
             case RestoreTask() as task:
-                restorer = Restorer(
-                    repository, self.hypervisor, self.locks(), self.lock_wait, listener, stop_requested, confirm
-                )
+                restorer = Restorer(store, self.hypervisor, self.locks(), self.lock_wait, errand, confirm)
                 restored = restorer.restore(request, task, again=again)
                 listener(events.PointRestored(request.vm, restored))
                 written = sum(disk.bytes_written for disk in restored.disks)
                 return events.Finished(request.vm, None, point=restored.point, bytes_stored=written), None
         raise ValueError(f"{request.kind} is none of these tasks")
 
-    def _verify(
-        self,
-        request: RunRequest,
-        repository: LocalRepository,
-        task: VerifyTask,
-        listener: events.Listener,
-        stop_requested: Wish,
-    ) -> Outcome:
-        chosen = _points_to_verify(repository, task)
-        listener(events.StepStarted(request.vm, events.Step.VERIFY))
-        points = [point for point in chosen if isinstance(point, Manifest)]
-        here = [point for point in points if repository.elsewhere(point.id) is None]
-        total = sum(disk.bytes_stored for point in here for disk in point.disks)
-        control = RunControl(
-            stop_requested=stop_requested,
-            on_progress=lambda done, of: listener(events.Progress(request.vm, events.Step.VERIFY, done, of)),
-            total=total * (2 if task.deep else 1),
-        )
+    def _verify(self, store: Store, task: VerifyTask, errand: Errand) -> Outcome:
+        chosen = _points_to_verify(store.view, task)
+        errand.listener(events.StepStarted(errand.vm, events.Step.VERIFY))
         verdicts = []
-        for verdict in verify_points(repository, chosen, hypervisor=self.hypervisor, deep=task.deep, control=control):
+        for verdict in store.verify(chosen, errand, hypervisor=self.hypervisor, deep=task.deep):
             verdicts.append(verdict)
-            listener(events.PointVerified(request.vm, verdict))
-        control.finish()
+            errand.listener(events.PointVerified(errand.vm, verdict))
         checked = sum(verdict.bytes_checked for verdict in verdicts)
         damaged = [verdict for verdict in verdicts if not verdict.good]
         if not damaged:
-            return events.Finished(request.vm, None, point=task.point, bytes_read=checked), None
-        error = _damage(damaged, len(verdicts), request.vm)
+            return events.Finished(errand.vm, None, point=task.point, bytes_read=checked), None
+        error = _damage(damaged, len(verdicts), errand.vm)
         finished = replace(
-            events.failed(request.vm, None, error, 0.0),
+            events.failed(errand.vm, None, error, 0.0),
             point=damaged[0].point,
             detail="\n".join(f"{verdict.point}: {_first_finding(verdict)}" for verdict in damaged),
             bytes_read=checked,

@@ -141,7 +141,7 @@ def _findings(
     control: CopyControl,
 ) -> Iterator[Finding]:
     folder = repository.path_of(point.id)
-    yield from _parent_findings(repository, point)
+    yield from parent_findings(repository, point)
     for stored in point.files:
         problem = _small_file_problem(folder / stored.name, stored.bytes, stored.sha256)
         if problem:
@@ -175,7 +175,8 @@ def _findings(
                 yield Finding(point.id, disk.file, "qemu-img-check", problem)
 
 
-def _parent_findings(repository: LocalRepository, point: Manifest) -> Iterator[Finding]:
+def parent_findings(repository: LocalRepository, point: Manifest) -> Iterator[Finding]:
+    """What is wrong with the parent of a point, by its manifest alone."""
     if point.parent is None:
         return
     try:

@@ -1,4 +1,5 @@
-"""One run at a time on a VM, and one that ships it to a server, across processes: flock(2) on a file of its own.
+"""One run at a time on a VM, and one that ships it to a server or fetches it, across processes: flock(2) on a file
+of its own.
 
 The lock belongs to the open file description, so the guard process, which inherits it, keeps it until the guest
 is clean again even when the run itself was killed.
@@ -40,6 +41,15 @@ def hold_shipment(
     It is not the VM's lock: backups go on while bytes move.
     """
     with _hold(folder / "ship", f"{remote}--{vm_folder}.lock", vm_folder, wait, stop_requested):
+        yield
+
+
+@contextmanager
+def hold_fetched(
+    folder: Path, name: str, vm_folder: str, *, wait: float, stop_requested: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Be the only one that works with what was fetched under that name. Raises as `hold_vm`."""
+    with _hold(folder / "fetched", f"{name}.lock", vm_folder, wait, stop_requested):
         yield
 
 

@@ -67,6 +67,16 @@ class House:
         with self.application.shipping.connect("nas") as remote:
             remote.found(self.shelf.root)
 
+    def use(self, account: str) -> None:
+        """Reach the server by that account, of which everything is known that is there."""
+        self.remote["url"] = str(self.server.address(account))
+        self.restart()
+        self.rescan()
+
+    def rescan(self) -> None:
+        """Read what is there, as `repository rescan` does."""
+        self.restart().remotes.rescan("nas")
+
     def ship(self) -> list[str]:
         """Ship the VM; the ids of what was sent."""
         self.told.clear()

@@ -32,6 +32,7 @@ from kvm_backup.services.queries import point_details, point_summary, vm_summary
 from kvm_backup.services.repository_check import Oddity
 from kvm_backup.services.restore_disks import Restored, RestoredDisk
 from kvm_backup.services.schedules.format import KEYS, OPTIONAL_KEYS
+from kvm_backup.services.stores.store import LocalStore
 from kvm_backup.services.verify import Finding, Verdict
 from tests.unit.builders import Shelf
 from tests.unit.cli.conftest import Command
@@ -106,9 +107,9 @@ def keys_of(model: type) -> set[str]:
 def test_the_keys_of_points_are_documented(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "repository")
     manifest = shelf.add()
-    summary = point_summary(shelf.repository, manifest, None)
+    summary = point_summary(LocalStore(shelf.repository), manifest, None)
     assert first_column(SECTIONS["point list"]) == set(summary)
-    added = set(point_details(shelf.repository, manifest)) - set(summary)
+    added = set(point_details(LocalStore(shelf.repository), manifest)) - set(summary)
     assert first_column(SECTIONS["point show"]) == added | {"disks"}
 
 

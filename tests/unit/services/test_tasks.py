@@ -17,13 +17,13 @@ from kvm_backup.domain.task import InPlace, PruneTask, RestoreTask, Task, ToFold
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.language import told
 from kvm_backup.repository.catalogue import Catalogue
-from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services import events
 from kvm_backup.services.prune import PruneService
 from kvm_backup.services.recording import final_state
 from kvm_backup.services.restore_task import uuid_of_new_vm
-from kvm_backup.services.staging import Staging
 from kvm_backup.services.shipping.ship import ShipService
+from kvm_backup.services.staging import Staging
+from kvm_backup.services.stores.store import LocalStore
 from kvm_backup.services.tasks import Outcome, TaskService
 from kvm_backup.services.vm_lock import hold_vm
 from tests.unit.builders import VM_UUID, Shelf, flip_bit
@@ -59,7 +59,7 @@ class Bench:
 
     def do(self, task: Task, *, again: bool = False) -> Outcome:
         service = TaskService(
-            open_repository=lambda _name: self.shelf.repository,
+            open_store=lambda _name: LocalStore(self.shelf.repository),
             hypervisor=no_host,
             prune_service=self._prune_service,
             ship_service=no_remote,
@@ -82,10 +82,10 @@ class Bench:
         self.stopping = self.stopping or (self.stop_at_first_bytes and isinstance(event, events.Progress))
 
     def _prune_service(
-        self, repository: LocalRepository, listener: events.Listener, stop_requested: Callable[[], bool]
+        self, _name: str, listener: events.Listener, stop_requested: Callable[[], bool]
     ) -> PruneService:
         return PruneService(
-            repository=repository,
+            repository=self.shelf.repository,
             catalogue=Catalogue.open(self.folder / "catalogue.db"),
             locks=self.folder / "locks",
             rule_for=lambda _name, _uuid: RetentionRule(last=1, daily=0, weekly=0, monthly=0, yearly=0),

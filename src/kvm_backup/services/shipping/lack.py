@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.names import parse_stamp
 from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Mode
-from kvm_backup.domain.retention import PointFacts, RetentionRule, decide
+from kvm_backup.domain.retention import PointFacts, RetentionRule, Verdict, decide
 from kvm_backup.domain.shipping import Shippable, waiting
 from kvm_backup.repository.durable import read_limited
 from kvm_backup.repository.elsewhere import elsewhere
@@ -18,11 +18,12 @@ from kvm_backup.repository.local import DamagedPoint, LocalRepository
 @dataclass(frozen=True, slots=True)
 class Lack:
     """`to_ship`: what waits, parents first. `to_remove`: ids that the remote's rule keeps no longer, children first.
-    `held`: what is there as it is here."""
+    `held`: what is there as it is here. `verdicts`: what that rule says of each point, oldest first."""
 
     to_ship: tuple[Shippable, ...] = ()
     to_remove: tuple[str, ...] = ()
     held: frozenset[str] = frozenset()
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -57,6 +58,7 @@ def lack_of(
         to_ship=tuple(waiting(with_files, known, wanted)),
         to_remove=tuple(sorted((point for point in known if point not in wanted), reverse=True)),
         held=frozenset(point.id for point in ours if known.get(point.id) == point),
+        verdicts=tuple(verdicts),
     )
 
 

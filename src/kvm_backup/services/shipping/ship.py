@@ -32,7 +32,7 @@ _ROUNDS = 100
 """How often a run looks for more: points may be made while it ships, but it ends some time."""
 _CHANGES = 5
 """How often a point may have been changed here while it was sent, before the run leaves it for the next try."""
-_LEFTOVERS = timedelta(days=7)
+LEFTOVERS = timedelta(days=7)
 """What a cut transfer left there may go when nobody came back to it for so long."""
 
 
@@ -171,7 +171,7 @@ class _Shipping:
                 remote.remove(point)
                 self._service.mirror.forget(point)
                 self._done = replace(self._done, removed=(*self._done.removed, point))
-            remote.clear_incoming(_LEFTOVERS)
+            remote.clear_incoming(LEFTOVERS)
         except CancelledError:
             raise
         except KvmBackupError as error:

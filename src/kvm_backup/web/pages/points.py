@@ -30,8 +30,8 @@ Text = Annotated[str, Form()]
 def point(request: Request, user: Viewer, repository: str, folder: str, stamp: str) -> Response:  # noqa: ARG001
     """The point and what can be done with it."""
     application = application_of(request)
-    store = application.configured_repository(repository)
-    manifest = store.load(f"{folder}/{stamp}")
+    store = application.configured_store(repository)
+    manifest = store.view.load(f"{folder}/{stamp}")
     everything = application.points_everywhere(manifest.vm_uuid).points
     own = [held.point for held in everything if held.repository == repository]
     return render(
@@ -90,7 +90,7 @@ def restore(
     }
     application = application_of(request)
     point_id = f"{folder}/{stamp}"
-    manifest = application.configured_repository(repository).load(point_id)
+    manifest = application.configured_store(repository).view.load(point_id)
     note(request, "point.restore", f"{repository}:{point_id}", way)
     try:
         target = restore_target(
@@ -148,7 +148,7 @@ def _form(
     *,
     status: int = 200,
 ) -> Response:
-    manifest = application_of(request).configured_repository(repository).load(point_id)
+    manifest = application_of(request).configured_store(repository).view.load(point_id)
     return render(
         request,
         "points/restore.html",

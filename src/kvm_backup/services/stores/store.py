@@ -1,0 +1,91 @@
+"""What runs read points from: a repository on this host, or by way of `RemoteStore` one on another server."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from kvm_backup.domain.point import Manifest
+from kvm_backup.hypervisor.connection import Hypervisor
+from kvm_backup.repository.local import DamagedPoint, LocalRepository
+from kvm_backup.services import events
+from kvm_backup.services.control import RunControl, SpaceWatch
+from kvm_backup.services.verify import Verdict, verify_points
+
+Points = Sequence[Manifest | DamagedPoint]
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A run that reads. `vm` is the name that its events have; `goes_on` tells of one that is stopped whether it is
+    taken up again later, as when the service ends."""
+
+    vm: str
+    listener: events.Listener
+    stop_requested: Callable[[], bool]
+    goes_on: Callable[[], bool] = lambda: False
+
+    def control(self, step: events.Step, total: int, *watches: SpaceWatch) -> RunControl:
+        """What stops it, and tells how far it is of so many bytes."""
+        return RunControl(
+            stop_requested=self.stop_requested,
+            watches=watches,
+            on_progress=lambda done, of: self.listener(events.Progress(self.vm, step, done, of)),
+            total=total,
+        )
+
+
+class Store(Protocol):
+    """A repository that can be read, wherever it is."""
+
+    @property
+    def view(self) -> LocalRepository:
+        """What it is known to hold. Of a store that is `far`, manifests only, as they were last read."""
+
+    @property
+    def far(self) -> bool:
+        """Whether reading from it takes a connection, and time."""
+
+    @property
+    def read(self) -> datetime | None:
+        """When a store that is far was last read; None when its points are known because this host shipped them."""
+
+    def place_of(self, point_id: str) -> str:
+        """Where a point lies, for people. Raises PointNotFoundError for what is no id."""
+
+    def holding(self, point: Manifest, errand: Errand) -> AbstractContextManager[LocalRepository]:
+        """While the block lasts, a repository on this host with all files that restoring the point takes.
+
+        Raises BrokenChainError and, when it is far, what `RemoteStore.holding` tells.
+        """
+
+    def verify(
+        self, points: Points, errand: Errand, *, hypervisor: Callable[[], Hypervisor], deep: bool
+    ) -> Iterator[Verdict]:
+        """A verdict on each point, as of `verify_points`, telling how far it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStore:
+    """A repository on this host."""
+
+    view: LocalRepository
+    far: bool = False
+    read: datetime | None = None
+
+    def place_of(self, point_id: str) -> str:
+        return str(self.view.path_of(point_id))
+
+    @contextmanager
+    def holding(self, point: Manifest, errand: Errand) -> Iterator[LocalRepository]:  # noqa: ARG002 - they are here
+        yield self.view
+
+    def verify(
+        self, points: Points, errand: Errand, *, hypervisor: Callable[[], Hypervisor], deep: bool
+    ) -> Iterator[Verdict]:
+        here = [point for point in points if isinstance(point, Manifest) and self.view.elsewhere(point.id) is None]
+        total = sum(disk.bytes_stored for point in here for disk in point.disks)
+        control = errand.control(events.Step.VERIFY, total * (2 if deep else 1))
+        yield from verify_points(self.view, points, hypervisor=hypervisor, deep=deep, control=control)
+        control.finish()
