@@ -91,6 +91,14 @@ class Server:
     def known_hosts(self) -> Path:
         return self.root / "known_hosts"
 
+    def add_account(self, name: str, options: str) -> None:
+        """Another Host of the configuration, and what its key may do."""
+        key = make_key(self.root / name)
+        with self.authorized.open("a") as keys:
+            keys.write(f"{options}{key}\n")
+        config = self.config.read_text()
+        self.config.write_text(f"Host {name}\n  IdentityFile {self.root / name}\n{config}")
+
     def new_host_key(self) -> None:
         for old in self.root.glob("host_key*"):
             old.unlink()

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -98,7 +99,8 @@ class Person:
                 os.write(terminal, f"{answer}\n".encode())
                 asked = True
         os.close(terminal)
-        return Said(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), text.replace("\r\n", "\n"))
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", text.replace("\r\n", "\n"))
+        return Said(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), plain)
 
     def listed(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in json.loads(self.types("repository", "list", "--json").text)}
@@ -414,6 +416,7 @@ def test_a_jump_host_that_is_not_known_is_told_and_never_asked_about(
         jump.stop()
     assert done.status == EXIT_FAILED, done.text
     assert "a host on the way there shows a key that is not known here" in done.text
+    assert "authenticity of host" not in done.text  # nor did ssh ask by itself
     assert not jump.known_hosts.exists()
     assert person.tables() == []
 

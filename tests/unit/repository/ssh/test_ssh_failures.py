@@ -4,7 +4,7 @@ import pytest
 
 from kvm_backup.domain import errors
 from kvm_backup.process import Completed
-from kvm_backup.repository.ssh.failures import failure
+from kvm_backup.repository.ssh.failures import Side, failure, local_failure
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,48 @@ def test_a_full_disk_counts_more_than_the_link_that_ended_for_it() -> None:
         "rsync: connection unexpectedly closed (5 bytes received so far) [sender]\n"
     )
     assert isinstance(failure("ssh://nas/srv", Completed(12, "", said)), errors.NoSpaceError)
+
+
+@pytest.mark.parametrize(
+    ("here", "said", "error"),
+    [
+        (
+            Side.SENDER,
+            'rsync: [sender] change_dir "/a" failed: No such file or directory (2)',
+            errors.PointChangedError,
+        ),
+        (
+            Side.SENDER,
+            'rsync: [sender] link_stat "/a" failed: No such file or directory (2)',
+            errors.PointChangedError,
+        ),
+        (Side.SENDER, 'file has vanished: "/a/vda.qcow2"', errors.PointChangedError),
+        (Side.SENDER, 'rsync: [sender] read errors mapping "/a": No data available (61)', errors.PointChangedError),
+        (Side.SENDER, 'rsync: [sender] read errors mapping "/a": Input/output error (5)', errors.StorageError),
+        (Side.SENDER, 'rsync: [sender] send_files failed to open "/a": Permission denied (13)', errors.StorageError),
+        (Side.RECEIVER, 'rsync: [receiver] write failed on "/a": No space left on device (28)', errors.NoSpaceError),
+        (Side.RECEIVER, 'rsync: [generator] mkdir "/a" failed: Permission denied (13)', errors.StorageError),
+        (Side.RECEIVER, 'rsync: [Receiver] mkdir "/a" failed: Read-only file system (30)', errors.StorageError),
+    ],
+)
+def test_what_fails_on_this_host_is_not_blamed_on_the_server(
+    here: Side, said: str, error: type[errors.KvmBackupError]
+) -> None:
+    assert type(local_failure(here, Completed(23, "", f"{said}\nrsync error: some files (code 23)\n"))) is error
+
+
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [
+        (Side.SENDER, 'rsync: [receiver] write failed on "/a": No space left on device (28)'),
+        (Side.SENDER, 'rsync: [generator] mkdir "/a" failed: Permission denied (13)'),
+        (Side.SENDER, "rsync: [sender] write error: Broken pipe (32)"),
+        (Side.SENDER, "rsync: connection unexpectedly closed (5 bytes received so far) [sender]"),
+        (Side.RECEIVER, 'rsync: [sender] change_dir "/srv" failed: No such file or directory (2)'),
+        (Side.RECEIVER, 'rsync: [sender] send_files failed to open "/a": Permission denied (13)'),
+        (Side.RECEIVER, 'file has vanished: "/srv/vda.qcow2"'),
+        (Side.SENDER, 'rsync: [receiver] mkdir "/srv/rsync: [sender] x" failed: Permission denied (13)'),
+    ],
+)
+def test_what_fails_on_the_server_is_not_blamed_on_this_host(here: Side, said: str) -> None:
+    assert local_failure(here, Completed(23, "", said)) is None
