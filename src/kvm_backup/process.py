@@ -60,9 +60,11 @@ def run(
     check: bool = True,
     cwd: Path | None = None,
     meanwhile: Callable[[], None] = lambda: None,
+    own_session: bool = False,
 ) -> Completed:
     """Run a program to its end, within `timeout` seconds.
 
+    With `own_session` it has no terminal that it could ask something on, and Ctrl-C does not reach it.
     `meanwhile` is called several times a second; when it raises, the program is killed first.
     Raises ToolMissingError, and ToolFailedError when it takes too long or (with `check`) its status is not 0.
     """
@@ -76,6 +78,7 @@ def run(
             text=True,
             errors="replace",
             cwd=cwd,
+            start_new_session=own_session,
         )
     except FileNotFoundError as error:
         raise _missing(words[0]) from error
@@ -125,6 +128,7 @@ def follow(
     meanwhile: Callable[[], None] = lambda: None,
     given: bytes = b"",
     pass_fds: Sequence[int] = (),
+    own_session: bool = False,
 ) -> Completed:
     """Run a program to its end however long it takes, and hand over what it prints to stdout as it comes.
 
@@ -137,7 +141,12 @@ def follow(
     stdin = subprocess.PIPE if given else subprocess.DEVNULL
     try:
         program = subprocess.Popen(
-            words, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=tuple(pass_fds)
+            words,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=tuple(pass_fds),
+            start_new_session=own_session,
         )
     except FileNotFoundError as error:
         raise _missing(words[0]) from error

@@ -75,7 +75,7 @@ class SshConnection:
         fails (status 255), ToolFailedError after `timeout` seconds.
         """
         words = shlex.join(["sh", "-c", script, "sh", *arguments])
-        done = process.run([*self._ssh("no"), words], timeout=timeout, check=False, meanwhile=watch)
+        done = process.run([*self._ssh("no"), words], timeout=timeout, check=False, meanwhile=watch, own_session=True)
         if done.status == SSH_FAILED:
             raise self.failure(done)
         return done
@@ -92,7 +92,8 @@ class SshConnection:
         return failure(str(self.address), done)
 
     def _log_in(self) -> None:
-        self._master = process.start([*self._ssh("yes", "-N")])
+        # Without a terminal: the ssh of a jump host knows nothing of BatchMode, and would ask there.
+        self._master = process.start([*self._ssh("yes", "-N")], own_session=True)
         deadline = time.monotonic() + self._login_timeout
         # The socket appears once the login is done.
         while not self._socket.exists():

@@ -98,7 +98,8 @@ def _meet(address: SshAddress, config: Path | None, **other: str) -> Completed:
         **other,
     }
     words = ["ssh", *configured(config), *(f"-o{name}={value}" for name, value in options.items())]
-    return process.run([*words, *address.login_words, "--", address.host, "true"], timeout=_TIMEOUT, check=False)
+    words += [*address.login_words, "--", address.host, "true"]
+    return process.run(words, timeout=_TIMEOUT, check=False, own_session=True)
 
 
 def _own_file(address: SshAddress, config: Path | None) -> Path:

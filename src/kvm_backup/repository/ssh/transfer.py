@@ -133,7 +133,9 @@ class Transfer:
         """
         places = [f"{source}/", self.connection.address.rsync_place(f"{target.rstrip('/')}/")]
         words = ["--recursive", "--dry-run", "--out-format=%n", *options]
-        done = process.follow(self._rsync(words, places), heard=lambda _: None, meanwhile=self.watch.check)
+        done = process.follow(
+            self._rsync(words, places), heard=lambda _: None, meanwhile=self.watch.check, own_session=True
+        )
         self._judge(done, Side.SENDER)
         return [line for line in done.stdout.splitlines() if line and not line.endswith("/")]
 
@@ -146,7 +148,9 @@ class Transfer:
         with tempfile.TemporaryDirectory(prefix="kvm-backup-remote-") as nothing:
             places = [self.connection.address.rsync_place(f"{source.rstrip('/')}/"), f"{nothing}/"]
             said: list[str] = []
-            done = process.follow(self._rsync(words, places), heard=said.append, meanwhile=self.watch.check)
+            done = process.follow(
+                self._rsync(words, places), heard=said.append, meanwhile=self.watch.check, own_session=True
+            )
         try:
             self._judge(done, Side.RECEIVER)
         except FolderMissingError:
@@ -169,6 +173,7 @@ class Transfer:
                     self._rsync(words, places),
                     heard=Progress(self.watch.reached).heard,
                     meanwhile=partial(self._look, limit),
+                    own_session=True,
                 )
                 self._judge(done, here)
                 return figures(done.stdout)
