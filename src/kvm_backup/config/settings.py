@@ -319,6 +319,6 @@ def in_words(problem: Any) -> str:
     said = str(problem["msg"]).removeprefix("Value error, ")
     place, came = problem["loc"], problem["input"]
     # Of a table or a list, the key that is named tells more than all that it holds.
-    if place[0] == _HIDDEN or not _HIDDEN_KEYS.isdisjoint(place) or isinstance(came, dict | list | tuple):
+    if place[:1] == (_HIDDEN,) or not _HIDDEN_KEYS.isdisjoint(place) or isinstance(came, dict | list | tuple):
         return said
     return f"{said} (it is {came!r})"
