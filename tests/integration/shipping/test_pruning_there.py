@@ -1,0 +1,99 @@
+"""`prune` of a remote: by its own rule, through the account that may remove, explained for each point."""
+
+import pytest
+
+from kvm_backup.domain.errors import RepositoryNotFoundError
+from kvm_backup.domain.point import Manifest
+from kvm_backup.services import events
+from kvm_backup.services.prune import Pruned
+from tests.integration.shipping.conftest import House
+
+KEEP_ONE = {"last": 1, "daily": 0, "weekly": 0, "monthly": 0}
+
+
+def three_full_points(house: House) -> list[Manifest]:
+    """Shipped while everything is kept; from now on the remote's rule keeps the newest alone."""
+    points = [house.shelf.add(seed=seed) for seed in range(3)]
+    house.ship()
+    house.remote["retention"] = KEEP_ONE
+    house.restart()
+    return points
+
+
+def prune(house: House) -> tuple[Pruned | None, str | None]:
+    """As a run; what it did, and the code of its error."""
+    house.told.clear()
+    request = house.application.requests.prune_folder(house.points.folder.name, "nas")
+    _, error = house.application.start_run(request, listener=house.told.append, stop_requested=lambda: False)
+    done = [event.pruned for event in house.told if isinstance(event, events.VmPruned)]
+    return (done[0] if done else None), error.code if error else None
+
+
+def test_a_dry_run_tells_what_would_go_and_why_the_rest_stays_and_asks_nobody(house: House) -> None:
+    points = three_full_points(house)
+    house.server.stop()
+    pruner = house.application.pruner("nas", house.told.append, lambda: False)
+    pruned = pruner.run(house.points, dry_run=True)
+    assert [(point.id, point.kept) for point in pruned.points] == [
+        (points[0].id, False),
+        (points[1].id, False),
+        (points[2].id, True),
+    ]
+    assert [point.explanation for point in pruned.points][:2] == ["goes", "goes"]
+    assert pruned.points[2].reasons == ("last", "good")
+    assert pruned.bytes_freed == points[0].bytes_stored + points[1].bytes_stored
+    assert [path.is_dir() for path in (house.server.store / point.id for point in points)] == [True] * 3
+
+
+@pytest.mark.parametrize("url", ["shell", "rrsync"])
+def test_what_the_rule_there_does_not_keep_goes_there_and_stays_here(house: House, url: str) -> None:
+    points = three_full_points(house)
+    house.use(url)
+    pruned, error = prune(house)
+    assert error is None
+    assert pruned is not None
+    assert (pruned.repository, pruned.dry_run) == ("nas", False)
+    assert house.there.stamps(house.there.folders()[0]) == [points[2].stamp]
+    assert house.shelf.repository.stamps(house.points.folder) == [point.stamp for point in points]
+    known = house.application.store("nas").view
+    assert [point.id for point in known.all_points()] == [points[2].id]
+    # What was removed by the rule there does not wait to be sent there again.
+    assert house.waiting() == []
+
+
+def test_the_key_that_only_adds_removes_nothing_and_the_other_one_does(house: House) -> None:
+    house.remote["url"] = str(house.server.address("adder"))
+    house.restart()
+    points = three_full_points(house)
+    _, error = prune(house)
+    assert error == "remote-access"
+    assert len(house.there.stamps(house.there.folders()[0])) == 3
+    house.remote["prune_url"] = str(house.server.address("rrsync"))
+    house.restart()
+    assert prune(house)[1] is None
+    assert house.there.stamps(house.there.folders()[0]) == [points[2].stamp]
+
+
+def test_what_a_kept_point_builds_on_stays_there(house: House) -> None:
+    full = house.shelf.add()
+    child = house.shelf.add(full, seed=2)
+    house.ship()
+    house.remote["retention"] = KEEP_ONE
+    house.restart()
+    pruned, error = prune(house)
+    assert error is None
+    assert pruned is not None
+    assert [(point.id, point.kept, point.consolidated) for point in pruned.points] == [
+        (full.id, True, False),
+        (child.id, True, False),
+    ]
+    assert pruned.points[0].reasons == ("needed",)
+
+
+def test_a_repository_of_another_host_is_not_pruned_from_here(house: House) -> None:
+    three_full_points(house)
+    house.remote["of"] = None
+    house.restart()
+    with pytest.raises(RepositoryNotFoundError, match="nothing is shipped to nas"):
+        house.application.pruner("nas", house.told.append, lambda: False)
+    assert len(house.there.stamps(house.there.folders()[0])) == 3
