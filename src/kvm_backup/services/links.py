@@ -93,7 +93,7 @@ def _not_here(point: Manifest, link: Manifest, names: tuple[str, ...]) -> PointE
         )
     return PointElsewhereError(
         message,
-        hint=phrase("Take it from there, once it has been shipped: --repository {name}.", name=names[0]),
+        hint=phrase("Restore it from there: add --repository {name}.", name=names[0]),
         vm=point.vm_name,
     )
 
