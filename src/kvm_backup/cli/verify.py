@@ -8,7 +8,7 @@ import typer
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.choice import choose_point, elsewhere
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
-from kvm_backup.cli.language import _
+from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, console, print_json_line, prose, short_digests
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import (
@@ -106,7 +106,7 @@ def _show(view: EventView, verdict: Verdict) -> None:
         return
     view.print(f"[red]✗[/red] {cell(verdict.point)}: damaged")
     for finding in verdict.findings:
-        view.print(f"    {cell(finding.file)}{_place(finding)}: {cell(short_digests(finding.message))}")
+        view.print(f"    {cell(finding.file)}{_place(finding)}: {cell(short_digests(told(finding.message)))}")
 
 
 def _sum_up(count: int, bad: int) -> None:
