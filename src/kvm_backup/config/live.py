@@ -7,6 +7,7 @@ retention, and what is special about VMs.
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from kvm_backup.config.settings import Settings, load, settings_file
@@ -16,11 +17,18 @@ from kvm_backup.domain.phrase import phrase
 FOLLOWED = ("default_repository", "ssh_config", "repository", "retention", "vm")
 """Settings whose changes count at once. All others count from the next start."""
 _EVERY = 1.0
-"""Seconds between two looks at the file."""
+"""Seconds between two looks at the file, and without a change before it is taken."""
 
 
-_State = tuple[Path, int, int, int] | str | None
-"""Of the settings file: None without one, an error's text when it cannot be looked at."""
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What differs once the settings file is another one. `path` is None without one, `error` is why it cannot be
+    looked at."""
+
+    path: Path | None = None
+    identity: tuple[int, int, int] | None = None
+    changed: float = 0.0
+    error: str = ""
 
 
 class LiveSettings:
@@ -29,13 +37,19 @@ class LiveSettings:
     What cannot be used changes nothing: the last good settings stay, and `problem` tells what is wrong.
     """
 
-    def __init__(self, start: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        """`start` are the settings as they were just read; `clock` gives seconds."""
+    def __init__(
+        self,
+        start: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`start` are the settings as they were just read; the clocks give seconds."""
         self.problem: SettingsError | None = None
         self.say: Callable[[str], None] = lambda _text: None
         self._start = start
         self._current = start
         self._clock = clock
+        self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._looked = clock()
         self._taken = self._seen = _state_of_file()
@@ -60,7 +74,7 @@ class LiveSettings:
     def _look(self) -> None:
         found = _state_of_file()
         # An editor may still be writing: an empty file would mean the defaults, and points might go.
-        settled = found == self._seen
+        settled = found == self._seen or (found.path and self._wall_clock() - found.changed >= _EVERY)
         self._seen = found
         if settled and found != self._taken:
             self._read(found)
@@ -94,8 +108,8 @@ def _state_of_file() -> _State:
     try:
         path = settings_file()
         if path is None:
-            return None
+            return _State()
         status = path.stat()
     except (SettingsError, OSError) as error:
-        return str(error)
-    return path, status.st_mtime_ns, status.st_size, status.st_ino
+        return _State(error=str(error))
+    return _State(path, (status.st_mtime_ns, status.st_size, status.st_ino), status.st_ctime)

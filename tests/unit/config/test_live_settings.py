@@ -18,12 +18,13 @@ class World:
 
     file: Path
     seconds: float = 0.0
+    file_is_old: bool = False
     said: list[str] = field(default_factory=list)
     live: LiveSettings = field(init=False)
 
     def begin(self, text: str) -> None:
         self.file.write_text(text)
-        self.live = LiveSettings(load(), lambda: self.seconds)
+        self.live = LiveSettings(load(), lambda: self.seconds, lambda: 2.0**40 if self.file_is_old else 0.0)
         self.live.say = self.said.append
 
     def looked_twice(self) -> None:
@@ -56,6 +57,13 @@ def test_a_repository_that_is_added_counts_once_the_file_has_settled(world: Worl
     world.seconds += 1.0
     assert world.names() == {"default", "nas"}
     assert world.said == ["settings: read anew; changed: repository"]
+
+
+def test_a_file_that_was_changed_a_while_ago_counts_for_whoever_asks_first(world: World) -> None:
+    world.file.write_text(NAS)
+    world.file_is_old = True
+    world.seconds += 3600.0
+    assert world.names() == {"default", "nas"}
 
 
 def test_a_file_is_not_taken_while_it_is_still_being_written(world: World) -> None:

@@ -87,6 +87,7 @@ def test_a_bandwidth_of_nothing_is_refused(rate: object) -> None:
         ({"recipients": [RECIPIENT]}, "recipients is of no use without of"),
         ({"of": "default", "keep_local": "some"}, "'all', 'newest-chain' or 'nothing'"),
         ({"identity_file": "key"}, "must be an absolute path"),
+        ({"name": "none", "of": "default"}, "'none' cannot be the name"),
         ({"name": "default", "of": "default"}, "'default' is the name of a repository on this host"),
     ],
 )

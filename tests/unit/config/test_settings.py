@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvm_backup.config.registry import prepare_registration
+from kvm_backup.config.registry import prepare_registration, prepare_table
 from kvm_backup.config.settings import Settings, file_locations, load, settings_file, unknown_variables
 from kvm_backup.domain.errors import SettingsError
 
@@ -164,6 +164,31 @@ def test_a_repository_is_added_and_all_that_was_there_stays(file: Path) -> None:
     assert load().backup.lock_wait == 7
     assert file.stat().st_mode & 0o777 == 0o640
     assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+
+
+def test_a_table_of_texts_and_lists_is_added_as_it_is_meant(file: Path) -> None:
+    file.write_text("")
+    table = {"name": "nas", "url": "ssh://nas/srv", "of": "default", "bandwidth_hours": ["08:00-18:30 2MiB"]}
+    registration = prepare_table(table)
+    assert registration.settings.remotes()["nas"].of == "default"
+    registration.write()
+    assert tomllib.loads(file.read_text()) == {"repository": [table]}
+
+
+def test_a_setting_of_the_new_repository_that_cannot_be_is_named_without_a_place_in_the_file(file: Path) -> None:
+    file.write_text("")
+    with pytest.raises(SettingsError) as caught:
+        prepare_table({"name": "nas", "url": "ssh://nas/srv", "bandwidth": "fast"})
+    assert caught.value.message == (
+        "the repository 'nas' cannot be added: bandwidth: must be a size such as 512MiB or 2GiB (it is 'fast')"
+    )
+
+
+def test_a_file_that_a_variable_overrides_is_not_written_in_vain(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("")
+    monkeypatch.setenv("KVM_BACKUP_REPOSITORY", '[{"name": "usb", "path": "/usb"}]')
+    with pytest.raises(SettingsError, match="those of KVM_BACKUP_REPOSITORY"):
+        prepare_registration("nas", Path("/nas"))
 
 
 def test_nothing_is_written_before_write_is_called(file: Path) -> None:

@@ -57,6 +57,7 @@ class Survey:
     shipping: ShippingFacts | None = None
     revision: int = 0
     """Another one once a VM's row was written."""
+    _settings: KvmBackupError | None = None
     _examined_at: datetime | None = None
     _written: HostFacts = field(default_factory=HostFacts)
     _strangers: dict[str, RunFacts] = field(default_factory=dict)
@@ -82,6 +83,9 @@ class Survey:
         self.vms.look(now)
         self.promises.look(now)
         ended = self._take_runs(now)
+        problem = self.settings_problem()
+        news = problem is not self._settings
+        self._settings = problem
         if is_time(self._examined_at, _REPOSITORIES_EVERY, now):
             self._examined_at = now
             self._look_through(now)
@@ -96,7 +100,7 @@ class Survey:
             self.inventory.note_host(self.vms.facts)
             self._written = self.vms.facts
         # The run of a VM that nobody knows changes no row, and yet what alerts are made of.
-        return changed or bool(ended)
+        return changed or bool(ended) or news
 
     def situation(self) -> Situation:
         """What alerts are made of, as of the last look."""
@@ -105,7 +109,6 @@ class Survey:
             libvirt = _away(Subject(SubjectKind.HOST, self.host), self.vms.away)
         problem = self.promises.problem
         file = self.promises.file.path
-        settings = self.settings_problem()
         return Situation(
             vms=self.ledger,
             strangers=self._strangers,
@@ -117,7 +120,9 @@ class Survey:
             ],
             schedules_file=None if problem is None else _away(Subject(SubjectKind.HOST, self.host), problem, file),
             remotes=() if self.shipping is None else self.shipping.states(),
-            settings_file=None if settings is None else _away(Subject(SubjectKind.HOST, self.host), settings),
+            settings_file=None
+            if self._settings is None
+            else _away(Subject(SubjectKind.HOST, self.host), self._settings),
             unusable_schedules=[
                 _away(Subject(SubjectKind.SCHEDULE, schedule.name, schedule.id), error)
                 for schedule, error in self.promises.unusable.values()

@@ -186,10 +186,13 @@ def test_a_schedule_that_cannot_be_planned_and_a_damaged_file_are_told(world: Wo
 def test_a_settings_file_that_cannot_be_used_is_told_as_long_as_that_lasts(world: World) -> None:
     world.look()
     world.settings_problem = SettingsError("setting 'x': there is no such setting", hint="See the manual.")
+    assert world.look(seconds=2)
+    assert not world.look(seconds=2)
     [wrong] = world.wrong()
     assert (wrong.kind, wrong.subject.name) == (AlertKind.SETTINGS_FILE_UNUSABLE, "alpha")
     assert wrong.facts == {"message": "setting 'x': there is no such setting", "hint": "See the manual."}
     world.settings_problem = None
+    assert world.look(seconds=2)
     assert world.wrong() == []
 
 
