@@ -38,13 +38,33 @@ def waiting(here: Sequence[Manifest], there: Mapping[str, Manifest], wanted: Col
     """What a remote lacks of a VM's points, parents first.
 
     `here` are the local points, oldest first, whose files are here; `there` is what the remote holds, by id; `wanted`
-    are the ids that its retention keeps. A snapshot's disks stay on the host, so that it is not shipped.
+    are the ids that its retention keeps. A snapshot's disks stay on the host, so that it is not shipped; nor is a
+    point whose parent the remote neither holds nor gets, because its files are here no longer: it would restore
+    nothing.
     """
-    return [
-        Shippable(point, _base(there.get(point.id), there))
-        for point in here
-        if point.id in wanted and point.mode is not Mode.SNAPSHOT and there.get(point.id) != point
-    ]
+    uuids = {point.id: point.uuid for point in there.values()}
+    found = []
+    for point in here:
+        if point.id not in wanted or point.mode is Mode.SNAPSHOT or there.get(point.id) == point:
+            continue
+        if point.parent is None or uuids.get(point.parent) == point.parent_uuid:
+            found.append(Shippable(point, _base(there.get(point.id), there)))
+            uuids[point.id] = point.uuid
+    return found
+
+
+def removable(there: Mapping[str, Manifest], wanted: Collection[str]) -> list[str]:
+    """The points of a remote that it need not keep, children first: not wanted, and no wanted one there, in the state
+    that it is in there, builds on them.
+    """
+    stay: set[str] = set()
+    for point in there:
+        if point in wanted:
+            link: str | None = point
+            while link is not None and link in there and link not in stay:
+                stay.add(link)
+                link = there[link].parent
+    return sorted(there.keys() - stay, reverse=True)
 
 
 def _base(before: Manifest | None, there: Mapping[str, Manifest]) -> Manifest | None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kvm_backup.domain.names import stamp
 from kvm_backup.domain.point import Manifest, Mode
-from kvm_backup.domain.shipping import remotes_of_vm, waiting
+from kvm_backup.domain.shipping import remotes_of_vm, removable, waiting
 from tests.unit.builders import MOMENT, a_disk, a_manifest
 
 NAMES = ["nas", "far", "third"]
@@ -77,10 +77,57 @@ def test_a_snapshot_is_not_shipped() -> None:
     assert waiting([snapshot], {}, {snapshot.id}) == []
 
 
+def test_a_point_whose_parent_the_remote_neither_has_nor_gets_is_not_sent_and_what_builds_on_it_neither() -> None:
+    made = points(4)
+    full_again = made[3].model_copy(update={"parent": None, "parent_uuid": None, "mode": Mode.FULL})
+    everything = {point.id for point in made}
+    assert waiting(made[1:], {}, everything) == []
+    assert [one.manifest for one in waiting([*made[1:3], full_again], {}, everything)] == [full_again]
+
+
+def test_a_point_is_not_sent_onto_another_one_of_the_same_name() -> None:
+    made = points(2)
+    other = made[0].model_copy(update={"uuid": "00000000-0000-4000-8000-0000000000aa"})
+    assert waiting(made[1:], {other.id: other}, {point.id for point in made}) == []
+
+
+def test_what_a_kept_point_builds_on_there_stays_though_it_was_consolidated_here() -> None:
+    there = {point.id: point for point in points(4)}
+    ids = sorted(there)
+    assert removable(there, {ids[2]}) == [ids[3]]
+    there[ids[2]] = consolidated(there[ids[2]])
+    assert removable(there, {ids[2]}) == [ids[3], ids[1], ids[0]]
+
+
+@given(st.integers(1, 6), st.sets(st.integers(0, 5)))
+def test_nothing_is_removed_that_a_remaining_point_there_builds_on(count: int, kept: set[int]) -> None:
+    there = {point.id: point for point in points(count)}
+    wanted = {id_ for number, id_ in enumerate(sorted(there)) if number in kept}
+    gone = removable(there, wanted)
+    assert not wanted & set(gone)
+    assert all(there[id_].parent not in gone for id_ in there.keys() - set(gone))
+    assert gone == sorted(gone, reverse=True)
+
+
+@given(st.integers(1, 6), st.sets(st.integers(0, 5)))
+def test_what_waits_is_wanted_and_lacking_and_comes_parents_first(count: int, held: set[int]) -> None:
+    here = points(count)
+    there = {here[number].id: here[number] for number in held if number < count}
+    found = [one.manifest for one in waiting(here, there, {point.id for point in here})]
+    assert [point.id for point in found] == sorted({point.id for point in here} - there.keys())
+    for number, point in enumerate(found):
+        assert point.parent is None or point.parent in there or point.parent in [one.id for one in found[:number]]
+
+
 @given(st.integers(1, 6), st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)))
-def test_what_waits_is_wanted_and_lacking_and_comes_parents_first(count: int, held: set[int], kept: set[int]) -> None:
+def test_nothing_waits_that_is_not_wanted_or_would_lack_its_parent(
+    count: int, held: set[int], kept: set[int]
+) -> None:
     here = points(count)
     there = {here[number].id: here[number] for number in held if number < count}
     wanted = {here[number].id for number in kept if number < count}
-    found = [one.manifest.id for one in waiting(here, there, wanted)]
-    assert found == sorted(wanted - there.keys())
+    arriving = there.keys() | set()
+    for one in waiting(here, there, wanted):
+        assert one.manifest.id in wanted
+        assert one.manifest.parent is None or one.manifest.parent in arriving
+        arriving |= {one.manifest.id}

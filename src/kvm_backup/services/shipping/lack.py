@@ -9,7 +9,7 @@ from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.names import parse_stamp
 from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Mode
 from kvm_backup.domain.retention import PointFacts, RetentionRule, Verdict, decide
-from kvm_backup.domain.shipping import Shippable, waiting
+from kvm_backup.domain.shipping import Shippable, removable, waiting
 from kvm_backup.repository.durable import read_limited
 from kvm_backup.repository.elsewhere import elsewhere
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
@@ -56,7 +56,7 @@ def lack_of(
     with_files = [point for point in ours if elsewhere(local.path_of(point.id)) is None]
     return Lack(
         to_ship=tuple(waiting(with_files, known, wanted)),
-        to_remove=tuple(sorted((point for point in known if point not in wanted), reverse=True)),
+        to_remove=tuple(removable(known, wanted)),
         held=frozenset(point.id for point in ours if known.get(point.id) == point),
         verdicts=tuple(verdicts),
     )
