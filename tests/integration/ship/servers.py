@@ -72,6 +72,8 @@ class Server:
         (self.root / "sshd_config").write_text(
             f"ListenAddress {self.host}:{self.port}\nHostKey {self.root}/host_key\nPidFile none\nStrictModes no\n"
             f"AuthorizedKeysFile {self.authorized}\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
+            # What this host's own account does at each login is none of it.
+            f"SetEnv HOME={self.root}\n"
         )
         self.start()
 
