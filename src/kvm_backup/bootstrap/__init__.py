@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from kvm_backup.bootstrap.places import Places
     from kvm_backup.bootstrap.remotes import Remotes
     from kvm_backup.bootstrap.shipping import Shipping
     from kvm_backup.config.settings import VmSettings
@@ -341,6 +342,13 @@ class Application:
         from kvm_backup.bootstrap.remotes import Remotes
 
         return Remotes(self)
+
+    @property
+    def places(self) -> Places:
+        """The repositories as the dashboard shows them."""
+        from kvm_backup.bootstrap.places import Places
+
+        return Places(self)
 
     @cached_property
     def shipping(self) -> Shipping:

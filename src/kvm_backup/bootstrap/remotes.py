@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from kvm_backup.config.registry import prepare_table
+from kvm_backup.config.repository import DEFAULT_REPOSITORY, RepositorySettings
 from kvm_backup.domain.errors import BadArgumentError, RepositoryNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.ssh.address import SshAddress
@@ -16,12 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kvm_backup.bootstrap import Application
-    from kvm_backup.config.repository import RepositorySettings
     from kvm_backup.repository.local import DamagedPoint
     from kvm_backup.repository.mirror import Mirror
     from kvm_backup.repository.ssh.remote import Remote
+    from kvm_backup.repository.ssh.transfer import Watch
     from kvm_backup.services.remotes.joining import Joined
     from kvm_backup.services.remotes.meeting import Stranger
+
+
+_ANY_ADDRESS = "ssh://host/folder"
+_EXPECTED = {
+    "name": phrase("use letters, digits, '.', '-' and '_', at most 64"),
+    "bandwidth": phrase("a rate looks like 20MiB or 512KiB"),
+    "bandwidth_hours": phrase("hours look like 08:00-18:30 2MiB or 22:00-06:00 unlimited"),
+    "recipients": phrase("each line must be the public key of an age identity, age1…"),
+    "identity_file": phrase("it must be an absolute path"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +83,30 @@ class Remotes:
         remote = self._checked(new)
         return strangers(dict.fromkeys([remote.address, remote.prune_address]), self.parts.settings.ssh_config)
 
-    def add(self, new: NewRemote) -> Added:
+    def unfit(self, new: NewRemote) -> dict[str, str]:
+        """What is wrong with it by the key of its table, each in a phrase, without asking any server."""
+        found: dict[str, str] = {}
+        for key, url in (("url", new.url), ("prune_url", new.prune_url)):
+            try:
+                if url is not None:
+                    SshAddress.parse(url)
+            except BadArgumentError as error:
+                found[key] = error.message
+        if any(new.name in known for known in (self.parts.settings.repositories(), self.parts.settings.remotes())):
+            found["name"] = phrase("a repository called {name!r} is there already", name=new.name)
+        fields = {"name": new.name, "url": _ANY_ADDRESS, "of": new.of or DEFAULT_REPOSITORY} | new.options
+        try:
+            RepositorySettings.model_validate(fields)
+        except ValidationError as error:
+            for problem in error.errors(include_url=False):
+                key = next((part for part in problem["loc"] if isinstance(part, str)), "")
+                found.setdefault(key, _EXPECTED.get(key, phrase("it cannot be used like that")))
+        return found
+
+    def add(self, new: NewRemote, watch: Watch | None = None) -> Added:
         """Log in, make the folder there a copy or find that it is one to read from, and add it to the settings.
 
-        Raises KvmBackupError; the settings are unchanged then.
+        `watch` may end what takes too long. Raises KvmBackupError; the settings are unchanged then.
         """
         from kvm_backup.services.remotes.joining import Locals, join_as_copy, join_to_read
         from kvm_backup.services.remotes.rereading import reread
@@ -85,7 +118,7 @@ class Remotes:
         here = Locals(self.parts.settings.default_repository, self.parts.configured_repository, self._known_id)
         # What only a copy has says that a copy is wanted, as naming the repository does.
         wanted = new.of or (here.default if {"keep_local", "recipients"} & new.options.keys() else None)
-        with self._connection(remote) as connection:
+        with self._connection(remote, watch) as connection:
             joined = (
                 join_to_read(connection)
                 if new.only_read
@@ -128,7 +161,7 @@ class Remotes:
         of = None if new.only_read else new.of or self.parts.settings.default_repository
         return prepare_table(new.table(of)).settings.remotes()[new.name]
 
-    def _connection(self, remote: RepositorySettings) -> Remote:
+    def _connection(self, remote: RepositorySettings, watch: Watch | None) -> Remote:
         from kvm_backup.repository.ssh.remote import Remote
 
         return Remote(
@@ -136,6 +169,7 @@ class Remotes:
             prune_address=remote.prune_address,
             config=self.parts.settings.ssh_config,
             plan=remote.plan,
+            watch=watch,
         )
 
     def _known_id(self, name: str) -> str | None:

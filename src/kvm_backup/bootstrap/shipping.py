@@ -222,12 +222,16 @@ class Shipping:
 
         Raises SchedulesFileError, StorageError: what the schedules say must be known.
         """
-        copies = [name for name, remote in self.remotes.items() if remote.of == local]
+        copies = self.copies_of(local)
         if not copies:
             return []
         own = self.parts.vm_settings(points.vm, points.vm_uuid)
         schedules = self.parts.schedules_of_vm(points.vm, points.vm_uuid, self.parts.repository(local))
         return remotes_of_vm(copies, own.ship_to if own else None, [schedule.ship_to for schedule in schedules])
+
+    def copies_of(self, local: str) -> list[str]:
+        """The remotes that copy a local repository."""
+        return [name for name, remote in self.remotes.items() if remote.of == local]
 
     def rule(self, name: str, vm_name: str, vm_uuid: str) -> RetentionRule:
         """What a remote keeps of a VM: of each key what is said of the remote, else what holds for the local one."""

@@ -200,6 +200,12 @@ class Catalogue:
         with self._session() as session:
             return session.scalars(query).one_or_none()
 
+    def count(self, repository_id: str) -> int:
+        """How many points a repository holds."""
+        query = select(func.count()).select_from(PointRow).where(PointRow.repository == repository_id)
+        with self._session() as session:
+            return int(session.execute(query).scalar_one())
+
     def held(self, repository_id: str) -> tuple[int, int, int]:
         """What a repository holds, by its manifests: points, bytes, VMs."""
         query = select(

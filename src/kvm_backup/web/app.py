@@ -28,6 +28,8 @@ from kvm_backup.web.pages import (
     login,
     overview,
     points,
+    repositories,
+    repository_form,
     runs,
     schedule_form,
     schedules,
@@ -53,6 +55,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     runs.router,
     vms.router,
     points.router,
+    repository_form.router,
+    repositories.router,
 )
 
 
@@ -124,7 +128,10 @@ def _marks(application: Application) -> dict[str, Callable[[], Hashable]]:
     def alerts() -> Hashable:
         return application.alerts.revision
 
-    return {"schedules": schedules, "vms": vms, "alerts": alerts}
+    def shipping() -> Hashable:
+        return application.shipping.facts.revision, tuple(application.shipping.remotes)
+
+    return {"schedules": schedules, "vms": vms, "alerts": alerts, "shipping": shipping}
 
 
 def _show_run(templates: Any) -> Callable[[Run, Progress], str]:

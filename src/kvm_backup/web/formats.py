@@ -99,4 +99,7 @@ def short_day(day: date) -> str:
 def sentence(text: str) -> str:
     """A message of an error or alert, which begins small and has no full stop, as a sentence of its own."""
     told = in_words(text)
-    return f"{told[:1].upper()}{told[1:]}" + ("" if told.endswith((".", "!", "?", "…")) or not told else ".")
+    begins_with_address = "://" in told.partition(" ")[0]
+    return (told if begins_with_address else f"{told[:1].upper()}{told[1:]}") + (
+        "" if told.endswith((".", "!", "?", "…")) or not told else "."
+    )
