@@ -11,6 +11,7 @@ from kvm_backup.cli import (
     backup,
     daemon,
     doctor,
+    key,
     point,
     prune,
     repository,
@@ -40,6 +41,7 @@ app.command("restore")(restore.restore)
 app.command("prune")(prune.prune)
 app.command("ship")(ship.ship)
 app.add_typer(repository.app, name="repository")
+app.add_typer(key.app, name="key")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(runs.app, name="run")
 app.command("serve")(serve.serve)
