@@ -19,6 +19,8 @@ from tests.integration.ship.servers import Server, free_port
 from tests.unit.builders import Shelf
 
 SIZE = 12 << 20
+IN_FLIGHT = 2 << 20
+"""ssh's window: so much may be under way when a link breaks, and is lost with it."""
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_a_link_that_breaks_at_nine_tenths_costs_little_more_than_the_file(
     assert visible(server) == []
     link.follow(Rules())
     ship(server, account, shipment)
-    assert link.sent - before < 1.02 * SIZE
+    assert link.sent - before < 1.02 * SIZE + IN_FLIGHT
     assert visible(server) == [shipment.manifest.id]
     assert files_of(server.store / shipment.manifest.id) == files_of(shipment.folder)
 
@@ -69,7 +71,7 @@ def test_a_consolidated_point_whose_transfer_breaks_crosses_as_little_as_in_one_
     child = shipment_of(shelf, shelf.add(full.manifest))
     for shipment in (full, child):
         ship(server, "shell", shipment)
-    changed = 2 << 20
+    changed = 4 << 20
     new = b"".join((content[: SIZE // 2], os.urandom(changed), content[SIZE // 2 :]))
     consolidated = replaced_by_full(shelf, child, new)
     manifest = (server.store / child.manifest.id / "manifest.json").read_bytes()
@@ -80,15 +82,15 @@ def test_a_consolidated_point_whose_transfer_breaks_crosses_as_little_as_in_one_
     assert (server.store / child.manifest.id / "manifest.json").read_bytes() == manifest
     link.follow(Rules())
     ship(server, "shell", consolidated, full.manifest.stamp)
-    assert link.sent - before < changed + SIZE // 20
+    assert link.sent - before < changed + SIZE // 20 + IN_FLIGHT
     assert files_of(server.store / child.manifest.id) == files_of(consolidated.folder)
     assert visible(server) == [full.manifest.id, child.manifest.id]
 
 
 def test_a_delay_of_200_ms_changes_nothing(server: Server, shelf: Shelf, link: Link) -> None:
     found(server, shelf)
-    link.follow(Rules(delay=0.1))
     shipment = shipment_of(shelf, shelf.add())
+    link.follow(Rules(delay=0.1))
     ship(server, "shell", shipment)
     assert visible(server) == [shipment.manifest.id]
 
@@ -112,7 +114,7 @@ def test_a_link_that_falls_silent_is_given_up_and_the_rest_crosses_when_it_is_ba
         )
     link.follow(Rules())
     ship(server, "shell", shipment)
-    assert link.sent - before < 1.02 * SIZE
+    assert link.sent - before < 1.02 * SIZE + IN_FLIGHT
     assert files_of(server.store / shipment.manifest.id) == files_of(shipment.folder)
 
 

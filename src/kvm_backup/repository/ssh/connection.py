@@ -22,6 +22,7 @@ from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.failures import SSH_FAILED, failure
 
 _POLL = 0.05
+_END_POLL = 0.01
 _END_SECONDS = 5.0
 LONGEST = 7 * 86400.0
 """Seconds that a command on the server may take: digests of a large point. A dead link is noticed long before."""
@@ -116,8 +117,11 @@ class SshConnection:
 
     def _close(self) -> None:
         if self._master is not None:
-            if self._master.poll() is None:
+            deadline = time.monotonic() + _END_SECONDS
+            while self._master.poll() is None and time.monotonic() < deadline:
+                # More than once: ssh misses a signal that comes just before it waits for something.
                 self._master.terminate()
+                time.sleep(_END_POLL)
             with suppress(ToolFailedError):
                 process.finish(self._master, _END_SECONDS)
             self._master = None
