@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from kvm_backup.database.inventory import Inventory
     from kvm_backup.database.statistics import Statistics
     from kvm_backup.domain.alert import Condition
-    from kvm_backup.domain.point import Mode
+    from kvm_backup.domain.point import Manifest, Mode
     from kvm_backup.domain.request import RunRequest
     from kvm_backup.domain.retention import RetentionRule, RetentionWish
     from kvm_backup.domain.run import Run
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from kvm_backup.services.options import BackupOptions
     from kvm_backup.services.overview import OverviewService
     from kvm_backup.services.own_runs import OwnRuns
+    from kvm_backup.services.point_places import PlacedPoints
     from kvm_backup.services.prune import PruneService
     from kvm_backup.services.requests import Asker, Requests
     from kvm_backup.services.run_log import LogFile
@@ -823,6 +824,25 @@ class Application:
         from kvm_backup.services.vm_points import points_everywhere
 
         return points_everywhere(sorted(self.settings.repositories()), self.repository, self.catalogue, vm_uuid)
+
+    def points_in(self, repository: str, vm_uuid: str) -> list[Manifest]:
+        """The points of a VM in one repository that a page may name, also on another server, as the catalogue knows them.
+
+        Raises as `configured_store`.
+        """
+        return self.catalogue.points(self.configured_store(repository).view, vm_uuid)
+
+    def placed_points(self, vm_uuid: str) -> PlacedPoints:
+        """The points of a VM with where each of them is, as catalogue and tables know it. Raises DatabaseError."""
+        from kvm_backup.services.point_places import placed_points
+        from kvm_backup.services.vm_points import points_everywhere
+
+        remotes = {name: remote.of for name, remote in self.shipping.remotes.items()}
+        there = points_everywhere(
+            sorted(remotes), lambda name: self.shipping.mirror(name).repository, self.catalogue, vm_uuid
+        )
+        waiting = self.shipping.facts.store.of_vm(vm_uuid) if remotes else []
+        return placed_points(self.points_everywhere(vm_uuid), there, remotes, waiting)
 
     def excluded_disks(self, vm: Vm) -> frozenset[str]:
         settings = self.vm_settings(vm.name, vm.uuid)

@@ -53,14 +53,18 @@ class RemotePlace:
     waiting: WaitingSum
     going: Sequence[Run]
     trouble: ShippingTrouble | None = None
+    looked_at: bool = True
+    """Whether anybody has looked yet what waits for it."""
 
     @property
     def state(self) -> str:
-        """In one word: refused, failing, shipping, queued, only-read or done."""
+        """In one word: refused, failing, shipping, new, queued, only-read or done."""
         if self.trouble is not None and not self.going:
             return "refused" if self.trouble.error_code in NEEDS_SOMEBODY else "failing"
         if self.going:
             return "shipping"
+        if self.of is not None and not self.looked_at:
+            return "new"
         if self.of is None:
             return "only-read"
         return "queued" if self.waiting.points else "done"
@@ -101,7 +105,7 @@ class Places:
         for run in self.parts.history.running(self.parts.host, RunKind.SHIP):
             going.setdefault(run.repository, []).append(run)
         return [
-            self._remote(name, remote, facts.get(name, RemoteFacts(name)), states.get(name), going.get(name, []))
+            self._remote(name, remote, facts.get(name), states.get(name), going.get(name, []))
             for name, remote in sorted(self.parts.shipping.remotes.items())
         ]
 
@@ -143,7 +147,7 @@ class Places:
         self,
         name: str,
         remote: RepositorySettings,
-        facts: RemoteFacts,
+        facts: RemoteFacts | None,
         state: RemoteState | None,
         going: Sequence[Run],
     ) -> RemotePlace:
@@ -161,7 +165,8 @@ class Places:
             rate=remote.plan.limit_at(datetime.now(self.parts.zone)),
             rule=rule,
             encrypted=bool(remote.recipients),
-            facts=facts,
+            facts=facts or RemoteFacts(name),
+            looked_at=facts is not None,
             waiting=state.waiting if state else WaitingSum(),
             going=going,
             trouble=state.trouble if state else None,

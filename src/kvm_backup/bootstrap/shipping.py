@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NoReturn
@@ -105,10 +105,47 @@ class Shipping:
         return FetchedFolders(folders.scratch, folders.locks, self.parts.settings.backup.lock_wait)
 
     def prune_service(self, name: str, listener: Listener, stop_requested: Callable[[], bool]) -> RemotePruneService:
-        """What prunes a remote by its own rule. Raises as `service`."""
+        """What prunes a remote by its own rule. Raises RepositoryNotFoundError, and BadArgumentError for one that
+        another host ships to when the settings do not say what shall stay there.
+        """
+        from kvm_backup.services.shipping.lack import surplus_of
         from kvm_backup.services.shipping.prune import RemotePruneService
 
-        return RemotePruneService(self.service(name, listener, stop_requested))
+        parts = RemotePruneService(
+            mirror=self.known(name),
+            connect=partial(self.connect, name),
+            lack=lambda wanted: surplus_of(
+                self.known(name).repository,
+                wanted.folder.name,
+                self.rule(name, wanted.vm, wanted.vm_uuid or ""),
+                self.parts.zone,
+            ),
+            prepare=lambda _remote: self._reread(name),
+            settle=lambda _wanted: None,
+            locks=self.parts.folders.locks,
+            lock_wait=self.parts.settings.backup.lock_wait,
+            listener=listener,
+            stop_requested=stop_requested,
+        )
+        remote = self.remote(name)
+        if remote.of is not None:
+            ship = self.service(name, listener, stop_requested)
+            return replace(
+                parts,
+                lack=ship.lack,
+                prepare=lambda remote: remote.check_copies(ship.local.root),
+                settle=lambda wanted: ship.settle(replace(wanted, folder=ship.local.root / wanted.folder.name)),
+            )
+        if not remote.retention.model_dump(exclude_none=True):
+            raise BadArgumentError(
+                phrase("what shall stay in repository {name} is not said, and another host ships there", name=name),
+                hint=phrase("Say it in the settings, in its table [repository.retention]: last = 30, for instance."),
+            )
+        return parts
+
+    def _reread(self, name: str) -> None:
+        """Another host may have shipped there since. Raises KvmBackupError."""
+        self.parts.remotes.rescan(name)
 
     def refuse(self, name: str) -> NoReturn:
         """Raises for a remote that was named where a repository on this host belongs."""

@@ -19,6 +19,7 @@ from kvm_backup import __version__
 from kvm_backup.bootstrap import Application
 from kvm_backup.database.statistics import RunTotal
 from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.waiting import WaitingSum
 from kvm_backup.runtime.heartbeat import moment_of, read_heartbeat
 
 router = APIRouter(include_in_schema=False)
@@ -46,6 +47,7 @@ class Facts(Collector):
         yield from self._runs()
         yield from self._schedules()
         yield from self._repositories()
+        yield from self._shipping()
         yield from self._alerts()
 
     def _service(self) -> Iterator[Metric]:
@@ -139,6 +141,38 @@ class Facts(Collector):
             free.add_metric([name], samples[-1].free)
             size.add_metric([name], samples[-1].total)
         yield from (used, free, size)
+
+    def _shipping(self) -> Iterator[Metric]:
+        labels = ["remote"]
+        points, stored, since, held, shipped = (
+            GaugeMetricFamily(f"kvm_backup_remote_{what}", text, labels=labels)
+            for what, text in (
+                ("waiting_points", "How many restore points wait to be shipped there."),
+                ("waiting_bytes", "What they take."),
+                ("waiting_since_timestamp_seconds", "Since when the first of them waits."),
+                ("points", "How many restore points it is known to hold."),
+                ("last_shipped_timestamp_seconds", "When a restore point last arrived there."),
+            )
+        )
+        failing = GaugeMetricFamily(
+            "kvm_backup_remote_failing_runs", "Runs that failed and are tried again.", labels=[*labels, "code"]
+        )
+        facts, sums = self._application.shipping.facts, self._application.shipping.facts.store.sums()
+        known = facts.store.remotes()
+        for name, remote in sorted(self._application.shipping.remotes.items()):
+            if remote.of is not None:
+                waiting = sums.get(name, WaitingSum())
+                points.add_metric([name], waiting.points)
+                stored.add_metric([name], waiting.bytes)
+                if waiting.since is not None:
+                    since.add_metric([name], waiting.since.timestamp())
+            if name in known:
+                held.add_metric([name], known[name].points)
+                if (arrived := known[name].shipped_at) is not None:
+                    shipped.add_metric([name], arrived.timestamp())
+        for trouble in self._application.history.shipping_troubles(self._application.host):
+            failing.add_metric([trouble.remote, trouble.error_code], trouble.runs)
+        yield from (points, stored, since, held, shipped, failing)
 
     def _alerts(self) -> Iterator[Metric]:
         alerts = self._application.alerts

@@ -7,8 +7,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
+from kvm_backup.bootstrap import Application
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.point import Manifest
+from kvm_backup.services.point_places import PlacedPoint
 from kvm_backup.services.queries import point_details
 from kvm_backup.web.context import Message, redirect, render
 from kvm_backup.web.disk_response import disk_response
@@ -32,8 +34,7 @@ def point(request: Request, user: Viewer, repository: str, folder: str, stamp: s
     application = application_of(request)
     store = application.configured_store(repository)
     manifest = store.view.load(f"{folder}/{stamp}")
-    everything = application.points_everywhere(manifest.vm_uuid).points
-    own = [held.point for held in everything if held.repository == repository]
+    own = application.points_in(repository, manifest.vm_uuid)
     return render(
         request,
         "points/point.html",
@@ -43,6 +44,7 @@ def point(request: Request, user: Viewer, repository: str, folder: str, stamp: s
         at=point_url(repository, manifest.id),
         chain=_chain(manifest, own),
         remotes=application.settings.remotes(),
+        place=_place(application, manifest, repository),
         children=[one for one in own if one.parent == manifest.id],
     )
 
@@ -156,9 +158,15 @@ def _form(
         point=manifest,
         repository=repository,
         at=point_url(repository, manifest.id),
+        place=_place(application_of(request), manifest, repository),
         typed={"name": f"{manifest.vm_name}-restored", "image_format": "qcow2"} | dict(typed),
         errors=errors,
     )
+
+
+def _place(application: Application, manifest: Manifest, repository: str) -> PlacedPoint | None:
+    found = application.placed_points(manifest.vm_uuid).points
+    return next((one for one in found if one.point.id == manifest.id and one.is_in(repository)), None)
 
 
 def _chain(manifest: Manifest, own: list[Manifest]) -> list[Manifest]:

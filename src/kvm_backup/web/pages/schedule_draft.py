@@ -15,6 +15,8 @@ from kvm_backup.services.schedules.commands import Changes, revision
 from kvm_backup.web.pages.schedule_words import RETENTION_KINDS
 
 INHERIT, OWN = "inherit", "own"
+EVERYWHERE, CHOSEN, NOWHERE = "default", "chosen", "none"
+"""The first and the last as `ship_to` of a schedule is given (services.schedules.commands)."""
 FIELDS = {
     "vm_names": "vms",
     "schedule_type": "type",
@@ -41,6 +43,8 @@ class Draft:
     repository: str = ""
     retention: str = INHERIT
     keep: Mapping[str, str] = field(default_factory=dict)
+    ship: str = EVERYWHERE
+    ship_to: tuple[str, ...] = ()
     pre_script: str | None = None
     post_script: str | None = None
     """None where the form has no such field."""
@@ -71,6 +75,8 @@ class Draft:
             repository=text("repository"),
             retention=OWN if text("retention") == OWN else INHERIT,
             keep={kind: text(f"keep_{kind}") for kind in RETENTION_KINDS},
+            ship=text("ship") if text("ship") in (CHOSEN, NOWHERE) else EVERYWHERE,
+            ship_to=tuple(dict.fromkeys(name for name in form.getlist("ship_to") if isinstance(name, str))),
             pre_script=script("pre_script"),
             post_script=script("post_script"),
             revision=text("revision"),
@@ -88,6 +94,8 @@ class Draft:
             repository=schedule.repository or "",
             retention=OWN if any(given.values()) else INHERIT,
             keep=given,
+            ship=EVERYWHERE if schedule.ship_to is None else CHOSEN if schedule.ship_to else NOWHERE,
+            ship_to=schedule.ship_to or (),
             pre_script=shlex.join(schedule.pre_script),
             post_script=shlex.join(schedule.post_script),
             revision=revision(schedule),
@@ -122,6 +130,13 @@ class Draft:
         own = self.retention == OWN
         return {kind: self.keep.get(kind, "") if own else "" for kind in RETENTION_KINDS}
 
+    @property
+    def shipped_to(self) -> tuple[str, ...]:
+        """Where its points are shipped, as the service takes it; none that is chosen is nowhere."""
+        if self.ship == CHOSEN:
+            return self.ship_to or (NOWHERE,)
+        return (self.ship,)
+
     def changes(self) -> Changes:
         """What to make of an existing schedule."""
         return Changes(
@@ -134,6 +149,7 @@ class Draft:
             pre_script=self.pre_script,
             post_script=self.post_script,
             keep=self.wishes,
+            ship_to=self.shipped_to,
         )
 
 

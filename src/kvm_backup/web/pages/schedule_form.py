@@ -133,6 +133,7 @@ def create(request: Request, user: Operator, form: Form) -> Response:
             pre_script=draft.pre_script or "",
             post_script=draft.post_script or "",
             keep=draft.wishes,
+            ship_to=draft.shipped_to,
         )
     except KvmBackupError as error:
         return _refused(request, user, draft, form, error, None)
@@ -196,6 +197,7 @@ def _show(
         search=search,
         repositories=_repositories(application, schedule),
         kept=_kept(application, draft.repository),
+        remotes=_remotes(application, draft),
         may_script=user.role.covers(Role.ADMINISTRATOR),
         words=schedule_words,
         **_found_vms(application, search, draft.vms),
@@ -239,6 +241,7 @@ def _field_errors(
         pre_script=draft.pre_script or "",
         post_script=draft.post_script or "",
         keep=draft.wishes,
+        ship_to=draft.shipped_to,
         own_id=schedule.id if schedule else "",
     )
     return {FIELDS.get(error.field, error.field): schedule_words.refusal(error) for error in [*found, first]}
@@ -255,6 +258,7 @@ def _differences(current: Schedule, draft: Draft) -> list[tuple[str, str]]:
         (_("Mode"), now.mode, now.mode != draft.mode),
         (_("Repository"), now.repository or _("the default one"), now.repository != draft.repository),
         (_("Keeps"), schedule_words.kept(current.retention) or "–", now.wishes != draft.wishes),
+        (_("Shipped to"), _shipped(current), now.shipped_to != draft.shipped_to),
         (_("Script before"), now.pre_script or "–", draft.pre_script not in (None, now.pre_script)),
         (_("Script after"), now.post_script or "–", draft.post_script not in (None, now.post_script)),
     ]
@@ -317,6 +321,17 @@ def _repositories(application: Application, schedule: Schedule | None) -> list[t
     choices = [("", _("The default one ({name})", name=default)), *((name, name) for name in configured)]
     own = schedule.repository if schedule else None
     return choices if own is None or own in configured else [*choices, (own, own)]
+
+
+def _remotes(application: Application, draft: Draft) -> list[tuple[str, str]]:
+    """The remotes that points can be shipped to, each with the repository that it copies; also one that is chosen and
+    that the settings no longer name."""
+    known = {name: remote.of or "" for name, remote in sorted(application.shipping.remotes.items()) if remote.of}
+    return list((dict.fromkeys(draft.ship_to, "") | known).items())
+
+
+def _shipped(schedule: Schedule) -> str:
+    return schedule_words.shipped(schedule.ship_to)
 
 
 def _kept(application: Application, repository: str) -> str:

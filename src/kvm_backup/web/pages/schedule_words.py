@@ -113,3 +113,10 @@ def kept(numbers: RetentionWish | RetentionRule) -> str:
     return ", ".join(
         told[kind](count) for kind, count in held.items() if count or (shown_zeros and count is not None)
     )
+
+
+def shipped(ship_to: Sequence[str] | None) -> str:
+    """Where a schedule's points are shipped."""
+    if ship_to is None:
+        return _("every server that copies its repository")
+    return ", ".join(ship_to) or _("nowhere")

@@ -16,8 +16,8 @@ from kvm_backup.domain.point import Mode
 from kvm_backup.domain.protection import Protection
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.vm import VmState
+from kvm_backup.services.point_places import PlacedPoint, PlacedPoints
 from kvm_backup.services.schedules.commands import find
-from kvm_backup.services.vm_points import HeldPoint, VmPointList
 from kvm_backup.web import formats
 from kvm_backup.web.calendar_rows import calendar_days, calendar_rows
 from kvm_backup.web.context import Message, redirect, render, wants_fragment
@@ -85,7 +85,7 @@ def one_vm(request: Request, user: Viewer, uuid: str) -> Response:  # noqa: ARG0
     """One VM; as a fragment, what of it changes."""
     application = application_of(request)
     vm = application.inventory.get(uuid)
-    points = application.points_everywhere(vm.uuid)
+    points = application.placed_points(vm.uuid)
     calendar = application.calendar.of([vm])
     return render(
         request,
@@ -94,6 +94,7 @@ def one_vm(request: Request, user: Viewer, uuid: str) -> Response:  # noqa: ARG0
         points=points,
         line=_timeline(request, points),
         schedules=_schedules(application, vm),
+        has_remotes=bool(application.shipping.remotes),
         runs=application.history.newest(RunFilter(vms=(vm.uuid, vm.name)), limit=_RUNS),
         days=calendar_days([vm], calendar),
         rows=calendar_rows([vm], calendar),
@@ -162,7 +163,7 @@ def _schedules(application: Application, vm: VmRecord) -> list[Schedule]:
     return found
 
 
-def _timeline(request: Request, points: VmPointList) -> Timeline | None:
+def _timeline(request: Request, points: PlacedPoints) -> Timeline | None:
     if not points.points:
         return None
     zone = application_of(request).zone
@@ -180,7 +181,7 @@ def _timeline(request: Request, points: VmPointList) -> Timeline | None:
     return timeline(moments, start, now, lambda moment: formats.on_day(moment, zone))
 
 
-def _size_or_place(held: HeldPoint) -> str:
+def _size_or_place(held: PlacedPoint) -> str:
     if held.elsewhere is None:
         return formats.size(held.point.bytes_stored)
     return _("at {names}").format(names=", ".join(held.elsewhere)) if held.elsewhere else _("lost")

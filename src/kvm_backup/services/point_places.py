@@ -1,0 +1,75 @@
+"""Where each restore point of a VM is: here, on which other servers, and where it still waits to be shipped to."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.point import Manifest
+from kvm_backup.domain.waiting import Waiting
+from kvm_backup.services.vm_points import HeldPoint, VmPointList
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPoint:
+    """One point, however many repositories hold it.
+
+    `home` is the repository on this host that it was made in, as long as that knows it. `repository` is the one to
+    read it from: the one on this host as long as its images are there. `here` tells that, `copies` are the remotes
+    that hold it in the same state, `waits` those that it is to be shipped to.
+    """
+
+    repository: str
+    point: Manifest
+    links: int
+    here: bool
+    elsewhere: tuple[str, ...] | None = None
+    home: str | None = None
+    copies: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
+
+    def is_in(self, repository: str) -> bool:
+        """Whether a repository holds it, or did."""
+        return repository in (self.home, self.repository, *self.copies)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPoints:
+    """The newest point first. `problems` are repositories that cannot be looked into now, by name."""
+
+    points: Sequence[PlacedPoint]
+    problems: Mapping[str, KvmBackupError]
+
+
+def placed_points(
+    local: VmPointList, there: VmPointList, of: Mapping[str, str | None], waiting: Iterable[Waiting]
+) -> PlacedPoints:
+    """Put the points of a VM on this host beside those that remotes are known to hold.
+
+    `of` gives the local repository that each remote copies.
+    """
+    waits: dict[tuple[str | None, str], list[str]] = {}
+    for one in waiting:
+        for point in one.points:
+            waits.setdefault((of.get(one.remote), point), []).append(one.remote)
+    own = {(held.repository, held.point.id): held for held in local.points}
+    copies: dict[tuple[str, str], list[HeldPoint]] = {}
+    alone: list[PlacedPoint] = []
+    for held in there.points:
+        copied = of.get(held.repository)
+        if copied is not None and (copied, held.point.id) in own:
+            copies.setdefault((copied, held.point.id), []).append(held)
+        else:
+            alone.append(PlacedPoint(held.repository, held.point, held.links, here=False, copies=(held.repository,)))
+    found = [_placed(held, copies.get(key, []), waits.get(key, ())) for key, held in own.items()]
+    points = sorted([*found, *alone], key=lambda placed: (placed.point.created, placed.repository), reverse=True)
+    # Of a remote that was not read yet its own page tells.
+    return PlacedPoints(points, local.problems)
+
+
+def _placed(held: HeldPoint, copies: Iterable[HeldPoint], waits: Iterable[str]) -> PlacedPoint:
+    same = tuple(sorted(copy.repository for copy in copies if copy.point == held.point))
+    here = held.elsewhere is None
+    repository = held.repository if here or not same else same[0]
+    return PlacedPoint(
+        repository, held.point, held.links, here, held.elsewhere, held.repository, same, tuple(sorted(waits))
+    )
