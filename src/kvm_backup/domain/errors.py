@@ -363,7 +363,7 @@ class RemoteSetupError(KvmBackupError):
 
 
 class PointChangedError(KvmBackupError):
-    """A point was consolidated or removed here while it was being shipped."""
+    """A point was consolidated or removed here while it was being shipped, or at a remote since that was read."""
 
     code = "point-changed"
     retryable = True

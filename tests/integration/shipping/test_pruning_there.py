@@ -1,8 +1,10 @@
 """`prune` of a remote: by its own rule, through the account that may remove, explained for each point."""
 
+import shutil
+
 import pytest
 
-from kvm_backup.domain.errors import RepositoryNotFoundError
+from kvm_backup.domain.errors import BadArgumentError
 from kvm_backup.domain.point import Manifest
 from kvm_backup.services import events
 from kvm_backup.services.prune import Pruned
@@ -90,10 +92,40 @@ def test_what_a_kept_point_builds_on_stays_there(house: House) -> None:
     assert pruned.points[0].reasons == ("needed",)
 
 
-def test_a_repository_of_another_host_is_not_pruned_from_here(house: House) -> None:
-    three_full_points(house)
-    house.remote["of"] = None
+def test_what_another_host_ships_is_pruned_only_by_a_rule_that_was_given_for_it_and_as_it_is_there_now(
+    house: House,
+) -> None:
+    points = three_full_points(house)
+    house.remote |= {"of": None, "retention": {}}
     house.restart()
-    with pytest.raises(RepositoryNotFoundError, match="nothing is shipped to nas"):
+    with pytest.raises(BadArgumentError, match="what shall stay in repository nas is not said"):
         house.application.pruner("nas", house.told.append, lambda: False)
-    assert len(house.there.stamps(house.there.folders()[0])) == 3
+    # Since it was read the other host has shipped one more, which the rule keeps in the place of the newest known.
+    newer = house.shelf.add(seed=9)
+    shutil.copytree(house.shelf.repository.path_of(newer.id), house.server.store / newer.id)
+    house.remote["retention"] = KEEP_ONE
+    house.restart()
+    pruned, error = prune(house)
+    assert error is None
+    assert pruned is not None
+    assert [point.kept for point in pruned.points] == [False, False, False, True]
+    assert house.there.stamps(house.there.folders()[0]) == [newer.stamp]
+    assert [house.server.store / point.id for point in points if (house.server.store / point.id).exists()] == []
+
+
+def test_a_parent_that_something_builds_on_there_though_not_here_stays(house: House) -> None:
+    full = house.shelf.add()
+    child = house.shelf.add(full, seed=2)
+    house.ship()
+    house.settings["retention"] = KEEP_ONE
+    house.restart()
+    app = house.application
+    app.prune_service(app.repository("shelf"), house.told.append, lambda: False).run(house.points)
+    # The child is a full one here now, and waits; there it is the incremental one yet.
+    assert house.waiting() == [child.id]
+    pruned, error = prune(house)
+    assert error is None
+    assert pruned is not None
+    oldest = pruned.points[0]
+    assert (oldest.id, oldest.kept, oldest.reasons) == (full.id, True, ("needed",))
+    assert house.there.chain(house.there.load(child.id))[0].id == full.id

@@ -62,6 +62,19 @@ def lack_of(
     )
 
 
+def surplus_of(mirror: LocalRepository, folder: str, rule: RetentionRule, zone: ZoneInfo) -> Lack:
+    """What a remote that another host ships to holds too much of a VM, by a rule for what is there.
+
+    Raises StorageError.
+    """
+    there = list(mirror.points(mirror.root / folder))
+    known = {point.id: point for point in there if isinstance(point, Manifest)}
+    facts = _facts(there)
+    verdicts = decide(facts.values(), rule, zone, unchangeable=set(facts))
+    wanted = {verdict.id for verdict in verdicts if verdict.kept}
+    return Lack(to_remove=tuple(removable(known, wanted)), verdicts=tuple(verdicts))
+
+
 def lacks_nothing(local: LocalRepository, mirror: LocalRepository, folder: str) -> bool:
     """Whether all points here are there with the same manifests: quick, and says nothing of what is to be removed."""
     there = set(mirror.stamps(mirror.root / folder))
