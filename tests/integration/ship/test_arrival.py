@@ -19,7 +19,6 @@ from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.repository.ssh.account import Account, account_of
 from kvm_backup.repository.ssh.founding import found
 from kvm_backup.repository.ssh.remote import Remote
-from kvm_backup.repository.ssh.remote_points import fetch_point, mirror_manifests
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import NoWatch, Transfer
 from tests.integration.ship.points import big_shipment, files_of, flip, replaced_by_full, shipment_of
@@ -228,6 +227,22 @@ def test_a_point_that_arrived_by_rsync_alone_but_for_its_manifest_is_finished(se
     assert files_of(server.store / shipment.manifest.id) == files_of(shipment.folder)
 
 
+def test_a_file_that_lies_in_the_place_of_a_point_is_no_part_of_it_unless_it_is_the_same(
+    server: Server, shelf: Shelf
+) -> None:
+    shipment = shipment_of(shelf, shelf.add())
+    place = server.store / shipment.manifest.id
+    place.mkdir(parents=True)
+    (place / "vda.qcow2").write_bytes((shipment.folder / "vda.qcow2").read_bytes())
+    flip(place / "vda.qcow2", 70_000)
+    with pytest.raises(DamagedPointError, match="did not arrive whole"):
+        ship(server, "adder", shipment)
+    assert not (place / "manifest.json").exists()
+    flip(place / "vda.qcow2", 70_000)
+    ship(server, "adder", shipment)
+    assert files_of(place) == files_of(shipment.folder)
+
+
 def test_a_folder_that_copies_another_repository_is_refused(server: Server, shelf: Shelf, tmp_path: Path) -> None:
     with server.connection("adder") as connection:
         found(Transfer(connection), shelf.root)
@@ -248,11 +263,11 @@ def test_manifests_are_mirrored_and_a_point_is_fetched_by_one_who_may_only_read(
     arriving = server.store / full.folder / "20270101T000000Z"
     arriving.mkdir()
     (arriving / "vda.qcow2").write_bytes(b"a point whose manifest is to come")
-    with server.connection("reader") as connection:
-        mirror_manifests(Transfer(connection), tmp_path / "mirror")
+    with Remote(server.address("reader"), config=server.config) as remote:
+        remote.refresh(tmp_path / "mirror")
         mirror = LocalRepository.open("mirror", tmp_path / "mirror")
         assert list(mirror.all_points()) == [full, child]
-        fetch_point(Transfer(connection), child, tmp_path / "fetched")
+        remote.fetch(child, tmp_path / "fetched")
     assert files_of(tmp_path / "fetched") == files_of(shelf.repository.path_of(child.id))
 
 
@@ -264,8 +279,8 @@ def test_a_link_in_the_place_of_a_manifest_leads_nowhere(server: Server, shelf: 
     planted = server.store / full.folder / "20270101T000000Z"
     planted.mkdir()
     (planted / "manifest.json").symlink_to(server.store / full.id / "manifest.json")
-    with server.connection("reader") as connection:
-        mirror_manifests(Transfer(connection), tmp_path / "mirror")
+    with Remote(server.address("reader"), config=server.config) as remote:
+        remote.refresh(tmp_path / "mirror")
     [point, damaged] = LocalRepository.open("mirror", tmp_path / "mirror").all_points()
     assert point == full
     assert isinstance(damaged, DamagedPoint)

@@ -16,7 +16,6 @@ from kvm_backup.domain.errors import (
     RemoteSetupError,
     RemoteUnreachableError,
 )
-from kvm_backup.repository.ssh.remote_points import mirror_manifests
 from kvm_backup.repository.ssh.transfer import NoWatch, Transfer
 from tests.integration.ship.servers import Server, make_key, wait_until
 
@@ -92,7 +91,7 @@ def test_a_server_without_rsync_is_told(server: Server, folder: Path) -> None:
 
 def test_an_account_that_only_adds_cannot_list(server: Server, tmp_path: Path) -> None:
     with server.connection("adder") as connection, pytest.raises(RemoteAccessError, match="may not"):
-        mirror_manifests(Transfer(connection), tmp_path / "mirror")
+        Transfer(connection).down("/", tmp_path)
 
 
 def test_a_folder_that_is_missing_is_told(server: Server, tmp_path: Path) -> None:

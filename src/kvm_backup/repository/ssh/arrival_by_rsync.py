@@ -57,9 +57,11 @@ def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
                 raise shipment.parent_missing(str(transfer.connection.address))
     incoming, moved = _bring(transfer, shipment, [final])
     data = [name for name in shipment.names if name != shipment.manifest_file]
+    # An attempt that died at this very place, or somebody else, may have put files there.
+    clear = len(transfer.differing(shipment.folder, final, "--ignore-existing", *shipment.only(*data))) == len(data)
     linked = ["--size-only", "--ignore-existing", f"--link-dest={incoming}/"]
     moved += transfer.up(shipment.folder, final, "--no-times", *linked, *shipment.only(*data))
-    if names := _differing(transfer, shipment.folder, final, "--size-only", *shipment.only(*data)):
+    if not clear and (names := _differing(transfer, shipment.folder, final, "--checksum", *shipment.only(*data))):
         raise shipment.damaged(str(transfer.connection.address), names, transfer.watch.check)
     return Shipped(moved + _put_manifest(transfer, shipment, incoming, final))
 

@@ -154,6 +154,15 @@ def _old_rsync(place: str, line: str) -> KvmBackupError:
     )
 
 
+def _noisy(place: str, _line: str) -> KvmBackupError:
+    return RemoteSetupError(
+        phrase(
+            "{place}: the account there prints something at each login, which rsync takes for an answer", place=place
+        ),
+        hint=phrase("Let its login scripts (.bashrc and the like) be silent when nobody is at a terminal."),
+    )
+
+
 def _no_folder(place: str, line: str) -> KvmBackupError:
     return FolderMissingError(
         phrase("{place}: the folder cannot be used ({line})", place=place, line=line),
@@ -219,6 +228,7 @@ _CAUSES = (
     _Cause(r"another instance of rrsync", _busy),
     # rrsync's words for a folder that is missing.
     _Cause(r"rrsync error: post-realpath open failed.*no such file", _no_folder),
+    _Cause(r"is your shell clean", _noisy),
     _Cause(r"on remote machine: |unknown option|unrecognized option", _old_rsync),
     _Cause(
         r"rrsync error|write-only server|read-only server|option .* has been disabled|does not run rsync",

@@ -1,9 +1,11 @@
 """Removing on the server: a point first goes out of sight, then its files go."""
 
 import math
+import re
 from datetime import timedelta
 
 from kvm_backup.domain.errors import BrokenChainError
+from kvm_backup.domain.names import STAMP_PATTERN
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.ssh import removal_by_rsync, scripts
 from kvm_backup.repository.ssh.access import Access
@@ -12,8 +14,8 @@ from kvm_backup.repository.ssh.access import Access
 def remove(access: Access, point_id: str) -> None:
     """Remove a point, and what a removal of it that was killed left. One that is gone is no error.
 
-    Raises BrokenChainError when a shell there finds a point that builds on it, RemoteAccessError when the account may
-    not remove, RemoteUnreachableError and its like, and what the watch raises.
+    Raises BrokenChainError when a shell there finds a point that builds on it (encrypted ones it cannot look into),
+    RemoteAccessError when the account may not remove, RemoteUnreachableError and its like, and what the watch raises.
     """
     transfer, address = access.transfer, access.address
     folder, stamp = point_id.split("/")
@@ -31,7 +33,7 @@ def remove(access: Access, point_id: str) -> None:
                 "{id} stays at {place}: {child} builds on it",
                 id=point_id,
                 place=address,
-                child=f"{folder}/{done.stdout.strip().split('/')[1]}",
+                child=f"{folder}/{''.join(re.findall(STAMP_PATTERN, done.stdout)[:1])}",
             ),
             hint=phrase("Nothing was changed. Remove the points that build on it first."),
         )

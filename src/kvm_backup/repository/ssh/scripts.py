@@ -11,7 +11,8 @@ INCOMING_PREFIX = ".incoming-"
 """A point that is arriving. Readers see no folder of such a name, and no run on that server takes it for its own."""
 
 MARKER = "kvm-backup-shell"
-PROBE = f"command -v sha256sum >/dev/null && command -v rsync >/dev/null && echo {MARKER}"
+PROBE = f"command -v sha256sum >/dev/null &&\ncommand -v rsync >/dev/null && echo {MARKER}"
+"""Of two lines: a login shell that does not hand those on, as csh, is none for us."""
 
 PARENT_MISSING = 71
 CHANGED = 72

@@ -31,6 +31,8 @@ from kvm_backup.repository.ssh.failures import Side, failure, local_failure
             "rrsync error: Another instance of rrsync is already accessing this directory.",
             errors.RemoteUnreachableError,
         ),
+        (2, "protocol version mismatch -- is your shell clean?", errors.RemoteSetupError),
+        (255, "@@@\n@ WARNING: REVOKED HOST KEY DETECTED! @\nHost key verification failed.", errors.HostKeyError),
         (23, "something that nobody has seen before", errors.ToolFailedError),
     ],
 )
