@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from kvm_backup.domain.vm import Vm
     from kvm_backup.hypervisor.connection import Hypervisor
     from kvm_backup.repository.catalogue import Catalogue
+    from kvm_backup.repository.encryption.keys import Identities
     from kvm_backup.repository.encryption.proof import ProvedRecipients
     from kvm_backup.repository.local import LocalRepository
     from kvm_backup.runtime.asking import Asking
@@ -97,12 +98,14 @@ class Application:
 
     at_start: Settings
     live: LiveSettings | None = None
+    ask_for_identities: Callable[[str], Identities | None] = lambda _place: None
+    """Asks a person for the private keys of an encrypted repository; None where nobody can answer."""
 
     @classmethod
-    def from_environment(cls) -> Application:
+    def from_environment(cls, ask_for_identities: Callable[[str], Identities | None] = lambda _: None) -> Application:
         """Raises SettingsError."""
         settings = load()
-        return cls(settings, LiveSettings(settings))
+        return cls(settings, LiveSettings(settings), ask_for_identities)
 
     @property
     def settings(self) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,6 +171,7 @@ class Remotes:
             config=self.parts.settings.ssh_config,
             plan=remote.plan,
             watch=watch,
+            identities=partial(self.parts.shipping.identities, remote),
         )
 
     def _known_id(self, name: str) -> str | None:

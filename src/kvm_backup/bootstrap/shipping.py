@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from kvm_backup.config.repository import RepositorySettings
     from kvm_backup.domain.request import RunRequest
     from kvm_backup.domain.retention import RetentionRule
+    from kvm_backup.repository.encryption.keys import Identities
+    from kvm_backup.repository.local import LocalRepository
     from kvm_backup.repository.mirror import Mirror
     from kvm_backup.repository.ssh.remote import Remote
     from kvm_backup.repository.ssh.transfer import Watch
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from kvm_backup.services.shipping.departures import Departure, Departures
     from kvm_backup.services.shipping.facts import ShippingFacts
     from kvm_backup.services.shipping.prune import RemotePruneService
+    from kvm_backup.services.shipping.sealing import Sealing
     from kvm_backup.services.shipping.ship import ShipService
     from kvm_backup.services.stores.fetched import FetchedFolders
     from kvm_backup.services.stores.remote import RemoteStore
@@ -133,7 +136,7 @@ class Shipping:
             return replace(
                 parts,
                 lack=ship.lack,
-                prepare=lambda remote: remote.check_copies(ship.local.root),
+                prepare=ship.check_copies,
                 settle=lambda wanted: ship.settle(replace(wanted, folder=ship.local.root / wanted.folder.name)),
             )
         if not remote.retention.model_dump(exclude_none=True):
@@ -174,6 +177,31 @@ class Shipping:
             plan=remote.plan,
             now=lambda: datetime.now(self.parts.zone),
             watch=watch,
+            identities=partial(self.identities, remote),
+        )
+
+    def identities(self, remote: RepositorySettings) -> Identities | None:
+        """The private keys to read a remote with, from its file, else from whoever sits there; None without any.
+
+        Raises EncryptionKeyError, StorageError.
+        """
+        from kvm_backup.repository.encryption.keys import Identities
+
+        if remote.identity_file is not None:
+            return Identities.load(remote.identity_file)
+        return self.parts.ask_for_identities(str(remote.address))
+
+    def sealing(self, name: str, local: LocalRepository) -> Sealing:
+        """How points leave for a remote."""
+        from kvm_backup.services.shipping.sealing import Sealing
+
+        return Sealing(
+            remote=name,
+            local=local,
+            recipients=self.remote(name).recipients,
+            require_proved=self.parts.proved_recipients.require,
+            space_reserve=self.parts.settings.backup.space_reserve,
+            remotes=lambda: {each for each, remote in self.remotes.items() if remote.recipients},
         )
 
     def service(
@@ -191,9 +219,11 @@ class Shipping:
                 phrase("nothing is shipped to {name}: its settings have no 'of'", name=name),
                 hint=phrase("It is a repository of another host, to restore from."),
             )
+        local = self.parts.repository(remote.of)
         return ShipService(
             name=name,
-            local=self.parts.repository(remote.of),
+            local=local,
+            sealing=self.sealing(name, local),
             mirror=self.mirror(name),
             connect=partial(self.connect, name),
             rule_for=partial(self.rule, name),

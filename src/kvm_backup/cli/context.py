@@ -21,7 +21,9 @@ _stop = threading.Event()
 @cache
 def application() -> Application:
     """The application of this process. Raises SettingsError."""
-    return Application.from_environment()
+    from kvm_backup.cli.key import ask_for_identities
+
+    return Application.from_environment(ask_for_identities)
 
 
 def stop_requested() -> bool:

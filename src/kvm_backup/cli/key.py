@@ -4,7 +4,9 @@ import getpass
 import os
 import signal
 import sys
+import threading
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -81,12 +83,13 @@ def check(
         console().print("[green]✓[/green] " + _("{recipient} can be decrypted").format(recipient=cell(each)))
 
 
+@cache
 def ask_for_identities(place: str) -> Identities | None:
-    """The private keys to read `place` with, from whoever sits at the terminal; None where nobody does.
+    """The private keys to read `place` with, from whoever waits at the terminal; None where nobody does.
 
-    Raises EncryptionKeyError.
+    Asked once in a process. Raises EncryptionKeyError.
     """
-    if not sys.stdin.isatty():
+    if not sys.stdin.isatty() or threading.current_thread() is not threading.main_thread():
         return None
     _say(_("{place} is encrypted.").format(place=printable(place)))
     answer = _typed(_("Its private key, or the file that holds it: "))

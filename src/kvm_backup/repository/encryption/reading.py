@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kvm_backup.domain.errors import DamagedPointError, EncryptionKeyError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, serialize
+from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest
 from kvm_backup.repository import durable
 from kvm_backup.repository.encryption import files
 from kvm_backup.repository.encryption.files import SUFFIX, Control, PlainFile
@@ -21,32 +21,47 @@ ENCRYPTED_MANIFEST_FILE = f"{MANIFEST_FILE}{SUFFIX}"
 
 
 def missing_files(manifest: Manifest, folder: Path) -> list[PlainFile]:
-    """The files of a point that are not in `folder` yet. The manifest's is not fetched: it is known."""
+    """The files of a point that are not in `folder` yet, without its manifest."""
     *data, _ = plain_files(manifest, b"")
     return [plain for plain in data if not (folder / plain.name).is_file()]
 
 
-def decrypt_point(manifest: Manifest, folder: Path, identities: Identities, control: Control) -> None:
-    """Decrypt what lies in `folder`/.encrypted into `folder`, and check it; each file there goes once it is plain.
+def decrypt_point(manifest: Manifest, folder: Path, identities: Identities, control: Control) -> list[str]:
+    """Decrypt what was fetched to `folder`/.encrypted into `folder`, and check it; each file there goes once it is
+    plain. The manifest is taken as it came.
 
-    A file that is damaged goes, too, so that it is fetched anew. Raises DamagedPointError, EncryptionKeyError,
-    NoSpaceError, StorageError, and what `control.check` raises.
+    A file that is damaged or missing goes, too, so that it is fetched anew; returns the names of those. Raises
+    EncryptionKeyError, NoSpaceError, StorageError, and what `control.check` raises.
     """
     fetched = folder / ENCRYPTED_FOLDER
+    damaged = [] if _decrypt_manifest(manifest, folder, identities) else [MANIFEST_FILE]
     for plain in missing_files(manifest, folder):
         source, target = fetched / f"{plain.name}{SUFFIX}", folder / plain.name
         try:
             files.decrypt(source, target, identities, plain, control)
+            files.publish(target)
         except DamagedPointError:
-            with suppress(OSError):
-                source.unlink()
-            raise
-        files.publish(target)
+            damaged.append(plain.name)
+        except EncryptionKeyError:
+            if damaged[:1] == [MANIFEST_FILE]:
+                raise
+            # The same keys opened the manifest: these are not the bytes that were written.
+            damaged.append(plain.name)
         with suppress(OSError):
             source.unlink()
-    if not (folder / MANIFEST_FILE).exists():
-        durable.write_new(folder / MANIFEST_FILE, serialize(manifest))
     durable.remove_tree(fetched)
+    return damaged
+
+
+def _decrypt_manifest(manifest: Manifest, folder: Path, identities: Identities) -> bool:
+    source = folder / ENCRYPTED_FOLDER / ENCRYPTED_MANIFEST_FILE
+    try:
+        content = durable.read_limited(source, _FILE_MAX)
+        opened = files.decipher(content, f"{manifest.id}/{ENCRYPTED_MANIFEST_FILE}", identities)
+    except DamagedPointError:
+        return False
+    durable.replace_content(folder / MANIFEST_FILE, opened)
+    return True
 
 
 def decrypt_manifests(encrypted: Path, mirror: Mirror, identities: Identities) -> None:

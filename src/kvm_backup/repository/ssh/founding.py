@@ -3,8 +3,15 @@
 import tempfile
 from pathlib import Path
 
-from kvm_backup.domain.errors import RepositoryFormatError, RepositoryNotFoundError
+from kvm_backup.domain.errors import DamagedPointError, RepositoryFormatError, RepositoryNotFoundError
 from kvm_backup.domain.phrase import phrase
+from kvm_backup.repository.durable import read_limited
+from kvm_backup.repository.encryption.marker import (
+    RECIPIENTS_FILE,
+    encrypted_identity,
+    is_encrypted,
+    plain_identity,
+)
 from kvm_backup.repository.local import REPOSITORY_FILE, LocalRepository
 from kvm_backup.repository.ssh.failures import FolderMissingError
 from kvm_backup.repository.ssh.transfer import Transfer
@@ -16,11 +23,13 @@ _BYTES_MAX = 64 << 10
 def found(transfer: Transfer, local: Path) -> None:
     """Put the identity of the repository in the folder `local` into the server's folder, unless it is there.
 
-    Raises RepositoryFormatError when the server's folder is a copy of another repository, RemoteUnreachableError and
-    its like.
+    For an encrypted copy `local` is a folder of encryption.marker.identity_folder. Raises RepositoryFormatError when
+    the server's folder is a copy of another repository, RemoteUnreachableError and its like.
     """
     transfer.up(local, transfer.connection.address.path, "--mkpath", "--ignore-existing", *_ONLY)
     check(transfer, local)
+    if (local / RECIPIENTS_FILE).exists():
+        transfer.up(local, transfer.connection.address.path, f"--include=/{RECIPIENTS_FILE}", "--exclude=*")
 
 
 def check(transfer: Transfer, local: Path) -> None:
@@ -29,37 +38,71 @@ def check(transfer: Transfer, local: Path) -> None:
     Raises RepositoryNotFoundError when it is no repository, RepositoryFormatError when it is a copy of another one,
     RemoteUnreachableError and its like.
     """
-    path = transfer.connection.address.path
-    compared = [f"{path.rstrip('/')}/.check", "--checksum", f"--compare-dest={path}"]
-    if not transfer.differing(local, *compared, *_ONLY):
+    if _is_same(transfer, local):
         return
-    if transfer.differing(local, path, "--ignore-existing", *_ONLY):
+    if transfer.differing(local, transfer.connection.address.path, "--ignore-existing", *_ONLY):
         raise nothing_there(transfer)
+    content = read_limited(local / REPOSITORY_FILE, _BYTES_MAX)
+    wanted = is_encrypted(content)
+    with tempfile.TemporaryDirectory(prefix="kvm-backup-remote-") as folder:
+        (Path(folder) / REPOSITORY_FILE).write_bytes(
+            plain_identity(content) if wanted else encrypted_identity(content)
+        )
+        if _is_same(transfer, Path(folder)):
+            raise _kept_otherwise(transfer, encrypted=not wanted)
     raise another_there(transfer)
 
 
 def identity(transfer: Transfer) -> str | None:
     """The id of the repository in the server's folder, None where there is none.
 
-    Raises RepositoryFormatError when its file is not one that LocalRepository can open, RemoteAccessError when the
-    account may not read, RemoteUnreachableError and its like.
+    Raises RepositoryFormatError when its file is not one that we can read, RemoteAccessError when the account may not
+    read, RemoteUnreachableError and its like.
     """
+    content = identity_file(transfer)
+    if content is None:
+        return None
     with tempfile.TemporaryDirectory(prefix="kvm-backup-remote-") as folder:
-        fetched = Path(folder)
-        path = transfer.connection.address.path
         try:
-            transfer.down(path, fetched, f"--max-size={_BYTES_MAX}", *_ONLY)
-        except FolderMissingError:
-            return None
-        try:
-            return LocalRepository.open("remote", fetched).id
-        except RepositoryNotFoundError:
-            return None
+            plain = plain_identity(content) if is_encrypted(content) else content
+            (Path(folder) / REPOSITORY_FILE).write_bytes(plain)
+            return LocalRepository.open("remote", Path(folder)).id
         except RepositoryFormatError as error:
             raise RepositoryFormatError(
                 phrase("{place} holds a repository that this program cannot read", place=transfer.connection.address),
                 hint=error.hint,
             ) from error
+
+
+def identity_file(transfer: Transfer) -> bytes | None:
+    """The very bytes of kvm-backup.json in the server's folder, None where there is none. Raises as `identity`."""
+    with tempfile.TemporaryDirectory(prefix="kvm-backup-remote-") as folder:
+        fetched = Path(folder)
+        try:
+            transfer.down(transfer.connection.address.path, fetched, f"--max-size={_BYTES_MAX}", *_ONLY)
+            return read_limited(fetched / REPOSITORY_FILE, _BYTES_MAX)
+        except (FolderMissingError, DamagedPointError):
+            return None
+
+
+def _is_same(transfer: Transfer, local: Path) -> bool:
+    path = transfer.connection.address.path
+    compared = [f"{path.rstrip('/')}/.check", "--checksum", f"--compare-dest={path}"]
+    return not transfer.differing(local, *compared, *_ONLY)
+
+
+def _kept_otherwise(transfer: Transfer, *, encrypted: bool) -> RepositoryFormatError:
+    place = transfer.connection.address
+    if encrypted:
+        message = phrase("the points at {place} are encrypted, and the settings have no recipients", place=place)
+    else:
+        message = phrase("the points at {place} are not encrypted, and the settings have recipients", place=place)
+    return RepositoryFormatError(
+        message,
+        hint=phrase(
+            "Nothing was sent. One folder holds one kind: name another folder there, or correct 'recipients'."
+        ),
+    )
 
 
 def nothing_there(transfer: Transfer) -> RepositoryNotFoundError:

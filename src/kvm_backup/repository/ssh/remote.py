@@ -7,12 +7,16 @@ removes (docs/adr/0010-shipping-over-ssh.md).
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kvm_backup.domain.bandwidth import BandwidthPlan
 from kvm_backup.domain.point import Manifest
+from kvm_backup.repository.encryption.keys import Identities
+from kvm_backup.repository.encryption.marker import is_encrypted
+from kvm_backup.repository.encryption.reading import no_identities
 from kvm_backup.repository.ssh import arrival_by_rsync, arrival_by_shell, founding, powers, remote_points, removal
 from kvm_backup.repository.ssh.access import Access
 from kvm_backup.repository.ssh.account import Account
@@ -28,7 +32,8 @@ class Remote:
 
     `prune_address` is the same folder through an account that may read and remove, when `address` may not; it is
     logged in to when it is first needed. `config` is another ssh configuration file. `now` tells the time in the
-    zone of the plan's hours. `watch` hears how far each transfer is, and may end it.
+    zone of the plan's hours. `watch` hears how far each transfer is, and may end it. `identities` is asked for the
+    private keys when something encrypted is read.
 
     Every call raises RemoteUnreachableError, HostKeyError, RemoteAccessError, RemoteSetupError, ToolMissingError and
     what the watch raises; what else, its own text tells.
@@ -43,8 +48,10 @@ class Remote:
         plan: BandwidthPlan | None = None,
         now: Callable[[], datetime] = datetime.now,
         watch: Watch | None = None,
+        identities: Callable[[], Identities | None] = lambda: None,
     ) -> None:
         self.address = address
+        self._identities = identities
         self._connections = ExitStack()
 
         def access(to: SshAddress) -> Access:
@@ -131,35 +138,49 @@ class Remote:
     def differing(self, shipment: Shipment) -> list[str] | None:
         """The files of a point that are missing there or whose digests there are not those of its manifest.
 
-        `shipment.folder` needs to hold nothing but the manifest. None when no account has a shell: fetch it then.
+        `shipment.folder` needs to hold nothing but the manifest. None when no account has a shell, or the points are
+        encrypted: fetch it then.
         """
+        if self.is_encrypted:
+            return None
         for access in (self._adding, self._pruning):
             if access.has_shell:
                 folder = access.address.below(shipment.manifest.id)
                 return differing(access.transfer, shipment, folder)
         return None
 
+    @cached_property
+    def is_encrypted(self) -> bool:
+        """Whether the points there are encrypted. Raises RemoteAccessError when the key may not read."""
+        content = founding.identity_file(self._pruning.transfer)
+        return content is not None and is_encrypted(content)
+
     def refresh(self, mirror: Path) -> Moved:
-        """Make `mirror` hold the manifests that are there now, and no others; encrypted ones as they are.
+        """Make `mirror` hold the manifests that are there now, and no others; decrypted, where they are encrypted.
 
-        Raises RepositoryNotFoundError, RepositoryFormatError; the mirror is as it was then.
+        Raises RepositoryNotFoundError, RepositoryFormatError, EncryptionKeyError; the mirror is as it was then.
         """
-        return remote_points.mirror_manifests(self._pruning.transfer, mirror)
+        return remote_points.mirror_manifests(self._pruning.transfer, mirror, self._identities)
 
-    def fetch(self, manifest: Manifest, folder: Path, *, encrypted: bool = False) -> Moved:
+    def fetch(self, manifest: Manifest, folder: Path) -> Moved:
         """Fetch the files of a point into `folder`; after a cut it goes on where it was.
 
-        `encrypted` tells that they are, each under its name with .age behind.
-
-        Nothing is checked: the caller verifies digests as of any point, and removes what differs before it fetches
-        again. Raises NoSpaceError, StorageError.
+        Nothing is checked but what had to be decrypted, of which damaged files are left out: the caller verifies
+        digests as of any point, and removes what differs before it fetches again.
+        Raises EncryptionKeyError, NoSpaceError, StorageError.
         """
-        return remote_points.fetch_point(self._pruning.transfer, manifest, folder, encrypted=encrypted)
+        if not self.is_encrypted:
+            return remote_points.fetch_point(self._pruning.transfer, manifest, folder)
+        identities = self._identities()
+        if identities is None:
+            raise no_identities(self.address)
+        return remote_points.fetch_encrypted_point(self._pruning.transfer, manifest, folder, identities)
 
     def remove(self, point_id: str) -> None:
         """Remove a point; one that is gone is no error, and what a killed `remove` left goes, too.
 
-        Children go first: the caller's order. Raises BrokenChainError where an account with a shell finds one left.
+        Children go first: the caller's order. Raises BrokenChainError where an account with a shell finds one left,
+        which it cannot among encrypted ones.
         """
         removal.remove(self._pruning, point_id)
 

@@ -19,12 +19,12 @@ from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.mirror import Mirror
 from kvm_backup.repository.ssh.remote import Remote
-from kvm_backup.repository.ssh.shipment import Shipment
 from kvm_backup.repository.ssh.transfer import Watch
 from kvm_backup.services import events
 from kvm_backup.services.control import refuse_when_stopped
 from kvm_backup.services.prune import VmPoints
 from kvm_backup.services.shipping.lack import Lack, lack_of
+from kvm_backup.services.shipping.sealing import Sealing
 from kvm_backup.services.shipping.watch import ShipWatch
 from kvm_backup.services.vm_lock import hold_shipment
 
@@ -54,7 +54,7 @@ class ShippedVm:
 
 @dataclass(frozen=True, slots=True)
 class ShipService:
-    """Ships to one remote. `connect` makes its connection; `rule_for` gets a VM's name and UUID and gives the rule of
+    """Ships to one remote. `connect` makes its connection, `sealing` what is sent there; `rule_for` gives the rule of
     the remote; `may_remove` tells that an account there may; `settle` is called at the end, to let go of what need
     not stay here (keep_local).
     """
@@ -63,6 +63,7 @@ class ShipService:
     local: LocalRepository
     mirror: Mirror
     connect: Callable[[Watch], Remote]
+    sealing: Sealing
     rule_for: Callable[[str, str], RetentionRule]
     zone: ZoneInfo
     locks: Path
@@ -78,6 +79,11 @@ class ShipService:
             return Lack()
         rule = self.rule_for(wanted.vm, wanted.vm_uuid)
         return lack_of(self.local, self.mirror.repository, wanted.folder.name, rule, self.zone)
+
+    def check_copies(self, remote: Remote) -> None:
+        """Raises as the connection's own, when it is not the copy of the local repository, or kept otherwise."""
+        with self.sealing.identity() as identity:
+            remote.check_copies(identity)
 
     def run(self, wanted: VmPoints) -> ShippedVm:
         """Ship all that waits of a VM, apply the remote's retention, and let go of what need not stay here.
@@ -114,13 +120,15 @@ class _Shipping:
         service = self._service
         lack = service.lack(self._vm)
         if lack.to_ship or (lack.to_remove and service.may_remove):
+            service.sealing.check()
             service.listener(events.StepStarted(self._vm.vm, events.Step.SHIP))
             with service.connect(self._watch) as remote:
-                remote.check_copies(service.local.root)
+                service.check_copies(remote)
                 lack = self._send_all(remote, lack)
                 self._watch.finish()
                 if service.may_remove:
                     self._remove(remote, lack.to_remove)
+        service.sealing.clear(self._vm.folder, {one.manifest.id for one in lack.to_ship})
         return self._done
 
     def _send_all(self, remote: Remote, lack: Lack) -> Lack:
@@ -144,10 +152,10 @@ class _Shipping:
     def _send(self, remote: Remote, one: Shippable) -> None:
         manifest = one.manifest
         self._watch.begin(manifest.bytes_stored)
-        shipped = remote.ship(
-            Shipment(self._service.local.path_of(manifest.id), manifest), base=one.base.stamp if one.base else None
-        )
+        with self._service.sealing.shipment(manifest, self._watch.check) as shipment:
+            shipped = remote.ship(shipment, base=one.base.stamp if one.base else None)
         self._service.mirror.record(manifest.id, serialize(manifest))
+        self._service.sealing.sent(manifest)
         if shipped.repaired:
             self._notice(
                 phrase(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvm_backup.domain.errors import CancelledError, DamagedPointError, EncryptionKeyError, RepositoryFormatError
+from kvm_backup.domain.errors import CancelledError, EncryptionKeyError, RepositoryFormatError
 from kvm_backup.domain.point import Manifest
 from kvm_backup.repository.encryption.files import NoControl
 from kvm_backup.repository.encryption.keys import Identities
@@ -40,7 +40,7 @@ def fetched(shelf: Shelf, manifest: Manifest, folder: Path, key: Identities = KE
     staging = Staging.of(shelf.repository.path_of(manifest.id), "nas")
     with staging.filled(manifest, key.recipients, room=lambda _: None, control=NoControl()) as made:
         (folder / ENCRYPTED_FOLDER).mkdir(parents=True)
-        for each in made[:-1]:
+        for each in made:
             (folder / ENCRYPTED_FOLDER / each.name).write_bytes((staging.folder / each.name).read_bytes())
     staging.remove()
     return folder
@@ -54,7 +54,7 @@ def test_a_fetched_point_is_byte_for_byte_what_was_sent(shelf: Shelf, tmp_path: 
     manifest = shelf.add(targets=("vda", "vdb"))
     folder = fetched(shelf, manifest, tmp_path / "again")
     assert [plain.name for plain in missing_files(manifest, folder)] == ["vda.qcow2", "vdb.qcow2", "domain.xml"]
-    decrypt_point(manifest, folder, KEY, NoControl())
+    assert decrypt_point(manifest, folder, KEY, NoControl()) == []
     assert contents(folder) == contents(shelf.repository.path_of(manifest.id))
     assert missing_files(manifest, folder) == []
 
@@ -91,11 +91,21 @@ def test_a_damaged_file_is_told_and_removed_so_that_it_is_fetched_anew(
         image.unlink()
     else:
         image.write_bytes(image.with_name("vdb.qcow2.age").read_bytes())
-    with pytest.raises(DamagedPointError):
-        decrypt_point(manifest, folder, KEY, NoControl())
+    assert decrypt_point(manifest, folder, KEY, NoControl()) == ["vda.qcow2"]
     assert not image.exists()
     assert not (folder / "vda.qcow2").exists()
-    assert "vda.qcow2" in {plain.name for plain in missing_files(manifest, folder)}
+    assert [plain.name for plain in missing_files(manifest, folder)] == ["vda.qcow2"]
+    assert (folder / "vdb.qcow2").exists()
+
+
+def test_an_image_that_no_key_opens_is_damaged_when_the_manifest_could_be_opened(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    manifest = shelf.add()
+    folder = fetched(shelf, manifest, tmp_path / "again")
+    foreign = fetched(shelf, manifest, tmp_path / "foreign", Identities.new())
+    (foreign / ENCRYPTED_FOLDER / "vda.qcow2.age").replace(folder / ENCRYPTED_FOLDER / "vda.qcow2.age")
+    assert decrypt_point(manifest, folder, KEY, NoControl()) == ["vda.qcow2"]
 
 
 def test_the_wrong_key_leaves_what_was_fetched_for_the_right_one(shelf: Shelf, tmp_path: Path) -> None:
