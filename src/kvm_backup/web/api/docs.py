@@ -9,12 +9,21 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import JSONResponse, Response
 
 from kvm_backup import __version__
-from kvm_backup.web.api.v1 import access, alerts, host, models, points, runs, schedules, vms
+from kvm_backup.web.api.v1 import access, alerts, host, models, points, repositories, runs, schedules, vms
 from kvm_backup.web.context import render
 from kvm_backup.web.security.access import Viewer
 
 DOCUMENT = "/api/v1/openapi.json"
-ROUTERS = (host.router, vms.router, schedules.router, runs.router, points.router, alerts.router, access.router)
+ROUTERS = (
+    host.router,
+    vms.router,
+    schedules.router,
+    runs.router,
+    points.router,
+    repositories.router,
+    alerts.router,
+    access.router,
+)
 _METHODS = ("get", "post", "patch", "put", "delete")
 _ABOUT = """Everything that the pages of KVM Backup show and do.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -12,11 +11,11 @@ from starlette.responses import Response
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.bootstrap.remotes import Added, NewRemote
-from kvm_backup.domain.errors import BadArgumentError, KvmBackupError, VmBusyError
+from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
 from kvm_backup.domain.keep_local import KeepLocal
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.services.remotes.deadline import Deadline
 from kvm_backup.services.remotes.meeting import Stranger
+from kvm_backup.web.adding import add_or_ask, key_mark
 from kvm_backup.web.context import Message, redirect, render, wants_fragment
 from kvm_backup.web.errors import status_of
 from kvm_backup.web.formats import sentence
@@ -29,7 +28,6 @@ router = APIRouter(prefix="/repositories", include_in_schema=False)
 
 ONLY_READ = "-"
 """In the place of a local repository: nothing is shipped there."""
-SECONDS = 100.0
 _LONGEST = 4000
 _SECRET = "AGE-SECRET-KEY-"  # noqa: S105 - how a private key begins, which is refused
 _FIELD_OF = {
@@ -42,7 +40,6 @@ _FIELD_OF = {
     "repository-not-found": "url",
 }
 """Beside which field an error of a code is told."""
-_one_at_a_time = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,29 +105,10 @@ def add(request: Request, user: Administrator, form: Annotated[FormData, Depends
     if wrong or "again" in form:
         return _show(request, draft, wrong, status=422 if wrong else 200)
     try:
-        with _alone():
-            for stranger in application.remotes.strangers(draft.new):
-                if _mark(stranger) not in draft.accepted:
-                    return _ask(request, draft, stranger)
-                note(request, "repository.add", draft.name, f"{draft.url}, host key {stranger.key.fingerprint}")
-                stranger.accept()
-            added = application.remotes.add(draft.new, Deadline(SECONDS))
+        answer = add_or_ask(request, draft.new, draft.accepted)
     except KvmBackupError as error:
         return _refused(request, draft, error)
-    return _added(request, added)
-
-
-class _alone:  # noqa: N801 - reads as what it does
-    """One server at a time: each takes a thread of the pages for as long as it takes to answer."""
-
-    def __enter__(self) -> None:
-        if not _one_at_a_time.acquire(blocking=False):
-            raise VmBusyError(
-                phrase("somebody else is adding a repository right now"), hint=phrase("Try again in a minute.")
-            )
-
-    def __exit__(self, *_: object) -> None:
-        _one_at_a_time.release()
+    return _ask(request, draft, answer) if isinstance(answer, Stranger) else _added(request, answer)
 
 
 def _unfit(application: Application, draft: Draft) -> dict[str, str]:
@@ -176,7 +154,7 @@ def _ask(request: Request, draft: Draft, stranger: Stranger) -> Response:
         draft=draft,
         host_name=stranger.address.host,
         fingerprint=stranger.key.fingerprint,
-        mark=_mark(stranger),
+        mark=key_mark(stranger),
         others=[mark for mark in draft.accepted if not _is_of(mark, stranger)],
         file=_file_there(stranger.key.fingerprint),
         changed=any(_is_of(mark, stranger) for mark in draft.accepted),
@@ -185,7 +163,6 @@ def _ask(request: Request, draft: Draft, stranger: Stranger) -> Response:
 
 
 def _added(request: Request, added: Added) -> Response:
-    application = application_of(request)
     if added.joined.of is None:
         text = ngettext(
             "{name} is added to restore from; it holds {count} point.",
@@ -201,8 +178,6 @@ def _added(request: Request, added: Added) -> Response:
     elif added.joined.of is not None and not added.joined.readable:
         hint = _("This key can only add: what is there is safe from whoever steals it.")
     message = Message(text, "good", hint)
-    note(request, "repository.add", added.name, f"{added.address}, of {added.joined.of or '-'}")
-    application.shipping.facts.revision += 1
     if wants_fragment(request) and urlsplit(request.headers.get("hx-current-url", "")).path == LIST:
         headers = {"HX-Trigger": "repositories-changed"}
         return render(request, "fragment.html", message=message, headers=headers)
@@ -227,11 +202,6 @@ def _show(request: Request, draft: Draft, errors: dict[str, str], *, status: int
         ],
         back=LIST,
     )
-
-
-def _mark(stranger: Stranger) -> str:
-    """What tells a server's key from any other: it is shown, comes back, and must still be the same."""
-    return f"{stranger.address.host} {stranger.key.fingerprint}"
 
 
 def _is_of(mark: str, stranger: Stranger) -> bool:

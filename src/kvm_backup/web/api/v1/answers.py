@@ -65,6 +65,7 @@ def schedule_of(schedule: Schedule) -> models.Schedule:
         created_at=schedule.created_at,
         repository=schedule.repository,
         retention=models.Retention.model_validate(schedule.retention),
+        ship_to=None if schedule.ship_to is None else list(schedule.ship_to),
     )
 
 

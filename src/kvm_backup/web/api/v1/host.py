@@ -1,13 +1,10 @@
-"""The host as a whole: what the first page shows, and its repositories."""
+"""The host as a whole: what the first page shows."""
 
 from fastapi import APIRouter, Request
 
-from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.web.api.v1 import models
 from kvm_backup.web.api.v1.answers import problems, schedule_of
-from kvm_backup.web.language import in_words
-from kvm_backup.web.security.access import Operator, Viewer, application_of
-from kvm_backup.web.security.audit import note
+from kvm_backup.web.security.access import Viewer, application_of
 
 router = APIRouter(tags=["host"])
 
@@ -53,37 +50,3 @@ def get_overview(request: Request, user: Viewer) -> models.Overview:  # noqa: AR
             for day in facts.days
         ],
     )
-
-
-@router.get("/repositories", responses=problems())
-def list_repositories(request: Request, user: Viewer) -> models.RepositoryList:  # noqa: ARG001
-    """The repositories of the settings."""
-    application = application_of(request)
-    found = []
-    for name, path in sorted(application.settings.repositories().items()):
-        problem = None
-        try:
-            application.repository(name)
-        except KvmBackupError as error:
-            problem = in_words(error.message)
-        default = name == application.settings.default_repository
-        found.append(models.Repository(name=name, path=str(path), default=default, problem=problem))
-    return models.RepositoryList(repositories=found)
-
-
-@router.post("/repositories/{repository}/verify", status_code=202, responses=problems(404, 409))
-def verify_repository(
-    request: Request, user: Operator, repository: str, wanted: models.VerifyWanted
-) -> models.RunsAsked:
-    """Check every point, in one run for each VM."""
-    note(request, "repository.verify", repository)
-    runs = application_of(request).request_verify_all(repository, deep=wanted.deep, who=user.name)
-    return models.RunsAsked(runs=[models.Run.model_validate(run) for run in runs])
-
-
-@router.post("/repositories/{repository}/prune", status_code=202, responses=problems(404, 409))
-def prune_repository(request: Request, user: Operator, repository: str) -> models.RunsAsked:
-    """Remove what no rule keeps, in one run for each VM."""
-    note(request, "repository.prune", repository)
-    runs = application_of(request).request_prune_all(repository, who=user.name)
-    return models.RunsAsked(runs=[models.Run.model_validate(run) for run in runs])

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from kvm_backup.domain.alert import AlertKind, Severity, SubjectKind
 from kvm_backup.domain.disk import LeftOut
+from kvm_backup.domain.keep_local import KeepLocal
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.protection import Protection
 from kvm_backup.domain.run import RunKind, RunState, Trigger
@@ -176,7 +177,8 @@ class Retention(_Answer):
 
 
 class Schedule(BaseModel):
-    """What to back up, and when. `state` is what lists show."""
+    """What to back up, and when. `state` is what lists show; `ship_to` null: every server that copies its repository,
+    empty: none."""
 
     id: str
     name: str
@@ -191,6 +193,7 @@ class Schedule(BaseModel):
     created_at: datetime | None
     repository: str | None
     retention: Retention
+    ship_to: list[str] | None
 
 
 class ScheduleList(Page):
@@ -209,6 +212,7 @@ class NewSchedule(_Wanted):
     backup_mode: Text = Mode.INCREMENTAL.value
     repository: Text | None = None
     keep: dict[Literal["last", "daily", "weekly", "monthly", "yearly"], int] = {}
+    ship_to: Annotated[list[NameText], Field(max_length=64)] | None = None
 
 
 class ScheduleChanges(_Wanted):
@@ -221,6 +225,7 @@ class ScheduleChanges(_Wanted):
     backup_mode: Text | None = None
     repository: Text | None = None
     keep: dict[Literal["last", "daily", "weekly", "monthly", "yearly"], int | None] = {}
+    ship_to: Annotated[list[NameText], Field(max_length=64)] | None = None
 
 
 class DueTimes(BaseModel):
@@ -389,18 +394,88 @@ class Overview(BaseModel):
 
 
 class Repository(BaseModel):
-    """A place where restore points are kept; `problem` is why it cannot be used now."""
+    """A place where restore points are kept: on this host, with `path`, or on another server, with `url`.
+
+    Of one on another server the rest is as it was last known. `copy_of` is the repository on this host that is
+    shipped there, null where it is only read; `bandwidth` is the limit now, in bytes a second; `problem`, with its
+    code and hint, is why it cannot be used or reached now.
+    """
 
     name: str
-    path: str
+    path: str | None = None
+    url: str | None = None
     default: bool
+    copy_of: str | None = None
+    keep_local: KeepLocal | None = None
+    bandwidth: int | None = None
+    encrypted: bool = False
+    points: int | None
+    bytes_stored: int | None
+    shipped_at: datetime | None = None
+    waiting_points: int = 0
+    waiting_bytes: int = 0
+    waiting_since: datetime | None = None
     problem: str | None
+    problem_code: str | None = None
+    hint: str | None = None
+    retry_at: datetime | None = None
 
 
 class RepositoryList(BaseModel):
     """The repositories of the settings."""
 
     repositories: list[Repository]
+
+
+class NewRepository(_Wanted):
+    """A repository on another server; fields as `repository add` takes them. `copy_of` null: the default one.
+
+    `accepted` are the marks of host keys that somebody has compared.
+    """
+
+    name: NameText
+    url: NameText
+    copy_of: Text | None = None
+    only_read: bool = False
+    keep_local: Annotated[KeepLocal, Field(strict=False)] = KeepLocal.ALL
+    bandwidth: Text | None = None
+    bandwidth_hours: Annotated[list[Text], Field(max_length=20)] = []
+    prune_url: Text | None = None
+    recipients: Annotated[list[Text], Field(max_length=20)] = []
+    accepted: Annotated[list[Text], Field(max_length=4)] = []
+
+
+class HostKeyShown(BaseModel):
+    """The host key of a server that is new here; nothing was added. `mark` goes into `accepted`."""
+
+    host: str
+    fingerprint: str
+    mark: str
+
+
+class Waiting(BaseModel):
+    """What waits of one VM for one repository; `run` is the one that ships it, where one waits or goes on."""
+
+    repository: str
+    folder: str
+    vm: str
+    vm_uuid: str
+    points: list[str]
+    bytes: int
+    since: datetime
+    run: Run | None
+
+
+class WaitingList(Page):
+    """Some of what waits to be shipped."""
+
+    waiting: list[Waiting]
+
+
+class ShipWanted(_Wanted):
+    """What to ship now: of one VM, by its folder, or of all."""
+
+    folder: Text | None = None
 
 
 class RunsAsked(BaseModel):

@@ -49,6 +49,7 @@ def add_schedule(request: Request, user: Operator, wanted: models.NewSchedule) -
         wanted.backup_mode,
         repository=wanted.repository or "",
         keep=_as_typed(wanted.keep),
+        ship_to=_ship_to(wanted.ship_to),
     )
     return schedule_of(made)
 
@@ -79,6 +80,7 @@ def change_schedule(
         backup_mode=wanted.backup_mode,
         repository=wanted.repository,
         keep=_as_typed(wanted.keep),
+        ship_to=_ship_to(wanted.ship_to) if "ship_to" in wanted.model_fields_set else None,
     )
     return schedule_of(application.schedules.edit(schedule.id, changes))
 
@@ -123,6 +125,11 @@ def next_times(
     """Its next times, whether it is enabled or not."""
     schedules = application_of(request).schedules
     return models.DueTimes(times=schedules.next_times(schedules.find(schedule_id), count))
+
+
+def _ship_to(names: list[str] | None) -> tuple[str, ...]:
+    """Names as the service takes them: null is every server, an empty list none."""
+    return ("default",) if names is None else tuple(names) or ("none",)
 
 
 def _as_typed(keep: Mapping[Any, int | None]) -> dict[str, str]:
