@@ -196,6 +196,7 @@ def test_the_page_brings_a_vm_back_on_a_machine_that_has_nothing_but_the_servers
     assert (again.state, again.disk("vda")) == ("running", by_hand)
     again.destroy()
     compare_images(by_hand, lost.witness)
+    assert [told.count("[y/N]") for command, told in said.items() if "--in-place" in command] == [1]
     assert folder in said["sudo ssh backup@nas.example ls /srv/kvm-backup"]
     listed = said["sudo kvm-backup point list --repository nas"]
     assert [lost.point in listed, "As it was last read" in listed] == [True, True]

@@ -1,5 +1,6 @@
 """Reading from a remote: what is fetched, what is refused, and what is left behind."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
 from kvm_backup.domain.point import Manifest
-from kvm_backup.domain.task import RestoreTarget, ToFolder
+from kvm_backup.domain.task import InPlace, RestoreTarget, ToFolder
 from kvm_backup.services import events
 from tests.integration.shipping.conftest import House
 from tests.unit.builders import flip_bit
@@ -146,6 +147,51 @@ def test_a_damaged_file_there_is_named_with_its_server_and_nothing_is_written(ho
     assert error.message == f"{points[0].id} is damaged at {house.server.address()}: vda.qcow2"
     assert "verify --repository nas" in error.hint
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("what", ["folder", "link", "fifo"])
+def test_what_is_no_file_there_is_damage_and_nothing_else_is_read_for_it(
+    house: House, tmp_path: Path, what: str
+) -> None:
+    [point] = shipped(house, 1)
+    image = house.server.store / point.id / "vda.qcow2"
+    image.rename(tmp_path / "image")
+    match what:
+        case "folder":
+            image.mkdir()
+        case "link":
+            image.symlink_to(tmp_path / "image")
+        case _:
+            os.mkfifo(image)
+    for _ in range(2):
+        error = restore(house, point, ToFolder(str(tmp_path / "out")))
+        assert error is not None
+        assert error.code == "damaged-point"
+    assert list(verify(house, deep=True).values()) == [["vda.qcow2"]]
+
+
+@pytest.mark.vm
+def test_a_restore_in_place_asks_once_and_before_anything_is_fetched(house: House, tmp_path: Path) -> None:
+    house.shelf.vm_name = f"nobody-{os.getpid()}"
+    [point] = shipped(house, 1)
+    asked: list[str] = []
+
+    def answer(question: str) -> bool:
+        asked.append(question)
+        return len(asked) > 1
+
+    def in_place() -> str | None:
+        request = house.application.requests.restore(point.id, InPlace(str(tmp_path)), "nas")
+        finished, _ = house.application.start_run(
+            request, listener=house.told.append, stop_requested=lambda: False, confirm=answer
+        )
+        return finished.error_code
+
+    assert in_place() == "not-confirmed"
+    assert (steps(house), len(asked)) == ([], 1)
+    # The XML of these points is of no VM that could be made, which is seen behind the question.
+    assert in_place() == "hypervisor-error"
+    assert (steps(house), len(asked)) == (["fetch"], 2)
 
 
 def test_a_point_that_was_replaced_there_since_it_was_read_asks_for_a_rescan(house: House, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Fetches files of points from another server, and takes none that is not what the manifest says."""
 
 import hashlib
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,8 @@ class FetchedPoint:
         wrong = self._wrong(control)
         here = 0
         for name in wrong:
-            size = _size(self.folder / name) or 0
-            if size < self._bytes(name):
+            size = _size(self.folder / name)
+            if size is not None and size < self._bytes(name):
                 here += size
             else:
                 self._remove([name])
@@ -115,7 +116,10 @@ class FetchedPoint:
     def _remove(self, names: Iterable[str]) -> None:
         for path in (self.folder / name for name in names):
             try:
-                path.unlink(missing_ok=True)
+                if path.is_dir() and not path.is_symlink():
+                    durable.remove_tree(path)  # that server puts a folder in the place of a file
+                else:
+                    path.unlink(missing_ok=True)
             except OSError as error:
                 raise durable.storage_error(error, path) from error
 
@@ -193,4 +197,4 @@ def _size(path: Path) -> int | None:
         status = path.stat(follow_symlinks=False)
     except OSError:
         return None
-    return status.st_size
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
