@@ -20,7 +20,7 @@ from kvm_backup.repository.ssh.account import Account, account_of
 from kvm_backup.repository.ssh.founding import found
 from kvm_backup.repository.ssh.remote import Remote
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
-from kvm_backup.repository.ssh.transfer import NoWatch, Transfer
+from kvm_backup.repository.ssh.transfer import Moved, NoWatch, Transfer
 from tests.integration.ship.points import big_shipment, files_of, flip, replaced_by_full, shipment_of
 from tests.integration.ship.servers import Server
 from tests.unit.builders import Shelf
@@ -202,6 +202,26 @@ def test_a_point_that_changes_here_while_it_is_sent_is_not_published_as_a_mixtur
         ship(server, account, shipment, change)
     assert change.done
     assert not (server.store / shipment.manifest.id / "manifest.json").exists()
+
+
+def test_a_point_that_changes_here_before_it_becomes_visible_is_shipped_as_it_is_by_the_next_try(
+    server: Server, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipment = shipment_of(shelf, shelf.add())
+    changed: list[Shipment] = []
+    up = Transfer.up
+
+    def change_first(transfer: Transfer, source: Path, target: str, *options: str) -> Moved:
+        if target == f"/{shipment.manifest.id}" and not changed:
+            changed.append(replaced_by_full(shelf, shipment, os.urandom(1 << 20)))
+        return up(transfer, source, target, *options)
+
+    monkeypatch.setattr(Transfer, "up", change_first)
+    with pytest.raises(PointChangedError):
+        ship(server, "adder", shipment)
+    assert not (server.store / shipment.manifest.id / "manifest.json").exists()
+    ship(server, "adder", changed[0])
+    assert files_of(server.store / shipment.manifest.id) == files_of(changed[0].folder)
 
 
 def test_a_replacement_that_died_between_its_renames_is_undone_and_done_again(server: Server, shelf: Shelf) -> None:

@@ -153,13 +153,13 @@ def test_damage_there_is_found_with_nothing_but_the_mirror_here(server: Server, 
         assert there.differing(mirrored) is None
 
 
-@pytest.mark.parametrize("account", READERS)
+@pytest.mark.parametrize(("adding", "account"), [("shell", "shell"), ("rrsync", "rrsync"), ("adder", "shell")])
 def test_a_point_that_is_removed_leaves_nothing_and_the_others_stay(
-    server: Server, shelf: Shelf, account: str
+    server: Server, shelf: Shelf, adding: str, account: str
 ) -> None:
     full = shelf.add()
     child = shelf.add(full)
-    shipped(server, shelf, account, full, child)
+    shipped(server, shelf, adding, full, child)
     with remote(server, account) as there:
         there.remove(child.id)
         assert visible(server) == [full]
@@ -224,6 +224,21 @@ def test_what_was_left_goes_by_the_age_it_has_on_the_server_whatever_times_files
     assert not left.exists()
     assert visible(server) == [full]
     assert not list(server.store.rglob(".*"))
+
+
+def test_what_an_old_file_of_this_host_just_arrived_in_is_not_old(server: Server, shelf: Shelf) -> None:
+    full = shelf.add()
+    folder = shelf.path(full).parent
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (0, 0))
+    shipped(server, shelf, "adder", full)
+    arrived = server.store / full.folder / f".incoming-{full.stamp}-1"
+    with remote(server, "rrsync") as there:
+        there.clear_incoming(timedelta(minutes=5))
+        assert arrived.is_dir()
+        there.clear_incoming(timedelta(0))
+    assert not arrived.exists()
+    assert visible(server) == [full]
 
 
 def test_a_point_that_came_back_after_a_removal_died_is_not_cleared(server: Server, shelf: Shelf) -> None:
