@@ -9,10 +9,12 @@ import pytest
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.config.settings import check
+from kvm_backup.repository.encryption.marker import identity_folder
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services import events
 from kvm_backup.services.prune import VmPoints, points_in
 from tests.integration.ship.servers import Server
+from tests.integration.shipping.keys import KEY
 from tests.unit.builders import Shelf
 
 
@@ -97,5 +99,29 @@ def house(tmp_path: Path) -> Iterator[House]:
         made = House(tmp_path, server)
         made.found()
         yield made
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    file = tmp_path / "nas.key"
+    file.write_text(KEY.secrets[0])
+    return file
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Iterator[House]:
+    """A house whose remote has a recipient, proved, and no private key."""
+    server = Server(tmp_path / "server")
+    try:
+        house = House(tmp_path, server, remote={"recipients": list(KEY.recipients)})
+        house.application.proved_recipients.prove(KEY.recipients[0], KEY)
+        with (
+            identity_folder(house.shelf.root, KEY.recipients) as identity,
+            house.application.shipping.connect("nas") as remote,
+        ):
+            remote.found(identity)
+        yield house
     finally:
         server.stop()

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,40 +15,15 @@ from kvm_backup.domain.errors import (
 )
 from kvm_backup.domain.point import Manifest
 from kvm_backup.repository.encryption.keys import Identities
-from kvm_backup.repository.encryption.marker import identity_folder
 from kvm_backup.repository.encryption.staging import stagings
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.ssh.transfer import NoWatch
 from tests.integration.ship.servers import Server
 from tests.integration.shipping.conftest import House
+from tests.integration.shipping.keys import KEY
 from tests.unit.builders import flip_bit
 
-KEY = Identities.new()
 NAMES = {"manifest.json.age", "domain.xml.age", "vda.qcow2.age"}
-
-
-@pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    file = tmp_path / "nas.key"
-    file.write_text(KEY.secrets[0])
-    return file
-
-
-@pytest.fixture
-def sealed(tmp_path: Path) -> Iterator[House]:
-    """A house whose remote has a recipient, proved, and no private key."""
-    server = Server(tmp_path / "server")
-    try:
-        house = House(tmp_path, server, remote={"recipients": list(KEY.recipients)})
-        house.application.proved_recipients.prove(KEY.recipients[0], KEY)
-        with (
-            identity_folder(house.shelf.root, KEY.recipients) as identity,
-            house.application.shipping.connect("nas") as remote,
-        ):
-            remote.found(identity)
-        yield house
-    finally:
-        server.stop()
 
 
 def there(house: House, manifest: Manifest) -> Path:

@@ -99,7 +99,8 @@ class RemoteStore:
                 self._require_same(remote)
                 for point in points:
                     one = self._point(point, fetched)
-                    space.check(one.missing(_Silent(control)))
+                    missing = one.missing(_Silent(control))
+                    space.check(missing + (missing if remote.is_encrypted else 0))
                     watch.begin(size_of(point))
                     one.fetch(remote, _Silent(control))
                     watch.finish()
@@ -130,6 +131,9 @@ class RemoteStore:
             watch = FetchWatch(control.check, control.advance)
             with self.connect(watch) as remote:
                 self._require_same(remote)
+                if remote.is_encrypted:
+                    # A point's files lie here twice until the last of them is decrypted.
+                    space.check(sum(missing.values()) + max(missing.values()))
                 for one in points:
                     watch.begin(size_of(one.point))
                     if missing[one.point.id]:

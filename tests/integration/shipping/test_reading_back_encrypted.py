@@ -1,0 +1,110 @@
+"""Reading from an encrypted remote: as from any other, with the private key; nothing is left here in either form."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.point import Manifest
+from kvm_backup.domain.task import ToFolder
+from kvm_backup.services import events
+from tests.integration.shipping.conftest import House
+from tests.unit.builders import flip_bit
+
+
+@pytest.fixture
+def points(sealed: House, key_file: Path) -> list[Manifest]:
+    """A chain of two that only the server holds, and the key to it."""
+    full = sealed.shelf.add()
+    made = [full, sealed.shelf.add(full, seed=2)]
+    sealed.ship()
+    sealed.remote["identity_file"] = str(key_file)
+    sealed.restart()
+    shutil.copytree(sealed.shelf.root, sealed.folder / "before")
+    for point in made:
+        shutil.rmtree(sealed.shelf.repository.path_of(point.id))
+    return made
+
+
+def restore(house: House, point: Manifest, to: Path) -> KvmBackupError | None:
+    house.told.clear()
+    request = house.application.requests.restore(point.id, ToFolder(str(to)), "nas")
+    return house.application.start_run(request, listener=house.told.append, stop_requested=lambda: False)[1]
+
+
+def verdicts(house: House, point: Manifest, *, deep: bool) -> dict[str, bool]:
+    house.told.clear()
+    request = house.application.requests.verify_folder(point.id.split("/")[0], "nas", deep=deep)
+    house.application.start_run(request, listener=house.told.append, stop_requested=lambda: False)
+    return {
+        event.verdict.point: event.verdict.good for event in house.told if isinstance(event, events.PointVerified)
+    }
+
+
+def left(house: House) -> list[Path]:
+    return [path for path in (house.folder / "state" / "scratch").rglob("*") if path.is_file()]
+
+
+def same_as_before(house: House, point: Manifest, restored: Path) -> None:
+    before = house.folder / "before" / point.id / "vda.qcow2"
+    subprocess.run(["qemu-img", "compare", restored, before], check=True, capture_output=True)
+
+
+def test_a_chain_is_fetched_decrypted_and_restored(sealed: House, points: list[Manifest], tmp_path: Path) -> None:
+    assert restore(sealed, points[1], tmp_path / "out") is None
+    same_as_before(sealed, points[1], tmp_path / "out" / "vda.qcow2")
+    told = [event for event in sealed.told if isinstance(event, events.Progress) and event.step is events.Step.FETCH]
+    assert told[-1].done == told[-1].total
+    assert left(sealed) == []
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_points_there_are_verified_by_what_they_decrypt_to(sealed: House, points: list[Manifest], deep: bool) -> None:
+    assert verdicts(sealed, points[0], deep=deep) == {points[0].id: True, points[1].id: True}
+    flip_bit(sealed.server.store / points[0].id / "vda.qcow2.age", 100_000)
+    assert verdicts(sealed, points[0], deep=deep) == {points[0].id: False, points[1].id: True}
+    assert left(sealed) == []
+
+
+def test_a_damaged_file_there_is_named(sealed: House, points: list[Manifest], tmp_path: Path) -> None:
+    flip_bit(sealed.server.store / points[0].id / "vda.qcow2.age", 100_000)
+    error = restore(sealed, points[1], tmp_path / "out")
+    assert error is not None
+    assert error.code == "damaged-point"
+    assert error.message == f"{points[0].id} is damaged at {sealed.server.address()}: vda.qcow2"
+
+
+def test_after_a_cut_the_same_restore_goes_on(sealed: House, points: list[Manifest], tmp_path: Path) -> None:
+    sealed.remote["bandwidth"] = "150KiB"
+    sealed.restart()
+    cut = False
+
+    def listen(event: events.Event) -> None:
+        nonlocal cut
+        if isinstance(event, events.Progress) and event.done > points[0].bytes_stored + 10_000 and not cut:
+            cut = True
+            sealed.server.cut()
+
+    request = sealed.application.requests.restore(points[1].id, ToFolder(str(tmp_path / "out")), "nas")
+    _, error = sealed.application.start_run(request, listener=listen, stop_requested=lambda: False)
+    assert error is not None
+    assert error.code == "remote-unreachable"
+    assert any(path.name == "vda.qcow2" for path in left(sealed))
+    sealed.remote.pop("bandwidth")
+    sealed.restart()
+    gone = sealed.server.store / points[0].id / "vda.qcow2.age"
+    gone.unlink()
+    assert restore(sealed, points[1], tmp_path / "out") is None
+    same_as_before(sealed, points[1], tmp_path / "out" / "vda.qcow2")
+    assert left(sealed) == []
+
+
+def test_without_the_key_it_says_what_to_bring(sealed: House, points: list[Manifest], tmp_path: Path) -> None:
+    sealed.remote.pop("identity_file")
+    sealed.restart()
+    error = restore(sealed, points[1], tmp_path / "out")
+    assert error is not None
+    assert (error.code, "identity_file" in error.hint) == ("encryption-key", True)
+    assert left(sealed) == []
