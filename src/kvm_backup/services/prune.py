@@ -20,6 +20,7 @@ from kvm_backup.domain.names import FOLDER_PATTERN, parse_stamp
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest, Mode
 from kvm_backup.domain.retention import PointFacts, RetentionRule, Verdict, decide
+from kvm_backup.repository.encryption.staging import remove_unneeded
 from kvm_backup.repository.exchange import CONSOLIDATE_PREFIX, OLD_PREFIX, recover
 from kvm_backup.repository.local import REMOVED_PREFIX, DamagedPoint, LocalRepository
 from kvm_backup.services import events
@@ -222,6 +223,8 @@ class _Prune:
             if not verdict.kept:
                 refuse_when_stopped(self._service.stop_requested)
                 self._repository.withdraw(verdict.id)
+        # What waited encrypted for a remote goes with its point; a shipment clears up the rest.
+        remove_unneeded(self._vm.folder, lambda staging: staging.point.is_dir())
         return self._report(verdicts, before, allocated_bytes(self._vm.folder), dry_run=False)
 
     def _clean_up(self) -> None:
