@@ -1,0 +1,115 @@
+"""Encryption from the first key to a new machine, by commands as processes."""
+
+import os
+import pty
+import select
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvm_backup.repository.encryption.keys import Identities
+from tests.integration.product import Product
+from tests.integration.ship.servers import Server
+from tests.unit.builders import Shelf
+from tests.unit.cli.conftest import COMMAND
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path / "server")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    file = tmp_path / "safe" / "nas.key"
+    file.parent.mkdir()
+    file.write_text(Identities.new().secrets[0])
+    return file
+
+
+def host(folder: Path, server: Server) -> Product:
+    return Product(folder, variables={"KVM_BACKUP_SSH_CONFIG": str(server.config), "TZ": "UTC"})
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, server: Server, key_file: Path) -> Shelf:
+    """Two points that lie encrypted on the server; the host that shipped them has the public key only."""
+    product = host(tmp_path / "product", server)
+    shelf = Shelf(product.repository)
+    shelf.add(shelf.add(), seed=2)
+    [recipient] = Identities.load(key_file).recipients
+    add = ("repository", "add", "nas", str(server.address()), "--yes", "--recipient", recipient)
+    refused = product.run(*add)
+    assert refused.status != 0
+    assert "kvm-backup key check" in " ".join(refused.stderr.split())
+    assert not any(server.store.iterdir())
+    product.run("key", "check", key_file).succeeded()
+    product.run(*add).succeeded()
+    product.run("ship").succeeded()
+    assert len(list(server.store.glob("*/*/vda.qcow2.age"))) == 2
+    return shelf
+
+
+def test_a_new_machine_with_the_key_lists_and_verifies_what_is_there(
+    tmp_path: Path, server: Server, shipped: Shelf, key_file: Path
+) -> None:
+    new = host(tmp_path / "new", server)
+    add = (
+        "repository",
+        "add",
+        "nas",
+        str(server.address()),
+        "--only-read",
+        "--yes",
+        "--identity-file",
+        str(key_file),
+    )
+    new.run(*add).succeeded()
+    rows = new.points(repository="nas")
+    assert [row["id"] for row in rows] == [point.id for point in shipped.repository.all_points()]
+    new.run("verify", "--all", "-r", "nas", "--deep").succeeded()
+    damaged = next(server.store.glob("*/*/vda.qcow2.age"))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    failed = new.run("verify", "--all", "-r", "nas")
+    assert failed.status == 1
+    assert "vda.qcow2" in failed.stdout
+
+
+def test_a_machine_without_the_key_asks_at_the_terminal_and_without_one_says_what_it_needs(
+    tmp_path: Path, server: Server, shipped: Shelf, key_file: Path
+) -> None:
+    new = host(tmp_path / "new", server)
+    add = ("repository", "add", "nas", str(server.address()), "--only-read", "--yes")
+    refused = new.run(*add)
+    assert refused.status == 1
+    assert "identity_file" in " ".join(refused.stderr.split())
+    shown = answered(new.environment, f"{key_file}\n", *add)
+    assert "is encrypted." in shown
+    assert key_file.read_text() not in shown
+    assert len(new.points(repository="nas")) == len(list(shipped.repository.all_points()))
+
+
+def answered(environment: dict[str, str], answer: str, *words: str) -> str:
+    """What a terminal shows while the question for a private key is answered."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, *words], env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as process:
+        os.close(theirs)
+        shown, asked = "", False
+        try:
+            while select.select([ours], [], [], 60)[0] and (piece := os.read(ours, 1000)):
+                shown += piece.decode()
+                if not asked and "file that holds it: " in shown:
+                    os.write(ours, answer.encode())
+                    asked = True
+        except OSError:  # the other end is closed
+            pass
+        finally:
+            os.close(ours)
+    assert process.returncode == 0, shown
+    return shown
