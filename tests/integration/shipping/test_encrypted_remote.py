@@ -13,10 +13,12 @@ from kvm_backup.domain.errors import (
     KvmBackupError,
     RepositoryFormatError,
 )
-from kvm_backup.domain.point import Manifest
+from kvm_backup.domain.point import Manifest, serialize
+from kvm_backup.repository.encryption.files import NoControl
 from kvm_backup.repository.encryption.keys import Identities
-from kvm_backup.repository.encryption.staging import stagings
+from kvm_backup.repository.encryption.staging import Staging, stagings
 from kvm_backup.repository.local import LocalRepository
+from kvm_backup.repository.mirror import Mirror
 from kvm_backup.repository.ssh.transfer import NoWatch
 from tests.integration.ship.servers import Server
 from tests.integration.shipping.conftest import House
@@ -143,12 +145,41 @@ def test_a_consolidated_point_replaces_the_one_there(sealed: House) -> None:
     sealed.ship()
     before = {name: (there(sealed, manifest) / name).read_bytes() for name in NAMES}
     changed = manifest.model_copy(update={"notices": ("consolidated",)})
-    from kvm_backup.domain.point import serialize
-
     sealed.shelf.replace_manifest(manifest, serialize(changed))
     assert sealed.ship() == [manifest.id]
     after = {name: (there(sealed, manifest) / name).read_bytes() for name in NAMES}
     assert all(before[name] != after[name] for name in NAMES)
+
+
+@pytest.mark.parametrize("account", ["shell", "rrsync", "adder"])
+def test_a_point_that_arrived_without_being_noted_is_found_there_and_not_sent_again(
+    sealed: House, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed.remote["url"] = str(sealed.server.address(account))
+    sealed.restart()
+    manifest = sealed.shelf.add()
+    with monkeypatch.context() as patched:
+        patched.setattr(Mirror, "record", _dies)
+        with pytest.raises(CancelledError):
+            sealed.ship()
+    before = {name: (there(sealed, manifest) / name).read_bytes() for name in NAMES}
+    assert sealed.ship() == [manifest.id]
+    assert {name: (there(sealed, manifest) / name).read_bytes() for name in NAMES} == before
+    assert mirrored(sealed) == [manifest.id]
+
+
+def _dies(*_arguments: object) -> None:
+    raise CancelledError("the process is gone", hint="Go on.")
+
+
+def test_what_nothing_waits_for_any_more_is_cleared_up_by_the_next_shipment(sealed: House) -> None:
+    first = sealed.shelf.add()
+    for remote in ("nas", "gone"):
+        staging = Staging.of(sealed.shelf.repository.path_of(first.id), remote)
+        with staging.filled(first, KEY.recipients, room=lambda _: None, control=NoControl()):
+            pass
+    sealed.ship()
+    assert stagings(sealed.points.folder) == []
 
 
 def test_files_that_were_damaged_while_they_waited_are_made_anew(sealed: House) -> None:

@@ -22,6 +22,7 @@ from kvm_backup.engine.restore import restore_chain
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository import durable, exchange
 from kvm_backup.repository.catalogue import Catalogue
+from kvm_backup.repository.encryption.staging import Staging
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.services import events
 from kvm_backup.services.links import disk_links
@@ -130,6 +131,15 @@ def test_qemu_reads_the_child_of_a_consolidated_point_by_itself(bench: Bench, tm
     image = bench.shelf.path(points[3])
     subprocess.run(["qemu-img", "convert", "-O", "raw", image, tmp_path / "raw"], check=True)
     assert (tmp_path / "raw").read_bytes() == expected
+
+
+def test_what_waited_encrypted_for_a_remote_goes_with_its_point_and_stays_with_one_that_stays(bench: Bench) -> None:
+    points = bench.chain(3)
+    stagings = [Staging.of(bench.repository.path_of(point.id), "nas") for point in points]
+    for staging in stagings:
+        staging.folder.mkdir()
+    bench.prune()
+    assert bench.hidden() == [staging.folder.name for staging in stagings[1:]]
 
 
 def test_a_dry_run_tells_the_same_and_changes_nothing(bench: Bench) -> None:
