@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.point import Manifest
@@ -61,7 +62,7 @@ def placed_points(
         else:
             alone.append(PlacedPoint(held.repository, held.point, held.links, here=False, copies=(held.repository,)))
     found = [_placed(held, copies.get(key, []), waits.get(key, ())) for key, held in own.items()]
-    points = sorted([*found, *alone], key=lambda placed: (placed.point.created, placed.repository), reverse=True)
+    points = sorted([*found, *alone], key=_age, reverse=True)
     # Of a remote that was not read yet its own page tells.
     return PlacedPoints(points, local.problems)
 
@@ -73,3 +74,7 @@ def _placed(held: HeldPoint, copies: Iterable[HeldPoint], waits: Iterable[str]) 
     return PlacedPoint(
         repository, held.point, held.links, here, held.elsewhere, held.repository, same, tuple(sorted(waits))
     )
+
+
+def _age(placed: PlacedPoint) -> tuple[datetime, str, str]:
+    return placed.point.created, placed.point.id, placed.repository

@@ -1,6 +1,7 @@
 """What Prometheus is told, by the product's own server."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,8 @@ from kvm_backup.domain.point import Mode
 from kvm_backup.domain.protection import Protection
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
 from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.task import ShipTask
+from kvm_backup.domain.waiting import RemoteFacts, Waiting
 from kvm_backup.web.metrics import Facts
 from tests.unit.web.dashboard import Dashboard
 
@@ -33,9 +36,38 @@ def samples(application: Application) -> dict[tuple[str, tuple[str, ...]], float
     }
 
 
+REMOTE = {"name": "nas", "url": "ssh://backup@nas.example/srv", "of": "default"}
+
+
 @pytest.fixture
 def application(tmp_path: Path) -> Application:
-    return Application(check({"state_dir": str(tmp_path), "timezone": "UTC", "host": "alpha"}, None))
+    settings = {"state_dir": str(tmp_path), "timezone": "UTC", "host": "alpha", "repository": [REMOTE]}
+    return Application(check(settings, None))
+
+
+def shipping(application: Application, now: datetime) -> None:
+    """Something waits for the remote, a run failed to ship it, and something arrived there before."""
+    store = application.shipping.facts.store
+    waiting = Waiting(
+        "nas", "web--1a2b3c4d", "web", "1a2b3c4d-0000-4000-8000-000000000001", 700, {"a": now, "b": now}
+    )
+    store.save([waiting])
+    store.note_remote(RemoteFacts("nas", 5, 6, 1, now))
+    run = Run(
+        id="ship",
+        vm_name="web",
+        kind=RunKind.SHIP,
+        trigger=Trigger.SERVICE,
+        host="alpha",
+        repository="nas",
+        requested_mode=None,
+        state=RunState.QUEUED,
+        created=now,
+        task=ShipTask("web--1a2b3c4d"),
+    )
+    application.history.create(run)
+    application.history.start(run.id)
+    application.history.wait(run.id, now, RunResult(error="away", error_code="remote-unreachable"))
 
 
 def a_run(application: Application, state: RunState | None) -> None:
@@ -106,6 +138,24 @@ def test_each_value_is_that_of_the_tables(application: Application) -> None:
     assert found["kvm_backup_unacknowledged_alerts", ()] == 1
 
 
+def test_what_waits_is_told_of_each_remote_and_why(application: Application) -> None:
+    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    shipping(application, now)
+    found = samples(application)
+    values = {
+        name: found[f"kvm_backup_remote_{name}", ("nas",)]
+        for name in ("waiting_points", "waiting_bytes", "waiting_since_timestamp_seconds", "points")
+    }
+    assert values == {
+        "waiting_points": 2,
+        "waiting_bytes": 700,
+        "waiting_since_timestamp_seconds": now.timestamp(),
+        "points": 5,
+    }
+    assert found["kvm_backup_remote_last_shipped_timestamp_seconds", ("nas",)] == now.timestamp()
+    assert found["kvm_backup_remote_failing_runs", ("nas", "remote-unreachable")] == 1
+
+
 def test_open_alerts_are_counted_by_kind_and_severity(application: Application) -> None:
     application.alerts.evaluate(application.survey.situation())
     found = samples(application)
@@ -125,6 +175,7 @@ def test_every_metric_is_documented_with_its_labels_and_none_besides(application
     application.inventory.note_host(application.inventory.host_facts().__class__(listed=now))
     application.statistics.sample_space({"default": SpaceSample(now, 1, 1, 1)})
     application.alerts.evaluate(application.survey.situation())
+    shipping(application, now)
     (application.settings.state_dir / "daemon.json").write_text(f'{{"ticked": "{now.isoformat()}"}}')
     collected = {
         sample.name: tuple(sample.labels) for family in Facts(application, now).collect() for sample in family.samples

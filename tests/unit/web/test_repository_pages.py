@@ -23,7 +23,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 class Port:
-    """A dashboard with a repository and two remotes, one of them to read from; rows are as the service writes them."""
+    """A dashboard with a repository and two remotes, one only to read from; rows are as the service writes them."""
 
     def __init__(self, folder: Path) -> None:
         self.shelf = Shelf(folder / "local")

@@ -10,6 +10,7 @@ import pytest
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from kvm_backup.domain.task import ShipTask
 from tests.unit.web.hostile import EVIL, is_text
 from tests.unit.web.schedules.conftest import Site, rows
 from tests.unit.web.schedules.markup import Element
@@ -178,3 +179,21 @@ def test_a_viewer_may_neither_cancel_nor_retry(site: Site, verb: str) -> None:
 def test_a_restore_is_not_done_again_by_a_button(site: Site) -> None:
     run = a_run(site, kind=RunKind.RESTORE, requested_mode=None)
     assert site.user().get(f"/runs/{run.id}").one("main").all("form") == []
+
+
+def test_a_shipment_tells_where_it_goes_what_was_sent_and_is_found_by_its_kind(site: Site) -> None:
+    told = RunResult(bytes_read=3 << 20, bytes_stored=1 << 20, detail="points shipped: 2, 1 MiB sent")
+    changes = {"kind": RunKind.SHIP, "requested_mode": None, "trigger": Trigger.SERVICE, "repository": "nas"}
+    run = a_run(site, 1, result=told, task=ShipTask("vm-0001--1a2b3c4d"), **changes)
+    a_run(site, 2)
+    reader = site.user()
+    listed = reader.get("/runs?kind=ship")
+    assert shown(listed) == ["vm-0001"]
+    row = listed.one("tbody").text
+    assert "shipping" in row
+    assert "to nas" in row
+    assert "the service" in row
+    page = reader.get(f"/runs/{run.id}").text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Sent over the wire 1 MiB" in " ".join(page.split())
+    assert "Points shipped: 2, 1 MiB sent." in page
+    assert "Points envoyés" in site.user(language="fr").get(f"/runs/{run.id}").text

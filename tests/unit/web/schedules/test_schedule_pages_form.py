@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from kvm_backup.config.settings import check
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.run import RunState
@@ -452,3 +453,45 @@ def test_a_page_of_no_schedule_is_not_found(site: Site) -> None:
     made = site.add("Mine")
     for wanted in ("nothing", made.id[:8], ""):
         assert site.user().client.get(f"/schedules/{wanted}").status_code == 404
+
+
+def with_remotes(site: Site) -> None:
+    """Two servers copy the default repository."""
+    remotes = [{"name": name, "url": f"ssh://me@{name}/x", "of": "default"} for name in ("nas", "away")]
+    told = {"state_dir": str(site.application.settings.state_dir), "timezone": "Europe/Paris", "repository": remotes}
+    vars(site.application)["at_start"] = check(told, None)
+
+
+def test_without_servers_the_form_does_not_ask_where_points_are_shipped(site: Site) -> None:
+    assert "Where its points are shipped" not in site.user().get("/schedules/new").text
+
+
+@pytest.mark.parametrize(
+    ("chosen", "stored", "told"),
+    [
+        ({"ship": "default", "ship_to": ["nas"]}, None, "every server that copies its repository"),
+        ({"ship": "chosen", "ship_to": ["away", "nas"]}, ("away", "nas"), "away, nas"),
+        ({"ship": "chosen"}, (), "nowhere"),
+        ({"ship": "none", "ship_to": ["nas"]}, (), "nowhere"),
+    ],
+)
+def test_where_points_are_shipped_is_chosen_and_shown(
+    site: Site, chosen: dict[str, object], stored: tuple[str, ...] | None, told: str
+) -> None:
+    with_remotes(site)
+    operator = site.user()
+    operator.message(operator.post("/schedules", {**FORM, **chosen}))
+    [made] = site.application.schedules.all()
+    assert made.ship_to == stored
+    assert told in operator.get(f"/schedules/{made.id}").text
+    form = operator.get(f"/schedules/{made.id}/edit")
+    names = {one.attributes["value"] for one in form.all("input", name="ship_to") if "checked" in one.attributes}
+    assert names == set(stored or ())
+
+
+def test_a_server_that_is_not_there_is_refused_at_its_field(site: Site) -> None:
+    with_remotes(site)
+    answer = site.user().post("/schedules", {**FORM, "ship": "chosen", "ship_to": ["nas", "moon"]})
+    assert answer.status_code == 422
+    assert 'id="ship_to-error"' in answer.text
+    assert 'value="moon" checked' in answer.text
