@@ -9,8 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from kvm_backup.config.fields import AbsolutePath, Name, Table
 from kvm_backup.config.retention import RetentionOverride
 from kvm_backup.domain.bandwidth import BandwidthPlan, Hours, parse_rate
-from kvm_backup.domain.errors import BadArgumentError
+from kvm_backup.domain.errors import BadArgumentError, EncryptionKeyError
 from kvm_backup.domain.keep_local import KeepLocal
+from kvm_backup.repository.encryption.keys import check_recipient
 from kvm_backup.repository.ssh.address import SshAddress
 
 DEFAULT_REPOSITORY = "default"
@@ -36,14 +37,10 @@ def _address(url: str) -> str:
 
 
 def _recipient(text: str) -> str:
-    # A library in Rust that nothing else of the settings needs.
-    from pyrage import RecipientError, x25519
-
     try:
-        x25519.Recipient.from_str(text)
-    except RecipientError as error:
+        return check_recipient(text)
+    except EncryptionKeyError as error:
         raise ValueError('must be the public key of an age identity: "age1…"') from error
-    return text
 
 
 Url = Annotated[str, AfterValidator(_address)]
