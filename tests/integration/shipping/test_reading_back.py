@@ -3,8 +3,9 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from kvm_backup.domain.errors import BadArgumentError, KvmBackupError
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.task import InPlace, RestoreTarget, ToFolder
 from kvm_backup.services import events
+from kvm_backup.services.vm_lock import hold_fetched
 from tests.integration.shipping.conftest import House
 from tests.unit.builders import flip_bit
 
@@ -305,17 +307,17 @@ def test_another_disk_that_is_mounted_there_is_not_taken_for_damage(house: House
 
 def test_what_nobody_came_back_for_goes_after_a_day_and_what_a_run_holds_stays(house: House) -> None:
     folders = house.application.shipping.fetched
-    old = folders.root / "nas--12345678--web--1a2b3c4d"
-    young = folders.root / "nas--12345678--db--1a2b3c4d"
-    for folder in (old, young):
-        folder.mkdir(parents=True)
-    age(old, timedelta(days=2))
+    left, held = folders.root / "nas--12345678--web--1a2b3c4d", folders.root / "nas--12345678--db--1a2b3c4d"
+    for folder in (left, held):
+        (folder / "point").mkdir(parents=True)
+        # rsync gives what it fetched the times that it has on the server.
+        os.utime(folder, (0, 0))
     folders.forget_old()
-    assert list(folders.root.iterdir()) == [young]
-
-
-def age(folder: Path, by: timedelta) -> None:
-    subprocess.run(["touch", "-d", f"-{int(by.total_seconds())} seconds", folder], check=True)
+    assert sorted(folders.root.iterdir()) == [held, left]
+    two_days_on = replace(folders, now=lambda: time.time() + 2 * 86400)
+    with hold_fetched(folders.locks, held.name, "db--1a2b3c4d", wait=0.0):
+        two_days_on.forget_old()
+    assert list(folders.root.iterdir()) == [held]
 
 
 # Verify

@@ -4,9 +4,8 @@ A run that was killed or cut off leaves its folder, and the next one that reads 
 with it. What nobody came back for within a day is removed.
 """
 
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,12 @@ _KEPT_SECONDS = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class FetchedFolders:
-    """Those of this host. `lock_wait` is in seconds."""
+    """Those of this host. `lock_wait` is in seconds, `now` is Unix time."""
 
     scratch: Path
     locks: Path
     lock_wait: float
+    now: Callable[[], float] = time.time
 
     @property
     def root(self) -> Path:
@@ -66,7 +66,7 @@ class FetchedFolders:
         except OSError as error:
             raise durable.storage_error(error, self.root) from error
         for entry in entries:
-            if entry.name == but or time.time() - _touched(entry) < _KEPT_SECONDS:
+            if entry.name == but or self.now() - _touched(entry) < _KEPT_SECONDS:
                 continue
             with suppress(VmBusyError), hold_fetched(self.locks, entry.name, entry.name, wait=0.0):
                 durable.remove_tree(entry)
@@ -77,7 +77,6 @@ class FetchedFolders:
             self.scratch.mkdir(mode=0o711, parents=True, exist_ok=True)
             self.root.mkdir(mode=0o700, exist_ok=True)
             root.mkdir(mode=0o700, exist_ok=True)
-            os.utime(root)
         except OSError as error:
             raise durable.storage_error(error, root) from error
         identity = durable.read_limited(mirror.root / REPOSITORY_FILE, MANIFEST_BYTES_MAX)
@@ -121,7 +120,9 @@ def _name(mirror: Mirror, vm_folder: str) -> str:
 
 
 def _touched(folder: Path) -> float:
-    try:
-        return folder.stat(follow_symlinks=False).st_mtime
-    except OSError:
-        return time.time()
+    """When something in it last changed. Not by the times that rsync sets, which are the server's files'."""
+    newest = 0.0
+    for path in (folder, *folder.rglob("*")):
+        with suppress(OSError):
+            newest = max(newest, path.stat(follow_symlinks=False).st_ctime)
+    return newest
