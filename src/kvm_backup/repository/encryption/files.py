@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyrage
+
 from kvm_backup import process
 from kvm_backup.domain.errors import DamagedPointError, EncryptionKeyError, StorageError, ToolFailedError
 from kvm_backup.domain.phrase import phrase
@@ -108,8 +110,6 @@ def publish(target: Path) -> None:
 
 def decipher(content: bytes, where: str, identities: Identities) -> bytes:
     """What a small encrypted file holds. `where` names it in errors. Raises EncryptionKeyError, DamagedPointError."""
-    import pyrage  # in Rust: most commands never need it
-
     keys = [pyrage.x25519.Identity.from_str(secret) for secret in identities.secrets]
     try:
         opened = pyrage.decrypt(content, keys)
