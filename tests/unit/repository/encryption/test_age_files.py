@@ -3,6 +3,7 @@
 import hashlib
 import os
 import resource
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from kvm_backup.domain.errors import (
     EncryptionKeyError,
     KvmBackupError,
     StorageError,
+    ToolFailedError,
 )
 from kvm_backup.repository.encryption import files
 from kvm_backup.repository.encryption.files import NoControl, PlainFile
@@ -232,6 +234,23 @@ def test_a_wish_to_stop_ends_it_in_the_middle_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(CancelledError):
         files.encrypt(source, tmp_path / "x.age", KEY.recipients, PlainFile("vda.qcow2", "0" * 64, size), stop)
     assert 0 < stop.done < size
+    assert [entry.name for entry in tmp_path.iterdir()] == ["vda.qcow2"]
+
+
+class Kill(NoControl):
+    """Kills the process that encrypts, as the kernel does when memory runs out."""
+
+    def check(self) -> None:
+        me = os.getpid()
+        for child in Path(f"/proc/{me}/task/{me}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "vda.qcow2").write_bytes(b"disk")
+    with pytest.raises(ToolFailedError, match="ended early") as caught:
+        files.encrypt(tmp_path / "vda.qcow2", tmp_path / "x.age", KEY.recipients, plain(b"disk"), Kill())
+    assert "memory" in caught.value.hint
     assert [entry.name for entry in tmp_path.iterdir()] == ["vda.qcow2"]
 
 
