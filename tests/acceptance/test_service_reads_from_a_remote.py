@@ -1,5 +1,6 @@
 """The service restores and verifies from another server: killed while it fetches, told to end, started again."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ from kvm_backup.bootstrap import Application
 from kvm_backup.domain.task import ToFolder
 application = Application.from_environment()
 words = sys.argv[2:]
-if sys.argv[1] == "verify":
+if sys.argv[1] == "verify-here":
+    run = application.request_verify(words[0], None, "zoé")
+elif sys.argv[1] == "verify":
     run = application.request_verify(words[0], "nas", "zoé", deep=True)
 else:
     run = application.request_restore(words[0], ToFolder(words[1]), "nas", "zoé")
@@ -158,6 +161,21 @@ def test_a_service_that_is_told_to_end_keeps_what_it_has_fetched_for_its_next_st
     assert run["state"] == "succeeded"
     house.same_as_there(house.folder / "out" / "vda.qcow2")
     assert house.fetched() == []
+
+
+def test_a_slow_link_keeps_no_other_run_on_the_vm_waiting(house: House) -> None:
+    here = Shelf(house.product.repository).add()
+    house.slow()
+    far = house.ask("to", house.points[2].id, house.folder / "out")
+    with stopped_at(house.product, "progress:fetch", "daemon") as service:
+        near = house.ask("verify-here", here.id)
+        house.server.signal(signal.SIGSTOP)
+        service.go_on()
+        until(lambda: house.run_of(near)["ended"] is not None, "end the run here", pause=0.3)
+        assert [house.run_of(near)["state"], house.run_of(far)["state"]] == ["succeeded", "running"]
+        house.server.signal(signal.SIGCONT)
+        until(lambda: house.run_of(far)["ended"] is not None, "end the run there", pause=0.3)
+    assert house.run_of(far)["state"] == "succeeded"
 
 
 def test_a_restore_whose_link_was_cut_fails_and_a_retry_goes_on_with_what_had_come(house: House) -> None:

@@ -371,6 +371,7 @@ class Application:
             clock=lambda: datetime.now(UTC),
             open_repository=self.repository,
             view=lambda name: self.store(name).view,
+            is_far=lambda name: name in self.shipping.remotes,
             lasting_name=self._lasting_name,
             hypervisor=lambda: self.hypervisor,
         )

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
-from kvm_backup.domain.task import BackupTask, Task, kind_of, task_as_json, task_from_json
+from kvm_backup.domain.task import BackupTask, Task, is_in_place, kind_of, task_as_json, task_from_json
 
 _MOMENT = slice(8, 20)
 """Where an id of `asked_run_id` has its time."""
@@ -24,7 +24,8 @@ class RunRequest:
     """One task on one VM. Times are in UTC.
 
     `attempt` is what the history counts from, more than 1 where a user has an earlier run done again; `retry` counts
-    the failures of this run before this try. `asked_by` is the name of the user who asked, where one is known.
+    the failures of this run before this try. `asked_by` is the name of the user who asked, where one is known. `far`:
+    the repository is on another server.
     """
 
     run_id: str
@@ -42,6 +43,7 @@ class RunRequest:
     late: bool = False
     attempt: int = 1
     retry: int = 0
+    far: bool = False
     pre_script: tuple[str, ...] = ()
     post_script: tuple[str, ...] = ()
 
@@ -70,9 +72,20 @@ class RunRequest:
         return f"{name}:again:{self.retry}" if self.retry else name
 
     @property
+    def crosses_link(self) -> bool:
+        """Whether it does little else than wait for a link, which must keep no VM from being backed up.
+
+        A restore in place is about its VM: no backup of that VM begins meanwhile.
+        """
+        return self.kind is RunKind.SHIP or (self.far and not is_in_place(self.task))
+
+    @property
     def queue_partition(self) -> str:
-        """Of the runs that share it, one goes on at a time: those on one VM, and what ships one VM to one server."""
-        return f"ship:{self.repository}:{self.vm}" if self.kind is RunKind.SHIP else self.vm
+        """Of the runs that share it, one goes on at a time: those on one VM, what ships one VM to one server, and
+        what reads one VM's points from there."""
+        if not self.crosses_link:
+            return self.vm
+        return f"{'ship' if self.kind is RunKind.SHIP else 'read'}:{self.repository}:{self.vm}"
 
     def retry_wait(self, *, can_help: bool) -> float | None:
         """Seconds until the next try after a failure, or None when there is none; `can_help`: the error says so.

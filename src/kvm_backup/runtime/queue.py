@@ -26,7 +26,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from kvm_backup.domain.errors import DatabaseError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import LONGEST_WAIT, RunRequest
-from kvm_backup.domain.run import RunKind
 
 APPLICATION = "kvm-backup"
 FORMAT = "1"
@@ -78,7 +77,7 @@ def queue_name(host: str) -> str:
 
 
 def ship_queue_name(host: str) -> str:
-    """The host's queue for what is shipped: a slow link must not keep VMs from being backed up."""
+    """The host's queue for what crosses a link: a slow one must not keep VMs from being backed up."""
     return f"ship:{host}"
 
 
@@ -383,7 +382,7 @@ def _engine(database_url: str) -> Engine:
 def _options(request: RunRequest, delay: float) -> Options:
     options: Options = {
         "workflow_name": _WORKFLOW,
-        "queue_name": (ship_queue_name if request.kind is RunKind.SHIP else queue_name)(request.host),
+        "queue_name": (ship_queue_name if request.crosses_link else queue_name)(request.host),
         "workflow_id": request.workflow_id,
         "app_version": FORMAT,
         "application_name": APPLICATION,

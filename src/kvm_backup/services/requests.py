@@ -44,7 +44,8 @@ class Asker:
 @dataclass(frozen=True, slots=True)
 class Requests:
     """Makes requests for runs on this host. `lasting_name` is what names a repository also from another folder.
-    `open_repository` opens those on this host, `view` gives what any is known to hold.
+    `open_repository` opens those on this host, `view` gives what any is known to hold, `is_far` tells which are on
+    other servers.
 
     What is given as `repository` is a name, a path, or None for the default one.
     """
@@ -53,6 +54,7 @@ class Requests:
     clock: Callable[[], datetime]
     open_repository: Callable[[str], LocalRepository]
     view: Callable[[str], LocalRepository]
+    is_far: Callable[[str], bool]
     lasting_name: Callable[[str | None], str]
     hypervisor: Callable[[], Hypervisor]
 
@@ -181,6 +183,7 @@ class Requests:
             schedule_id=earlier.schedule_id,
             schedule_name=earlier.schedule_name,
             attempt=earlier.attempt + 1,
+            far=self.is_far(earlier.repository),
         )
 
     def _request(self, owner: VmPoints, task: Task, repository: str | None, asker: Asker) -> RunRequest:
@@ -195,6 +198,7 @@ class Requests:
             created=now,
             vm_uuid=owner.vm_uuid,
             asked_by=asker.user,
+            far=self.is_far(self.lasting_name(repository)),
         )
 
 
