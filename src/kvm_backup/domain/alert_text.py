@@ -66,7 +66,7 @@ def _shipping_late(alert: Alert) -> str:
     values = {"name": alert.subject.name, "count": alert.facts.get("points", 0)}
     if alert.facts.get("late"):
         return phrase("points have waited for {name} for more than a day: {count}", **values)
-    return phrase("shipping to {name} waits: {count} points are here only", **values)
+    return phrase("points wait to be shipped to {name}: {count}", **values)
 
 
 def _shipping_advice(alert: Alert) -> str:

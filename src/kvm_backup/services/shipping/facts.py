@@ -1,5 +1,6 @@
 """What pages, alerts and metrics know of shipping: kept in tables, because to find it out takes many manifests."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -36,9 +37,12 @@ class ShippingFacts:
     clock: Callable[[], datetime]
     revision: int = 0
     """Another one once a row was written."""
+    troubles_hold: float = 1.0
+    """For how many seconds what is wrong is not looked up again."""
     _waiting: dict[Place, Waiting] | None = None
     _facts: dict[str, RemoteFacts] = field(default_factory=dict)
     _troubles: dict[str, ShippingTrouble] = field(default_factory=dict)
+    _troubles_until: float = 0.0
     _lock: RLock = field(default_factory=RLock)
 
     def look_through(self) -> list[Departure]:
@@ -124,7 +128,14 @@ class ShippingFacts:
         return states
 
     def _refresh_troubles(self) -> None:
-        """A run that tries again has no error while it does: what was wrong holds until bytes move."""
+        """A run that tries again has no error while it does: what was wrong holds until bytes move.
+
+        Every page asks, so that it is looked up once in a while only: with thousands of runs that wait it takes time.
+        """
+        asked = time.monotonic()
+        if asked < self._troubles_until:
+            return
+        self._troubles_until = asked + self.troubles_hold
         found: dict[str, list[ShippingTrouble]] = {}
         for trouble in self.history.shipping_troubles(self.host):
             found.setdefault(trouble.remote, []).append(trouble)

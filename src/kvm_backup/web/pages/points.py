@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
@@ -45,6 +45,7 @@ def point(request: Request, user: Viewer, repository: str, folder: str, stamp: s
         chain=_chain(manifest, own),
         remotes=application.settings.remotes(),
         place=_place(application, manifest, repository),
+        path_by_hand=_path_there(store.place_of(manifest.id)),
         children=[one for one in own if one.parent == manifest.id],
     )
 
@@ -162,6 +163,11 @@ def _form(
         typed={"name": f"{manifest.vm_name}-restored", "image_format": "qcow2"} | dict(typed),
         errors=errors,
     )
+
+
+def _path_there(path: str) -> str:
+    """The folder of a point as whoever is logged in where it is names it."""
+    return urlsplit(path).path if path.startswith("ssh://") else path
 
 
 def _place(application: Application, manifest: Manifest, repository: str) -> PlacedPoint | None:

@@ -47,6 +47,7 @@ class Harbour:
         self.application = Application(check(told | self.settings, None))
         self.facts: ShippingFacts = self.application.shipping.facts
         self.facts.clock = self.clock
+        self.facts.troubles_hold = 0.0
         return self
 
     def clock(self) -> datetime:
