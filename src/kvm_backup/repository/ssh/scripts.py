@@ -47,8 +47,8 @@ done
 """
 """$1 a point's folder, then pairs of kind (`image` or `file`) and name: a digest, or `missing`, on each line.
 
-OpenSSL, where it is there and knows the digest of nothing, uses the processor's own instructions: on a machine that has
-them it was 3.6 times as fast as sha256sum of coreutils 9.1.
+OpenSSL, where it is there and knows the digest of nothing, uses the processor's own instructions: on a machine that
+has them it was 3.6 times as fast as sha256sum of coreutils 9.1.
 """
 
 PUBLISH = f"""
