@@ -69,6 +69,8 @@ def pages(home: House) -> dict[str, str]:
         "vm-never-backed-up": f"/vms/{home.large.uuid}",
         "vm-backup": f"/vms/{home.small.uuid}/backup",
         "vm-xml": f"/vms/{home.small.uuid}/xml",
+        "repositories": "/repositories",
+        "repositories-new": "/repositories/new",
         "runs": "/runs",
         "runs-none": "/runs?q=no-such-name",
         "run-succeeded": f"/runs/{runs[home.small.name]}",

@@ -216,7 +216,7 @@ def make_survey(
         history=history,
         ledger=ledger,
         vms=VmWatch(ledger, hypervisor, excluded_disks),
-        points=PointWatch(ledger, catalogue, *([] if shipping is None else [shipping.mirror_if_known])),
+        points=PointWatch(ledger, catalogue, shipping.mirror_if_known if shipping else lambda _name: None),
         runs=RunWatch(ledger, history, host),
         promises=PromiseWatch(ledger, schedule_file, lasting_name),
         repositories=repositories,
