@@ -49,9 +49,10 @@ def effective_rule(
     """The rule for a VM in a repository: of each key what is said of the VM; else what the schedules want that back
     it up there, the largest number; else what is said of the repository; else `base`.
     """
-    rule = _overridden(RetentionRule(**base.model_dump(exclude={"after_backup"})), of_repository)
-    return _overridden(rule_with_wishes(rule, wishes), of_vm)
+    rule = overridden(RetentionRule(**base.model_dump(exclude={"after_backup"})), of_repository)
+    return overridden(rule_with_wishes(rule, wishes), of_vm)
 
 
-def _overridden(rule: RetentionRule, override: RetentionOverride | None) -> RetentionRule:
+def overridden(rule: RetentionRule, override: RetentionOverride | None) -> RetentionRule:
+    """The rule with the keys replaced that are given."""
     return rule if override is None else replace(rule, **override.model_dump(exclude_none=True))
