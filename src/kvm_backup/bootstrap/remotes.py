@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -137,14 +138,18 @@ class Remotes:
         return Added(new.name, remote.address, joined, points, file)
 
     def rescan(self, name: str) -> tuple[int, list[DamagedPoint]]:
-        """Read anew what a remote holds: how many points, and those whose manifests cannot be read.
+        """Read anew what a remote holds: how many points, and those whose manifests cannot be read. That works, too,
+        while the local repository that it copies is lost.
 
         Raises KvmBackupError; what was known of it stays then.
         """
         from kvm_backup.services.remotes.rereading import reread
 
         remote = self.parts.shipping.remote(name)
-        expected = None if remote.of is None else self.parts.configured_repository(remote.of).id
+        expected = None
+        if remote.of is not None:
+            with suppress(RepositoryNotFoundError):
+                expected = self.parts.configured_repository(remote.of).id
         assert remote.url is not None
         with self.parts.shipping.connect(name) as connection:
             return self._catalogued(reread(connection, name, remote.url, self.parts.state_dir(), expected))

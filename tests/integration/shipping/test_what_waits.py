@@ -213,3 +213,12 @@ def test_images_stay_as_long_as_one_of_two_servers_lacks_them(house: House, tmp_
         assert [house.shelf.path(point).exists() for point in (old, new)] == [False, True]
     finally:
         second.stop()
+
+
+def test_a_remote_is_read_anew_though_the_local_repository_is_lost(house: House) -> None:
+    points = chain(house, 2)
+    house.ship()
+    shutil.rmtree(house.shelf.root)
+    house.restart()
+    count, damaged = house.application.remotes.rescan("nas")
+    assert (count, damaged) == (len(points), [])

@@ -183,7 +183,8 @@ def test_a_restore_is_not_done_again_by_a_button(site: Site) -> None:
 
 def test_a_shipment_tells_where_it_goes_what_was_sent_and_is_found_by_its_kind(site: Site) -> None:
     told = RunResult(bytes_read=3 << 20, bytes_stored=1 << 20, detail="points shipped: 2, 1 MiB sent")
-    changes: dict[str, Any] = {"kind": RunKind.SHIP, "requested_mode": None, "trigger": Trigger.SERVICE, "repository": "nas"}
+    changes: dict[str, Any] = {"kind": RunKind.SHIP, "requested_mode": None, "trigger": Trigger.SERVICE}
+    changes["repository"] = "nas"
     run = a_run(site, 1, result=told, task=ShipTask("vm-0001--1a2b3c4d"), **changes)
     a_run(site, 2)
     reader = site.user()
