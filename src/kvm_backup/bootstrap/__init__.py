@@ -830,7 +830,7 @@ class Application:
         return points_everywhere(sorted(self.settings.repositories()), self.repository, self.catalogue, vm_uuid)
 
     def points_in(self, repository: str, vm_uuid: str) -> list[Manifest]:
-        """The points of a VM in one repository that a page may name, also on another server, as the catalogue knows them.
+        """The points of a VM in one repository that a page may name, also a remote, as the catalogue knows them.
 
         Raises as `configured_store`.
         """

@@ -304,7 +304,7 @@ class History:
         return {state: counted.get(state, 0) for state in _UNFINISHED}
 
     def shipping_troubles(self, host: str) -> list[ShippingTrouble]:
-        """Why runs of a host that ship wait for another try, by remote and cause; that the service was stopped is none."""
+        """Why runs of a host that ship wait for another try, by remote and cause, but for a stop of the service."""
         waits = (RUNS.c.state == RunState.WAITING, RUNS.c.host == storable(host), RUNS.c.kind == RunKind.SHIP)
         failed = (RUNS.c.error_code.is_not(None), RUNS.c.error_code != InterruptedRunError.code)
         grouped = (
