@@ -112,10 +112,11 @@ def test_a_failure_is_told_once_with_what_to_do_and_its_text_is_no_markup(port: 
     line = port.waits("failing")
     told = RunResult(error=f"the key {HOSTILE} was refused", error_code="remote-access", hint="Put it back.")
     run = port.run(line, RunState.WAITING, told)
+    # What is wrong is looked up once a second.
+    until(lambda: "Put it back." in client.get("/repositories").text, "tell what to do")
     page = client.get("/repositories").text
     assert HOSTILE not in page
     assert page.count("was refused") == 1
-    assert "Put it back." in page
     assert f"/runs/{run.id}" in page
     assert "needs you" in page
     port.application.history.request_cancel(run.id)
