@@ -587,6 +587,7 @@ class Application:
             try:
                 # A run that is cut off here is settled again; what was asked for is not asked for twice.
                 self._asking.enqueue_all(self.shipping.after(request))
+                self._asking.follow(request)
             except KvmBackupError as error:
                 say(f"{request.vm}: what it waits to ship is asked for within the hour: {error.message}")
             settle_schedule(self.schedule_file, self.history, request.schedule_id)

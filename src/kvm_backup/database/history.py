@@ -29,7 +29,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from kvm_backup.database.engine import Database
 from kvm_backup.database.statistics import count_run
 from kvm_backup.database.tables import RUNS, STEPS, Moment, storable
-from kvm_backup.domain.errors import CancelledError, InterruptedRunError, RunNotFoundError
+from kvm_backup.domain.errors import CancelledError, InterruptedRunError, RemoteUnreachableError, RunNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, RunStep, states_before
 from kvm_backup.domain.waiting import ShippingTrouble
@@ -343,6 +343,17 @@ class History:
                 )
                 for row in rows
             ]
+
+    def unreached(self, host: str, remote: str, after: datetime, *, limit: int) -> list[str]:
+        """The ids of runs that wait until after that moment because a remote was not reached, the oldest first."""
+        query = (
+            select(RUNS.c.id)
+            .where(RUNS.c.state == RunState.WAITING, RUNS.c.host == storable(host), RUNS.c.kind == RunKind.SHIP)
+            .where(RUNS.c.repository == storable(remote), RUNS.c.error_code == RemoteUnreachableError.code)
+            .where(RUNS.c.retry_at > after)
+        )
+        with self._database.transaction() as connection:
+            return list(connection.execute(query.order_by(RUNS.c.created, RUNS.c.id).limit(limit)).scalars())
 
     def running(self, host: str, kind: RunKind) -> list[Run]:
         """The runs of a kind that go on, the oldest first."""

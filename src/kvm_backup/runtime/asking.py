@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from kvm_backup.database.history import History
@@ -13,6 +14,9 @@ from kvm_backup.runtime.queue import QueueClient
 from kvm_backup.services.requests import Asker, Requests
 from kvm_backup.services.runs import RunService
 from kvm_backup.services.schedules.commands import ScheduleService
+
+_SOON = timedelta(seconds=10)
+_FOLLOWERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,25 @@ class Asking:
         self.enqueue_all([one for one in wanted if held[one.repository, one.task] is None])
         ids = [held[one.repository, one.task] for one in wanted]
         return [self.history.get(one.run_id if run is None else run.id) for one, run in zip(wanted, ids, strict=True)]
+
+    def follow(self, arrived: RunRequest) -> None:
+        """A remote that could not be reached has just taken something: what else waits for it need wait no longer.
+
+        Some at a time: each that arrives lets more of them begin.
+        """
+        if arrived.kind is not RunKind.SHIP:
+            return
+        run = self.history.get(arrived.run_id)
+        if run.state is not RunState.SUCCEEDED or not run.bytes_read:
+            return
+        soon = self.requests.clock() + _SOON
+        waiting = self.history.unreached(self.requests.host, run.repository, soon, limit=_FOLLOWERS)
+        if not waiting:
+            return
+        with closing(self.open_client()) as client:
+            client.hasten(self.requests.host, waiting)
+        for run_id in waiting:
+            self.history.hasten(run_id)
 
     def cancel(self, reference: str, asker: Asker) -> Run:
         """Cancel a run. Raises RunNotFoundError, and BadArgumentError when it has ended."""

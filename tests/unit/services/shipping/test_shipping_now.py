@@ -1,5 +1,6 @@
 """What a button to ship now does: it asks once, and lets what waits for its next try begin at once."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from kvm_backup.domain.errors import PointNotFoundError, RepositoryNotFoundError
 from kvm_backup.domain.run import RunKind, RunState, Trigger
 from kvm_backup.domain.task import ShipTask
 from kvm_backup.runtime.queue import DurableQueue, QueueClient
+from kvm_backup.services.prune import points_in
 from tests.unit.builders import VM_UUID, Shelf
 from tests.unit.services.shipping.conftest import Harbour, failed
 
@@ -76,3 +78,23 @@ def test_what_does_not_wait_is_refused_with_a_word(harbour: Harbour) -> None:
     with pytest.raises(RepositoryNotFoundError):
         harbour.application.request_ship("shelf")
     assert harbour.application.history.unfinished_of("alpha") == []
+
+
+@pytest.mark.parametrize(("code", "follows"), [("remote-unreachable", True), ("remote-access", False)])
+def test_once_a_server_takes_something_again_what_waited_for_it_follows_at_once(
+    harbour: Harbour, code: str, follows: bool
+) -> None:
+    point = harbour.shelf.add()
+    Shelf(harbour.shelf.root, "db", "1a2b3c4e-0000-4000-8000-000000000002").add()
+    harbour.facts.look_through()
+    app = harbour.application
+    later = datetime.now(UTC) + timedelta(minutes=30)
+    for run in (*app.request_ship("nas"), *app.request_ship("away")):
+        app.history.start(run.id)
+        app.history.wait(run.id, later, failed(code))
+    arrived = harbour.ship_run("nas", point)
+    points = points_in(harbour.shelf.repository, point.folder)
+    request = replace(app.shipping.departures.request("nas", points), run_id=arrived.id)
+    app._asking.follow(request)
+    hastened = {run.repository for run in app.history.unfinished_of("alpha") if run.retry_at != later}
+    assert hastened == ({"nas"} if follows else set())
