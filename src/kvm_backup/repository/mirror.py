@@ -1,12 +1,14 @@
 """The mirror of a remote: the manifests that it holds, in a folder of the state folder.
 
-It is also the record of what was shipped: a point is there in the very state that its manifest in the mirror tells.
+A point is there in the very state that its manifest in the mirror tells. What of it this host has shipped, and what
+its rule has removed there, the ledger beside them tells, which no server can change.
 The folder is like a repository without images, so that LocalRepository lists it. Whoever ships, prunes or refreshes
 a VM's points holds that remote's lock on them; readers need none, for every change is one rename.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ from kvm_backup.domain.names import PARTIAL_PREFIX
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE
 from kvm_backup.repository import durable
+from kvm_backup.repository.ledger import Ledger
 from kvm_backup.repository.local import FORMAT_VERSION, REPOSITORY_FILE, LocalRepository
 
 _FOLDER = "remotes"
@@ -37,6 +40,7 @@ class Mirror:
 
     def __init__(self, name: str, root: Path, repository_id: str) -> None:
         self.root = root
+        self._ledger = Ledger(root)
         self.repository = LocalRepository(name, root, repository_id, catalogue_key=f"{repository_id}@{root.name}")
 
     @classmethod
@@ -82,9 +86,21 @@ class Mirror:
             return False
 
     def record(self, point_id: str, manifest: bytes) -> None:
-        """Note, durably, that the remote holds a point in this state; one that it held before is replaced.
+        """Note, durably, that this host has shipped a point there in this state.
 
         Raises StorageError, NoSpaceError.
+        """
+        self.vouch([point_id])
+        self.show(point_id, manifest)
+
+    def vouch(self, point_ids: Iterable[str]) -> None:
+        """Note, durably, that these points there are this host's own. Raises StorageError, NoSpaceError."""
+        known = self.shipped_by_us()
+        self._ledger.note_shipped(point_id for point_id in point_ids if point_id not in known)
+
+    def show(self, point_id: str, manifest: bytes) -> None:
+        """Note, durably, that the remote holds a point in this state, whoever shipped it; one that it held before is
+        replaced. Raises StorageError, NoSpaceError.
         """
         file = self._manifest(point_id)
         point = file.parent
@@ -102,11 +118,25 @@ class Mirror:
         durable.rename(partial, point)
         durable.sync_folder(self.root)
 
-    def forget(self, point_id: str) -> None:
-        """Note that a point is gone there; one that is not noted is no error. Raises StorageError."""
+    def forget(self, point_id: str, *, by_rule: bool = False) -> None:
+        """Note that a point is gone there; one that is not noted is no error. `by_rule`: this host removed it there,
+        by the remote's rule. Raises StorageError, NoSpaceError.
+        """
+        if by_rule:
+            self._ledger.note_removed([point_id])
         self.repository.withdraw(point_id)
         with suppress(OSError):  # other points of the VM are in it
             self.repository.path_of(point_id).parent.rmdir()
+
+    def shipped_by_us(self) -> frozenset[str]:
+        """The ids of what this host has shipped there and not removed by the rule since, also of points that are gone
+        from there in another way. Raises StorageError.
+        """
+        return self._ledger.shipped()
+
+    def removed_by_rule(self) -> frozenset[str]:
+        """The ids of what this host has removed there by the remote's rule. Raises StorageError."""
+        return self._ledger.removed()
 
     @property
     def read(self) -> datetime | None:

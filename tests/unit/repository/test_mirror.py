@@ -57,7 +57,53 @@ def test_a_point_that_is_forgotten_is_gone_and_the_others_stay(mirror: Mirror) -
     mirror.forget(old.id)
     assert listed(mirror) == [new]
     mirror.forget(new.id)
-    assert [entry.name for entry in mirror.root.iterdir()] == ["kvm-backup.json"]
+    assert {entry.name for entry in mirror.root.iterdir()} == {"kvm-backup.json", ".ledger"}
+
+
+def test_what_this_host_shipped_is_known_also_when_it_is_gone_there_in_another_way(
+    mirror: Mirror, tmp_path: Path
+) -> None:
+    old, new = a_manifest(), a_manifest(id="web--1a2b3c4d/20261123T020000Z")
+    for point in (old, new):
+        mirror.record(point.id, serialize(point))
+    mirror.forget(old.id)
+    again = Mirror.open("nas", URL, tmp_path, REPOSITORY_ID)
+    assert again.shipped_by_us() == {old.id, new.id}
+    assert again.removed_by_rule() == frozenset()
+
+
+def test_what_the_rule_removed_there_is_known_until_it_is_shipped_again(mirror: Mirror) -> None:
+    point = a_manifest()
+    mirror.record(point.id, serialize(point))
+    mirror.forget(point.id, by_rule=True)
+    assert (mirror.shipped_by_us(), mirror.removed_by_rule()) == (frozenset(), {point.id})
+    mirror.record(point.id, serialize(point))
+    assert (mirror.shipped_by_us(), mirror.removed_by_rule()) == ({point.id}, frozenset())
+
+
+def test_what_is_only_seen_there_is_nobodys_word_that_this_host_shipped_it(mirror: Mirror) -> None:
+    point = a_manifest()
+    mirror.show(point.id, serialize(point))
+    assert mirror.holds(point.id, serialize(point))
+    assert mirror.shipped_by_us() == frozenset()
+
+
+def test_a_ledger_whose_last_line_is_torn_keeps_what_went_before_and_what_comes_after(mirror: Mirror) -> None:
+    first, second = a_manifest(), a_manifest(id="web--1a2b3c4d/20261123T020000Z")
+    mirror.record(first.id, serialize(first))
+    with (mirror.root / ".ledger").open("ab") as ledger:
+        ledger.write(b'{"shipped": "web--1a2b3c4d/2026')
+    assert mirror.shipped_by_us() == {first.id}
+    mirror.record(second.id, serialize(second))
+    assert mirror.shipped_by_us() == {first.id, second.id}
+
+
+def test_a_ledger_that_cannot_be_written_is_an_error_of_ours_and_nothing_is_recorded(mirror: Mirror) -> None:
+    (mirror.root / ".ledger").mkdir()
+    point = a_manifest()
+    with pytest.raises(StorageError):
+        mirror.record(point.id, serialize(point))
+    assert not mirror.holds(point.id, serialize(point))
 
 
 def test_a_record_that_was_killed_half_way_shows_no_point_and_is_made_anew(mirror: Mirror) -> None:

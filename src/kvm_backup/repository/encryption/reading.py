@@ -85,7 +85,7 @@ def decrypt_manifests(encrypted: Path, mirror: Mirror, identities: Identities) -
     for point_id, content in there.items():
         opened = plain.get(point_id, content)
         if not mirror.holds(point_id, opened):
-            mirror.record(point_id, opened)
+            mirror.show(point_id, opened)
     for point_id in _ids(mirror.repository):
         if point_id not in there:
             mirror.forget(point_id)

@@ -5,8 +5,12 @@ from pathlib import Path
 from kvm_backup.domain.errors import RepositoryFormatError, RepositoryNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository import durable
+from kvm_backup.repository.local import REPOSITORY_FILE
 from kvm_backup.repository.mirror import Mirror, mirror_path
 from kvm_backup.repository.ssh.remote import Remote
+
+_UNREADABLE = ""
+"""In place of the id of a mirror that does not say whose it is."""
 
 
 def reread(remote: Remote, name: str, url: str, state_dir: Path, expected: str | None) -> Mirror:
@@ -27,8 +31,11 @@ def reread(remote: Remote, name: str, url: str, state_dir: Path, expected: str |
             hint=phrase("Look at what is mounted there, or correct the address. What was known of it stays."),
         )
     root = mirror_path(state_dir, name, url)
-    if _id_of(name, url, state_dir) not in (there, None):
+    if (known := _id_of(name, url, state_dir)) not in (there, None, _UNREADABLE):
         durable.remove_tree(root)
+    if known == _UNREADABLE:
+        # The ledger beside it is nowhere else.
+        (root / REPOSITORY_FILE).unlink()
     remote.refresh(root)
     mirror = Mirror.open_existing(name, url, state_dir)
     mirror.note_read()
@@ -41,4 +48,4 @@ def _id_of(name: str, url: str, state_dir: Path) -> str | None:
     except RepositoryNotFoundError:
         return None
     except RepositoryFormatError:
-        return ""
+        return _UNREADABLE

@@ -79,7 +79,7 @@ class RemotePruneService:
             for point in lack.to_remove:
                 refuse_when_stopped(self.stop_requested)
                 remote.remove(point)
-                self.mirror.forget(point)
+                self.mirror.forget(point, by_rule=True)
             remote.clear_incoming(LEFTOVERS)
         return lack, there
 

@@ -177,7 +177,7 @@ class _Shipping:
             for point in points:
                 refuse_when_stopped(self._service.stop_requested)
                 remote.remove(point)
-                self._service.mirror.forget(point)
+                self._service.mirror.forget(point, by_rule=True)
                 self._done = replace(self._done, removed=(*self._done.removed, point))
             remote.clear_incoming(LEFTOVERS)
         except CancelledError:
