@@ -8,6 +8,14 @@ from kvm_backup.domain.point import Manifest, Mode, serialize
 from kvm_backup.repository.ssh.shipment import Shipment
 from tests.unit.builders import Shelf, a_disk
 
+TOKEN = "0123456789abcdef" * 2
+"""Of a host that ships more than once."""
+
+
+def arriving(manifest: Manifest) -> str:
+    """The hidden folder on the server in which a point of that host grows."""
+    return f"{manifest.folder}/.incoming-{manifest.stamp}-{TOKEN}"
+
 
 def shipment_of(shelf: Shelf, manifest: Manifest) -> Shipment:
     return Shipment(shelf.repository.path_of(manifest.id), manifest)

@@ -21,7 +21,7 @@ from kvm_backup.repository.ssh.founding import found
 from kvm_backup.repository.ssh.remote import Remote
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Moved, NoWatch, Transfer
-from tests.integration.ship.points import big_shipment, files_of, flip, replaced_by_full, shipment_of
+from tests.integration.ship.points import TOKEN, big_shipment, files_of, flip, replaced_by_full, shipment_of
 from tests.integration.ship.servers import Server
 from tests.unit.builders import Shelf
 
@@ -44,6 +44,7 @@ def ship(
         # Slow enough for whoever watches to do something before the end.
         plan=BandwidthPlan(BIG if watch else None),
         watch=watch,
+        token=TOKEN,
     ) as remote:
         return remote.ship(shipment, base=base)
 

@@ -14,7 +14,7 @@ from kvm_backup.repository.ssh.remote import Remote
 from kvm_backup.repository.ssh.shipment import Shipment
 from kvm_backup.repository.ssh.transfer import Transfer
 from tests.integration.ship.link import Link, Rules
-from tests.integration.ship.points import big_shipment, files_of, replaced_by_full, shipment_of
+from tests.integration.ship.points import TOKEN, arriving, big_shipment, files_of, replaced_by_full, shipment_of
 from tests.integration.ship.servers import Server, free_port
 from tests.unit.builders import Shelf
 
@@ -29,7 +29,7 @@ def link(server: Server) -> Link:
 
 
 def ship(server: Server, account: str, shipment: Shipment, base: str | None = None) -> None:
-    with Remote(server.address(account), config=server.config) as remote:
+    with Remote(server.address(account), config=server.config, token=TOKEN) as remote:
         remote.ship(shipment, base=base)
 
 
@@ -108,7 +108,7 @@ def test_a_link_that_falls_silent_is_given_up_and_the_rest_crosses_when_it_is_ba
     ):
         Transfer(connection).up(
             shipment.folder,
-            str(server.store / shipment.manifest.folder / f".incoming-{shipment.manifest.stamp}"),
+            str(server.store / arriving(shipment.manifest)),
             "--append",
             "--mkpath",
         )

@@ -18,13 +18,13 @@ from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.remote import Remote
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Transfer
-from tests.integration.ship.points import big_shipment, files_of, replaced_by_full, shipment_of
+from tests.integration.ship.points import TOKEN, arriving, big_shipment, files_of, replaced_by_full, shipment_of
 from tests.integration.ship.servers import Server, make_key
 from tests.unit.builders import Shelf
 
 
 def ship(server: Server, account: str, shipment: Shipment, base: str | None = None) -> Shipped:
-    with Remote(server.address(account), config=server.config) as remote:
+    with Remote(server.address(account), config=server.config, token=TOKEN) as remote:
         return remote.ship(shipment, base=base)
 
 
@@ -55,7 +55,7 @@ def test_a_disk_that_fills_up_while_a_point_crosses_keeps_what_arrived(server: S
         shutil.copy(shelf.root / "kvm-backup.json", server.store)
         shipment = big_shipment(shelf, os.urandom(6 << 20))
         (server.store / "other").write_bytes(bytes(4 << 20))
-        place = f"{server.store}/{shipment.manifest.folder}/.incoming-{shipment.manifest.stamp}"
+        place = str(server.store / arriving(shipment.manifest))
         with server.connection() as connection, pytest.raises(NoSpaceError):
             Transfer(connection).up(shipment.folder, place, "--append", "--mkpath")
         (server.store / "other").unlink()
@@ -71,7 +71,7 @@ def test_a_difference_is_not_refused_for_room_that_it_does_not_need(server: Serv
         for shipment in (full, child):
             ship(server, "shell", shipment)
         # As a joined copy for the next attempt, the old image would have to fit a second time.
-        left = server.store / child.manifest.folder / f".incoming-{child.manifest.stamp}"
+        left = server.store / arriving(child.manifest)
         left.mkdir()
         (left / "vda.qcow2").write_bytes(content[: 1 << 20])
         consolidated = replaced_by_full(shelf, child, content)
@@ -104,10 +104,10 @@ def test_no_clock_of_the_server_decides_what_is_there(
 ) -> None:
     full = shelf.add()
     child = shelf.add(full)
-    with Remote(server.address("shell"), config=server.config) as remote:
+    with Remote(server.address("shell"), config=server.config, token=TOKEN) as remote:
         remote.found(shelf.root)
         remote.ship(shipment_of(shelf, full))
-        shutil.copytree(shelf.repository.path_of(child.id), server.store / child.folder / f".incoming-{child.stamp}")
+        shutil.copytree(shelf.repository.path_of(child.id), server.store / arriving(child))
         for path in server.store.rglob("*"):
             os.utime(path, (moment, moment))
         assert remote.ship(shipment_of(shelf, full)).already

@@ -18,6 +18,7 @@ from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.repository.ssh.account import Account
 from kvm_backup.repository.ssh.remote import Remote
 from kvm_backup.repository.ssh.shipment import Shipment
+from tests.integration.ship.points import TOKEN
 from tests.integration.ship.servers import Server
 from tests.unit.builders import REPOSITORY_ID, Shelf, flip_bit
 
@@ -26,7 +27,10 @@ READERS = ["shell", "rrsync"]
 
 def remote(server: Server, account: str, prune: str | None = None) -> Remote:
     return Remote(
-        server.address(account), prune_address=server.address(prune) if prune else None, config=server.config
+        server.address(account),
+        prune_address=server.address(prune) if prune else None,
+        config=server.config,
+        token=TOKEN,
     )
 
 
@@ -232,7 +236,7 @@ def test_what_an_old_file_of_this_host_just_arrived_in_is_not_old(server: Server
     for path in (*folder.iterdir(), folder):
         os.utime(path, (0, 0))
     shipped(server, shelf, "adder", full)
-    arrived = server.store / full.folder / f".incoming-{full.stamp}-1"
+    arrived = server.store / full.folder / f".incoming-{full.stamp}-{TOKEN}-1"
     with remote(server, "rrsync") as there:
         there.clear_incoming(timedelta(minutes=5))
         assert arrived.is_dir()

@@ -25,6 +25,7 @@ class Access:
         plan: BandwidthPlan,
         now: Callable[[], datetime],
         watch: Watch,
+        token: str,
     ) -> None:
         self.address = address
         self._open = open_connections
@@ -32,12 +33,19 @@ class Access:
         self._plan = plan
         self._now = now
         self._watch = watch
+        self._token = token
 
     @cached_property
     def transfer(self) -> Transfer:
         """Raises RemoteUnreachableError, HostKeyError, RemoteAccessError, ToolMissingError, what the watch raises."""
         connection = SshConnection(self.address, config=self._config, watch=self._watch.check)
-        return Transfer(self._open.enter_context(connection), plan=self._plan, now=self._now, watch=self._watch)
+        return Transfer(
+            self._open.enter_context(connection),
+            plan=self._plan,
+            now=self._now,
+            watch=self._watch,
+            token=self._token,
+        )
 
     @cached_property
     def account(self) -> Account:

@@ -1,8 +1,9 @@
 """How a point arrives where the account may run nothing but rsync, perhaps only add files (rrsync -wo -no-overwrite).
 
-Nothing there can be renamed, changed or read. So each attempt has a folder of its own, `.incoming-<time>-<number>`,
-which builds on what the attempt before left; rsync compares the whole with its checksum; then the files get second
-names (hard links) in the point's folder, the manifest last. A folder without a manifest is no point yet.
+Nothing there can be renamed, changed or read. So each attempt has a folder of its own,
+`.incoming-<time>-<token>-<number>`, which builds on what the attempt before left; rsync compares the whole with its
+checksum; then the files get second names (hard links) in the point's folder, the manifest last. A folder without a
+manifest is no point yet.
 
 An account that may replace files gives each file of a point that is there in another state its new name in one step,
 the manifest last.
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from kvm_backup.domain.errors import RemoteAccessError, RemoteSetupError
 from kvm_backup.domain.phrase import phrase
+from kvm_backup.repository.ssh.failures import linked
 from kvm_backup.repository.ssh.scripts import INCOMING_PREFIX
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Moved, Transfer
@@ -43,6 +45,16 @@ def look(transfer: Transfer, shipment: Shipment) -> There:
     return There.ALL if _is_whole(transfer, shipment, final) else There.ANOTHER
 
 
+def unlike(transfer: Transfer, shipment: Shipment) -> list[str]:
+    """The files of a point that are not there as they are here, by checksums of all their bytes.
+
+    Raises DamagedPointError and PointChangedError when they are not as they should be here, RemoteUnreachableError
+    and its like, and what the watch raises.
+    """
+    shipment.check_files(transfer.watch.check)
+    return _differing(transfer, shipment.folder, _final(transfer, shipment), "--checksum", *shipment.only())
+
+
 def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
     """Bring a point that is not there to the server.
 
@@ -59,8 +71,8 @@ def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
     data = [name for name in shipment.names if name != shipment.manifest_file]
     # An attempt that died at this very place, or somebody else, may have put files there.
     clear = len(transfer.differing(shipment.folder, final, "--ignore-existing", *shipment.only(*data))) == len(data)
-    linked = ["--size-only", "--ignore-existing", f"--link-dest={incoming}/"]
-    moved += transfer.up(shipment.folder, final, "--no-times", *linked, *shipment.only(*data))
+    as_links = ["--size-only", "--ignore-existing", f"--link-dest={incoming}/"]
+    moved += transfer.up(shipment.folder, final, "--no-times", *as_links, *shipment.only(*data))
     if not clear and (names := _differing(transfer, shipment.folder, final, "--checksum", *shipment.only(*data))):
         raise shipment.damaged(str(transfer.connection.address), names, transfer.watch.check)
     return Shipped(moved + _put_manifest(transfer, shipment, incoming, final))
@@ -69,24 +81,36 @@ def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
 def replace(transfer: Transfer, shipment: Shipment, *, base: str | None = None) -> Shipped:
     """Replace a point that is there in another state, by an account that may. `base` is as of `Remote.ship`.
 
-    Raises RemoteAccessError when it may not, else as `ship`.
+    Raises RemoteAccessError when it may not, RepositoryFormatError when links lead there, else as `ship`.
     """
     address = transfer.connection.address
     final = _final(transfer, shipment)
     try:
         # One that may only add may not list either: this tells before anything is sent.
-        transfer.listed(final, "--exclude=*")
+        is_own = has_folder(transfer, shipment.manifest.id)
     except RemoteAccessError as error:
         raise _may_not_replace(transfer, shipment) from error
+    if not is_own:
+        raise linked(address, shipment.manifest.id)
     like = address.below(shipment.manifest.folder, base) if base else None
     incoming, moved = _bring(transfer, shipment, [final], like)
     data = [name for name in shipment.names if name != shipment.manifest_file]
-    linked = ["--no-times", "--checksum", f"--link-dest={incoming}/"]
-    moved += transfer.up(shipment.folder, final, *linked, *shipment.only(*data))
+    as_links = ["--no-times", "--checksum", f"--link-dest={incoming}/"]
+    moved += transfer.up(shipment.folder, final, *as_links, *shipment.only(*data))
     moved += _put_manifest(transfer, shipment, incoming, final)
     if not _is_whole(transfer, shipment, final):
         raise _may_not_replace(transfer, shipment)
     return Shipped(moved)
+
+
+def has_folder(transfer: Transfer, point_id: str) -> bool:
+    """Whether the server has a folder of that point, to which no links lead.
+
+    Raises RemoteAccessError when the account may not list, RemoteUnreachableError and its like.
+    """
+    folder, _ = point_id.split("/")
+    way = [f"--include=/{folder}/", f"--include=/{point_id}/", "--exclude=*"]
+    return f"{point_id}/" in {entry.name for entry in transfer.listed(transfer.connection.address.path, *way)}
 
 
 def _bring(transfer: Transfer, shipment: Shipment, known: list[str], like: str | None = None) -> tuple[str, Moved]:
@@ -98,7 +122,7 @@ def _bring(transfer: Transfer, shipment: Shipment, known: list[str], like: str |
     folder = transfer.connection.address.below(shipment.manifest.folder)
     moved = Moved()
     for number in range(1, _ATTEMPTS + 1):
-        incoming = f"{folder}/{INCOMING_PREFIX}{shipment.manifest.stamp}-{number}"
+        incoming = f"{folder}/{transfer.incoming(shipment.manifest.stamp)}-{number}"
         came = transfer.up(
             shipment.folder,
             incoming,

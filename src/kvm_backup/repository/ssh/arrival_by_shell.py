@@ -1,9 +1,12 @@
 """How a point arrives where the account has a shell.
 
-Its files grow in `.incoming-<time>`, each in place, so that a cut costs nothing: the next attempt appends to what is
-there without reading it. Then the server computes the digests that the manifest holds; one rename makes the point.
-A point that is there with another manifest, consolidated since, is replaced: its files cross as the difference to
-what the server has, and two renames put it in place.
+Its files grow in `.incoming-<time>-<token>`, each in place, so that a cut costs nothing: the next attempt appends to
+what is there without reading it. Then the server computes the digests that the manifest holds; one rename makes the
+point. A point that is there with another manifest, consolidated since, is replaced: its files cross as the difference
+to what the server has, and two renames put it in place.
+
+Another account on the same folder may have lost its key to a thief who adds what he likes. The token is a name that
+he does not know, and nothing is written where links could lead elsewhere.
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,7 @@ from kvm_backup.domain.phrase import phrase
 from kvm_backup.process import Completed
 from kvm_backup.repository.ssh import scripts
 from kvm_backup.repository.ssh.digests import differing
+from kvm_backup.repository.ssh.failures import linked
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Moved, Transfer
 
@@ -41,14 +45,16 @@ class _Arrival:
         self._address = transfer.connection.address
         self._stamp = shipment.manifest.stamp
         self._folder = self._address.below(shipment.manifest.folder)
-        self._incoming = f"{self._folder}/{scripts.INCOMING_PREFIX}{self._stamp}"
+        self._hidden = transfer.incoming(self._stamp)
+        self._incoming = f"{self._folder}/{self._hidden}"
 
     def ship(self, base: str | None) -> Shipped:
-        self._told(scripts.RECOVER, self._folder, self._stamp)
+        self._told(scripts.PREPARE, self._folder, self._stamp, self._hidden)
         manifest = self._shipment.manifest_file
         there = self._told(scripts.LOOK, self._folder, self._stamp, manifest).stdout.strip()
         if there == self._shipment.manifest_sha256:
             if not self._differing(f"{self._folder}/{self._stamp}"):
+                self._told(scripts.TIDY, self._folder, self._stamp, self._hidden)
                 return Shipped(Moved(), already=True)
             base = base or self._stamp
         # Nothing of an encrypted file is like anything in another one.
@@ -62,11 +68,11 @@ class _Arrival:
         return Shipped(moved, repaired=tuple(repaired))
 
     def _send(self, base: str | None) -> Moved:
-        only = [*self._shipment.only(), "--mkpath"]
+        only = self._shipment.only()
         room = self._room(base)
         if base is None:
             return self._transfer.up(self._shipment.folder, self._incoming, "--append", *only)
-        self._told(scripts.BASIS, self._folder, self._stamp, base, room, *self._shipment.images)
+        self._told(scripts.BASIS, self._folder, self._hidden, base, room, *self._shipment.images)
         return self._transfer.up(
             self._shipment.folder,
             self._incoming,
@@ -98,7 +104,7 @@ class _Arrival:
             scripts.ROOM,
             self._address.path,
             self._shipment.manifest.folder,
-            self._stamp,
+            self._hidden,
             base or "",
             *self._shipment.names,
         )
@@ -128,6 +134,7 @@ class _Arrival:
             scripts.PUBLISH,
             self._folder,
             self._stamp,
+            self._hidden,
             self._shipment.parent_stamp,
             replaced,
             self._shipment.manifest_file,
@@ -148,6 +155,8 @@ class _Arrival:
         return done
 
     def _judge(self, done: Completed) -> None:
+        if done.status == scripts.LINKED:
+            raise linked(self._address, self._shipment.manifest.folder)
         if done.status != 0:
             error: KvmBackupError = self._connection.failure(done)
             error.vm = self._shipment.manifest.vm_name

@@ -17,6 +17,7 @@ from kvm_backup.domain.errors import (
     RemoteAccessError,
     RemoteSetupError,
     RemoteUnreachableError,
+    RepositoryFormatError,
     StorageError,
     ToolFailedError,
 )
@@ -47,6 +48,16 @@ class Side(StrEnum):
 
     SENDER = "sender"
     RECEIVER = "receiver|generator"
+
+
+def linked(place: object, folder: str) -> RepositoryFormatError:
+    """The error for a VM's folder on the server that is none of its own."""
+    return RepositoryFormatError(
+        phrase("{place}: {folder} is a link, or no folder", place=place, folder=folder),
+        hint=phrase(
+            "We make none: somebody else did, perhaps with a stolen key. Remove it there; nothing was changed."
+        ),
+    )
 
 
 def local_failure(here: Side, done: Completed) -> KvmBackupError | None:

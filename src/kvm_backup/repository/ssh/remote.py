@@ -24,6 +24,7 @@ from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.arrival_by_rsync import There
 from kvm_backup.repository.ssh.digests import differing
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
+from kvm_backup.repository.ssh.token import new_token
 from kvm_backup.repository.ssh.transfer import Moved, NoWatch, Watch
 
 
@@ -33,7 +34,8 @@ class Remote:
     `prune_address` is the same folder through an account that may read and remove, when `address` may not; it is
     logged in to when it is first needed. `config` is another ssh configuration file. `now` tells the time in the
     zone of the plan's hours. `watch` hears how far each transfer is, and may end it. `identities` is asked for the
-    private keys when something encrypted is read.
+    private keys when something encrypted is read. `token` is part of the names under which points arrive: with the
+    same one a shipment that was cut goes on, and who does not know it can plant nothing there (token.py).
 
     Every call raises RemoteUnreachableError, HostKeyError, RemoteAccessError, RemoteSetupError, ToolMissingError and
     what the watch raises; what else, its own text tells.
@@ -49,8 +51,10 @@ class Remote:
         now: Callable[[], datetime] = datetime.now,
         watch: Watch | None = None,
         identities: Callable[[], Identities | None] = lambda: None,
+        token: str | None = None,
     ) -> None:
         self.address = address
+        token = token or new_token()
         self._identities = identities
         self._connections = ExitStack()
 
@@ -62,6 +66,7 @@ class Remote:
                 plan=plan or BandwidthPlan(),
                 now=now,
                 watch=watch or NoWatch(),
+                token=token,
             )
 
         self._adding = access(address)
@@ -148,6 +153,17 @@ class Remote:
                 folder = access.address.below(shipment.manifest.id)
                 return differing(access.transfer, shipment, folder)
         return None
+
+    def unlike(self, shipment: Shipment) -> list[str] | None:
+        """The files of a point that are not there as the shipment has them: by digests where an account has a shell,
+        else by rsync's checksums, for which all of its files are here. None for an encrypted one without a shell.
+
+        Raises DamagedPointError and PointChangedError when the files here are no measure.
+        """
+        for access in (self._adding, self._pruning):
+            if access.has_shell:
+                return differing(access.transfer, shipment, access.address.below(shipment.manifest.id))
+        return None if shipment.encrypted else arrival_by_rsync.unlike(self._adding.transfer, shipment)
 
     @cached_property
     def is_encrypted(self) -> bool:

@@ -9,18 +9,20 @@ from kvm_backup.domain.names import STAMP_PATTERN
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.ssh import removal_by_rsync, scripts
 from kvm_backup.repository.ssh.access import Access
+from kvm_backup.repository.ssh.failures import linked
 
 
 def remove(access: Access, point_id: str) -> None:
     """Remove a point, and what a removal of it that was killed left. One that is gone is no error.
 
     Raises BrokenChainError when a shell there finds a point that builds on it (encrypted ones it cannot look into),
+    RepositoryFormatError when the VM's folder there is a link,
     RemoteAccessError when the account may not remove, RemoteUnreachableError and its like, and what the watch raises.
     """
     transfer, address = access.transfer, access.address
     folder, stamp = point_id.split("/")
     if not access.has_shell:
-        removal_by_rsync.remove(transfer, address.below(folder), stamp)
+        removal_by_rsync.remove(transfer, folder, stamp)
         return
     # The very bytes of domain/point.py's serialize: no other text of a manifest holds them, quotes are escaped there.
     as_parent = f'"parent": "{point_id}"'
@@ -37,6 +39,8 @@ def remove(access: Access, point_id: str) -> None:
             ),
             hint=phrase("Nothing was changed. Remove the points that build on it first."),
         )
+    if done.status == scripts.LINKED:
+        raise linked(address, folder)
     if done.status != 0:
         raise transfer.connection.failure(done)
 

@@ -22,24 +22,30 @@ from kvm_backup.repository.ssh.transfer import Listed, Transfer
 
 _CLOCK = f"{INCOMING_PREFIX}clock"
 _LEFT = re.compile(rf"({FOLDER_PATTERN})/({re.escape(INCOMING_PREFIX)}[^/]+)(?:/.*)?")
+_WILD, _ESCAPED = re.compile(r"[*?\[\\]"), r"\\\g<0>"
+"""A name is not to be taken for a pattern: somebody else may have made it."""
 _MARK = re.compile(rf"({FOLDER_PATTERN})/{re.escape(REMOVED_PREFIX)}({STAMP_PATTERN})")
 
 
 def remove(transfer: Transfer, folder: str, stamp: str) -> None:
-    """Remove a point, or what is left of it; `folder` is the VM's, on the server.
+    """Remove a point, or what is left of it; `folder` is the name of the VM's. What links lead to stays.
 
     Raises RemoteAccessError when the account may not list or remove, RemoteUnreachableError and its like.
     """
     mark = f"{REMOVED_PREFIX}{stamp}"
+    address = transfer.connection.address
     parts = [f"--include=/{stamp}/", f"--include=/{mark}"]
-    there = {entry.name for entry in transfer.listed(folder, *parts, "--exclude=*")}
+    # From above: a listing of the folder itself would follow it, were it a link.
+    ways = [f"--include=/{folder}/{name}" for name in ("", f"{stamp}/", mark)]
+    listed = transfer.listed(address.path, *ways, "--exclude=*")
+    there = {entry.name.removeprefix(f"{folder}/") for entry in listed}
     if f"{stamp}/" in there:
         with _source(folders=[stamp], files=[mark]) as source:
             manifests = [f"--include=/{stamp}/{name}" for name in (MANIFEST_FILE, ENCRYPTED_MANIFEST_FILE)]
-            transfer.up(source, folder, "--delete-after", *parts, *manifests, "--exclude=*")
+            transfer.up(source, address.below(folder), "--delete-after", *parts, *manifests, "--exclude=*")
     if {f"{stamp}/", mark} & there:
         # The second names of its files, too, or their space would not come free.
-        _delete(transfer, folder, [f"/{stamp}/***", f"/{INCOMING_PREFIX}{stamp}-*/***", f"/{mark}"])
+        _delete(transfer, address.below(folder), [f"/{stamp}/***", f"/{INCOMING_PREFIX}{stamp}-*/***", f"/{mark}"])
 
 
 def clear_incoming(transfer: Transfer, older_than: timedelta) -> None:
@@ -62,7 +68,7 @@ def clear_incoming(transfer: Transfer, older_than: timedelta) -> None:
         "--exclude=*",
     )
     names = {entry.name for entry in found}
-    gone = [f"/{folder}/{name}/***" for folder, name in _old(found, older_than)]
+    gone = [f"/{folder}/{_WILD.sub(_ESCAPED, name)}/***" for folder, name in _old(found, older_than)]
     for folder, stamp in (mark.groups() for mark in map(_MARK.fullmatch, names) if mark):
         gone.append(f"/{folder}/{REMOVED_PREFIX}{stamp}")
         if not {f"{folder}/{stamp}/{name}" for name in (MANIFEST_FILE, ENCRYPTED_MANIFEST_FILE)} & names:

@@ -19,6 +19,8 @@ from kvm_backup.domain.bandwidth import BandwidthPlan
 from kvm_backup.process import Completed
 from kvm_backup.repository.ssh.connection import SshConnection
 from kvm_backup.repository.ssh.failures import FolderMissingError, Side, local_failure
+from kvm_backup.repository.ssh.scripts import INCOMING_PREFIX
+from kvm_backup.repository.ssh.token import new_token
 
 _COMMON = ("--recursive", "--times", "--no-human-readable", "--info=progress2,stats2", "--outbuf=N")
 _FIGURE = re.compile(r"^(Total bytes sent|Total bytes received|Literal data|Matched data): ([0-9]+)", re.MULTILINE)
@@ -95,7 +97,8 @@ class _RateChangedError(Exception):
 
 
 class Transfer:
-    """Moves files over one connection. `now` tells the time in the zone of the plan's hours."""
+    """Moves files over one connection. `now` tells the time in the zone of the plan's hours, `token` is as of
+    `Remote`."""
 
     def __init__(
         self,
@@ -104,11 +107,17 @@ class Transfer:
         plan: BandwidthPlan | None = None,
         now: Callable[[], datetime] = datetime.now,
         watch: Watch | None = None,
+        token: str | None = None,
     ) -> None:
         self.connection = connection
+        self._token = token or new_token()
         self._plan = plan or BandwidthPlan()
         self._now = now
         self.watch: Watch = watch or NoWatch()
+
+    def incoming(self, stamp: str) -> str:
+        """The name of the hidden folder in which a point arrives on the server."""
+        return f"{INCOMING_PREFIX}{stamp}-{self._token}"
 
     def up(self, source: Path, target: str, *options: str) -> Moved:
         """Send what is in the folder `source` to the folder `target` on the server.
