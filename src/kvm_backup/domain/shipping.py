@@ -44,13 +44,20 @@ def waiting(here: Sequence[Manifest], there: Mapping[str, Manifest], wanted: Col
     """
     uuids = {point.id: point.uuid for point in there.values()}
     found = []
-    for point in here:
-        if point.id not in wanted or point.mode is Mode.SNAPSHOT or there.get(point.id) == point:
-            continue
+    for point in lacking(here, there, wanted):
         if point.parent is None or uuids.get(point.parent) == point.parent_uuid:
             found.append(Shippable(point, _base(there.get(point.id), there)))
             uuids[point.id] = point.uuid
     return found
+
+
+def lacking(here: Sequence[Manifest], there: Mapping[str, Manifest], wanted: Collection[str]) -> list[Manifest]:
+    """What of the local points a remote should hold, as `waiting`, whether it can be sent or not."""
+    return [
+        point
+        for point in here
+        if point.id in wanted and point.mode is not Mode.SNAPSHOT and there.get(point.id) != point
+    ]
 
 
 def removable(there: Mapping[str, Manifest], wanted: Collection[str]) -> list[str]:

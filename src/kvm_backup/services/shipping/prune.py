@@ -1,7 +1,7 @@
 """Prunes a VM on one remote by that one's own rule, as each shipment does at its end, but asked for and explained."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from kvm_backup.repository.ssh.transfer import Watch
 from kvm_backup.services import events
 from kvm_backup.services.control import refuse_when_stopped
 from kvm_backup.services.prune import PointVerdict, Pruned, VmPoints
-from kvm_backup.services.shipping.lack import Lack
+from kvm_backup.services.shipping.lack import Lack, shown
 from kvm_backup.services.shipping.ship import LEFTOVERS
 from kvm_backup.services.shipping.watch import ShipWatch
 from kvm_backup.services.verdict_words import explain
@@ -92,11 +92,23 @@ class RemotePruneService:
         self, wanted: VmPoints, lack: Lack, there: Mapping[str, Manifest], *, dry_run: bool, seconds: float
     ) -> Pruned:
         assert wanted.vm_uuid is not None
+        notices = tuple(self._strange(lack))
+        for notice in notices:
+            self.listener(events.Notice(wanted.vm, notice))
         points = tuple(
             _verdict(verdict, there[verdict.id], kept=verdict.id not in lack.to_remove, dry_run=dry_run)
             for verdict in lack.verdicts
             if verdict.id in there
         )
+        left = [_left_alone(there[point], lack) for point in [*lack.foreign, *lack.ahead] if point in there]
+        judged = {verdict.id for verdict in lack.verdicts}
+        # What the rule had removed before, and came back with the server's past.
+        back = [
+            _verdict(Verdict(point, ()), there[point], kept=False, dry_run=dry_run)
+            for point in lack.to_remove
+            if point not in judged
+        ]
+        points = tuple(sorted([*points, *left, *back], key=lambda point: point.id))
         return Pruned(
             vm=wanted.vm,
             vm_uuid=wanted.vm_uuid,
@@ -105,9 +117,37 @@ class RemotePruneService:
             points=points,
             bytes_before=sum(manifest.bytes_stored for manifest in there.values()),
             bytes_after=sum(there[point.id].bytes_stored for point in points if point.kept),
-            notices=(),
+            notices=notices,
             seconds=seconds,
         )
+
+    def _strange(self, lack: Lack) -> Iterator[str]:
+        if lack.foreign:
+            yield phrase(
+                "{name}: left alone and not counted, since this host did not ship them: {points}",
+                name=self.name,
+                points=shown(lack.foreign),
+            )
+        if lack.ahead:
+            yield phrase(
+                "{name}: left alone and not counted, since they are dated in the future: {points}",
+                name=self.name,
+                points=shown(lack.ahead),
+            )
+
+
+def _left_alone(manifest: Manifest, lack: Lack) -> PointVerdict:
+    is_foreign = manifest.id in lack.foreign
+    return PointVerdict(
+        id=manifest.id,
+        created=manifest.created,
+        kept=True,
+        consolidated=False,
+        reasons=("foreign",) if is_foreign else ("future",),
+        explanation=phrase("left alone: not shipped by this host")
+        if is_foreign
+        else phrase("left alone: dated in the future"),
+    )
 
 
 def _verdict(verdict: Verdict, manifest: Manifest, *, kept: bool, dry_run: bool) -> PointVerdict:

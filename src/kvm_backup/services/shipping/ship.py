@@ -6,7 +6,7 @@ is consolidated or removed here meanwhile is looked at anew.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -66,6 +66,7 @@ class ShipService:
     sealing: Sealing
     rule_for: Callable[[str, str], RetentionRule]
     zone: ZoneInfo
+    clock: Callable[[], datetime]
     locks: Path
     lock_wait: float
     may_remove: bool
@@ -78,7 +79,7 @@ class ShipService:
         if wanted.vm_uuid is None:
             return Lack()
         rule = self.rule_for(wanted.vm, wanted.vm_uuid)
-        return lack_of(self.local, self.mirror.repository, wanted.folder.name, rule, self.zone)
+        return lack_of(self.local, self.mirror, wanted.folder.name, rule, self.zone, self.clock())
 
     def check_copies(self, remote: Remote) -> None:
         """Raises as the connection's own, when it is not the copy of the local repository, or kept otherwise."""
@@ -119,6 +120,7 @@ class _Shipping:
     def run(self) -> ShippedVm:
         service = self._service
         lack = service.lack(self._vm)
+        service.mirror.vouch(sorted(lack.held))
         if lack.to_ship or (lack.to_remove and service.may_remove):
             service.sealing.check()
             service.listener(events.StepStarted(self._vm.vm, events.Step.SHIP))
@@ -154,7 +156,10 @@ class _Shipping:
         self._watch.begin(manifest.bytes_stored)
         with self._service.sealing.shipment(manifest, self._watch.check) as shipment:
             shipped = remote.ship(shipment, base=one.base.stamp if one.base else None)
-        self._service.mirror.record(manifest.id, serialize(manifest))
+        content = serialize(manifest)
+        if shipment.encrypted:
+            self._service.mirror.arrived.note(manifest.id, content, shipment.encrypted)
+        self._service.mirror.record(manifest.id, content)
         self._service.sealing.sent(manifest)
         if shipped.repaired:
             self._notice(
