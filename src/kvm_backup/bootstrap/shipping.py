@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kvm_backup.services.shipping.prune import RemotePruneService
     from kvm_backup.services.shipping.sealing import Sealing
     from kvm_backup.services.shipping.ship import ShipService
+    from kvm_backup.services.shipping.witness import RemoteWitness
     from kvm_backup.services.stores.fetched import FetchedFolders
     from kvm_backup.services.stores.remote import RemoteStore
 
@@ -233,12 +234,12 @@ class Shipping:
             locks=self.parts.folders.locks,
             lock_wait=self.parts.settings.backup.lock_wait,
             may_remove=remote.prune_url is not None,
-            settle=partial(self._let_go, remote.of, stop_requested),
+            settle=partial(self._let_go, remote.of, listener, stop_requested),
             listener=listener,
             stop_requested=stop_requested,
         )
 
-    def _let_go(self, local: str, stop_requested: Callable[[], bool], points: VmPoints) -> None:
+    def _let_go(self, local: str, listener: Listener, stop_requested: Callable[[], bool], points: VmPoints) -> None:
         """Let images of a VM go that need not stay here (keep_local). Raises as KeepLocalService.apply does."""
         from kvm_backup.domain.keep_local import keeps_most
         from kvm_backup.services.keep_local import KeepLocalService
@@ -248,11 +249,18 @@ class Shipping:
             catalogue=self.parts.catalogue,
             locks=self.parts.folders.locks,
             lock_wait=self.parts.settings.backup.lock_wait,
+            listener=listener,
             stop_requested=stop_requested,
         )
         names = self.remotes_of(local, points)
         keep = keeps_most(self.remotes[name].keep_local for name in names)
-        service.apply(points, {name: self.mirror(name) for name in names}, keep)
+        service.apply(points, {name: self.witness(name, service.repository) for name in names}, keep)
+
+    def witness(self, name: str, local: LocalRepository) -> RemoteWitness:
+        """What is asked whether a remote holds points whole. Raises RepositoryFormatError, StorageError."""
+        from kvm_backup.services.shipping.witness import RemoteWitness
+
+        return RemoteWitness(self.mirror(name), self.sealing(name, local), partial(self.connect, name))
 
     @cached_property
     def facts(self) -> ShippingFacts:

@@ -47,6 +47,15 @@ def may_go(points: Iterable[LocalPoint], keep: KeepLocal) -> list[str]:
     return sorted(by_id.keys() - stay, reverse=True)
 
 
+def with_children(ids: Iterable[str], points: Iterable[LocalPoint]) -> set[str]:
+    """These points, and all that build on them. A parent is older than its child."""
+    found = set(ids)
+    for point in sorted(points, key=lambda each: each.id):
+        if point.parent in found:
+            found.add(point.id)
+    return found
+
+
 def _with_parents(id_: str | None, by_id: Mapping[str, LocalPoint]) -> Iterator[str]:
     """A point and what it builds on, as far as that is there. A parent is older than its child."""
     while id_ is not None and id_ in by_id:

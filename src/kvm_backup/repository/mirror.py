@@ -19,6 +19,7 @@ from kvm_backup.domain.names import PARTIAL_PREFIX
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE
 from kvm_backup.repository import durable
+from kvm_backup.repository.encryption.arrived import ArrivedFiles
 from kvm_backup.repository.ledger import Ledger
 from kvm_backup.repository.local import FORMAT_VERSION, REPOSITORY_FILE, LocalRepository
 
@@ -36,11 +37,13 @@ def mirror_path(state_dir: Path, name: str, url: str) -> Path:
 
 
 class Mirror:
-    """`root` is its folder. `repository` reads it; its points have no files but their manifests."""
+    """`root` is its folder. `repository` reads it; its points have no files but their manifests. `arrived` knows the
+    encrypted files that were sent there."""
 
     def __init__(self, name: str, root: Path, repository_id: str) -> None:
         self.root = root
         self._ledger = Ledger(root)
+        self.arrived = ArrivedFiles(root)
         self.repository = LocalRepository(name, root, repository_id, catalogue_key=f"{repository_id}@{root.name}")
 
     @classmethod
@@ -125,6 +128,7 @@ class Mirror:
         if by_rule:
             self._ledger.note_removed([point_id])
         self.repository.withdraw(point_id)
+        self.arrived.forget(point_id)
         with suppress(OSError):  # other points of the VM are in it
             self.repository.path_of(point_id).parent.rmdir()
 

@@ -4,6 +4,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,10 @@ from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.elsewhere import ELSEWHERE_FILE
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.mirror import Mirror
+from kvm_backup.services import events
 from kvm_backup.services.consolidate import links_to_merge
 from kvm_backup.services.held_maps import disk_below, map_files
-from kvm_backup.services.keep_local import KeepLocalService, LetGo
+from kvm_backup.services.keep_local import Answer, KeepLocalService, LetGo
 from kvm_backup.services.links import disk_links, seem_intact
 from kvm_backup.services.prune import Pruned, PruneService, VmPoints
 from kvm_backup.services.repository_check import check_repository
@@ -47,6 +50,20 @@ def _no_host() -> Hypervisor:
     raise AssertionError("libvirt was asked")
 
 
+@dataclass
+class Truthful:
+    """A server that holds whole what it is known to hold."""
+
+    mirror: Mirror
+    asked: list[str]
+
+    def ask(self, points: Sequence[Manifest], check: Callable[[], None]) -> Iterator[Answer]:
+        for point in points:
+            check()
+            self.asked.append(point.id)
+            yield Answer(point)
+
+
 class House:
     """A local repository, and what two servers are known to hold of it."""
 
@@ -54,6 +71,8 @@ class House:
         self.folder = folder
         self.shelf = Shelf(folder / "repository")
         self.catalogue = Catalogue.open(folder / "catalogue.db")
+        self.told: list[events.Event] = []
+        self.asked: list[str] = []
         self.mirrors = {
             name: Mirror.open(name, f"ssh://{name}/srv", folder / "state", self.repository.id)
             for name in ("nas", "far")
@@ -76,8 +95,15 @@ class House:
                 self.mirrors[name].record(point.id, serialize(point))
 
     def let_go(self, keep: KeepLocal = KeepLocal.NOTHING) -> LetGo:
-        service = KeepLocalService(self.repository, self.catalogue, self.folder / "locks", lock_wait=0.0)
-        return service.apply(self.owner, self.mirrors, keep)
+        service = KeepLocalService(
+            self.repository, self.catalogue, self.folder / "locks", lock_wait=0.0, listener=self.told.append
+        )
+        witnesses = {name: Truthful(mirror, self.asked) for name, mirror in self.mirrors.items()}
+        return service.apply(self.owner, witnesses, keep)
+
+    @property
+    def notices(self) -> list[str]:
+        return [event.message for event in self.told if isinstance(event, events.Notice)]
 
     @property
     def owner(self) -> VmPoints:
@@ -374,10 +400,50 @@ def test_points_that_every_remote_let_go_by_its_rule_are_forgotten_newest_first(
     house.ship(*old, *new)
     house.let_go()
     for mirror in house.mirrors.values():
-        mirror.forget(old[1].id)
-        mirror.forget(old[0].id)
+        mirror.forget(old[1].id, by_rule=True)
+        mirror.forget(old[0].id, by_rule=True)
     assert house.let_go().forgotten == (old[1].id, old[0].id)
     assert list(house.repository.all_points()) == new
+    assert house.notices == []
+
+
+def test_points_that_one_remote_let_go_by_its_rule_and_another_lost_stay_and_are_told(house: House) -> None:
+    old, new = house.chain(1), house.chain(1)
+    house.ship(*old, *new)
+    house.let_go()
+    house.mirrors["nas"].forget(old[0].id, by_rule=True)
+    house.mirrors["far"].forget(old[0].id)
+    assert house.let_go().forgotten == ()
+    assert house.repository.elsewhere(old[0].id) == ()
+    assert house.notices == [
+        f"{old[0].id} is gone from far, and no rule removed it there",
+        f"{old[0].id} is lost: no repository holds its images any more",
+    ]
+
+
+def test_points_that_a_remote_lost_stay_though_it_holds_newer_ones(house: House) -> None:
+    old, new = house.chain(2), house.chain(1)
+    house.ship(*old, *new)
+    house.let_go()
+    for mirror in house.mirrors.values():
+        mirror.forget(old[1].id)
+        mirror.forget(old[0].id)
+    for _ in range(2):
+        assert house.let_go().forgotten == ()
+    assert [house.repository.elsewhere(point.id) for point in old] == [(), ()]
+    assert [notice for notice in house.notices if "is lost" in notice] == [
+        f"{point.id} is lost: no repository holds its images any more" for point in old
+    ]
+
+
+def test_a_remote_of_which_nothing_is_known_yet_has_lost_nothing(house: House, tmp_path: Path) -> None:
+    points = house.chain(1)
+    house.ship(*points)
+    house.let_go()
+    for name in house.mirrors:
+        house.mirrors[name] = Mirror.open(name, f"ssh://{name}/moved", tmp_path / "state", house.repository.id)
+    house.let_go()
+    assert house.repository.elsewhere(points[0].id) == ("far", "nas")
 
 
 def test_points_that_are_gone_from_all_remotes_together_with_all_newer_ones_are_lost_and_stay(house: House) -> None:

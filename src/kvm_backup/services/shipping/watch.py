@@ -5,6 +5,16 @@ from collections.abc import Callable
 from kvm_backup.services.control import refuse_when_stopped
 
 
+class EndingWatch:
+    """Ends what goes on when `check` raises, and counts nothing."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.check = check
+
+    def reached(self, total: int) -> None:
+        """Nothing to do."""
+
+
 class ShipWatch:
     """The eye and hand of a run on rsync: adds up what several transfers reach, in bytes.
 

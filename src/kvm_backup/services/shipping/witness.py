@@ -1,0 +1,49 @@
+"""Asks a remote which points it holds whole now, right before images go from here."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kvm_backup.domain.errors import DamagedPointError, PointChangedError
+from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.point import Manifest, serialize
+from kvm_backup.repository.mirror import Mirror
+from kvm_backup.repository.ssh.remote import Remote
+from kvm_backup.repository.ssh.shipment import Shipment
+from kvm_backup.repository.ssh.transfer import Watch
+from kvm_backup.services.keep_local import Answer
+from kvm_backup.services.shipping.sealing import Sealing
+from kvm_backup.services.shipping.watch import EndingWatch
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteWitness:
+    """One remote. `connect` makes its connection; `sealing` tells how points leave for it."""
+
+    mirror: Mirror
+    sealing: Sealing
+    connect: Callable[[Watch], Remote]
+
+    def ask(self, points: Sequence[Manifest], check: Callable[[], None]) -> Iterator[Answer]:
+        """What the server holds of each point: by digests where an account there has a shell, else by rsync's
+        checksums. Raises what `check` and `Remote` raise: nothing is told of a server that does not hold the copy of
+        the local repository, since a disk of its own may not be mounted there.
+        """
+        with self.connect(EndingWatch(check)) as remote, self.sealing.identity() as identity:
+            remote.check_copies(identity)
+            for point in points:
+                yield self._ask(remote, point)
+
+    def _ask(self, remote: Remote, point: Manifest) -> Answer:
+        folder = self.sealing.local.path_of(point.id)
+        sealed = self.mirror.arrived.known(point.id, serialize(point)) if self.sealing.recipients else ()
+        if self.sealing.recipients and not sealed:
+            return Answer(
+                point, unknown=phrase("it is encrypted, and was shipped before digests of such files were kept")
+            )
+        try:
+            lacking = remote.unlike(Shipment(folder, point, sealed))
+        except (DamagedPointError, PointChangedError) as error:
+            return Answer(point, unknown=error.message)
+        if lacking is None:
+            return Answer(point, unknown=phrase("it is encrypted, and no account there has a shell"))
+        return Answer(point, lacking=tuple(lacking))
