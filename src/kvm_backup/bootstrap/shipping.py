@@ -168,10 +168,13 @@ class Shipping:
         )
 
     def connect(self, name: str, watch: Watch | None = None) -> Remote:
-        """A connection, to be entered."""
+        """A connection, to be entered. Raises StorageError, NoSpaceError."""
+        from kvm_backup.repository.mirror import mirror_path
         from kvm_backup.repository.ssh.remote import Remote
+        from kvm_backup.repository.ssh.token import kept_token
 
         remote = self.remote(name)
+        assert remote.url is not None
         return Remote(
             remote.address,
             prune_address=remote.prune_address,
@@ -180,6 +183,7 @@ class Shipping:
             now=lambda: datetime.now(self.parts.zone),
             watch=watch,
             identities=partial(self.identities, remote),
+            token=kept_token(mirror_path(self.parts.state_dir(), name, remote.url)),
         )
 
     def identities(self, remote: RepositorySettings) -> Identities | None:
