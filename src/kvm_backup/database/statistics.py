@@ -201,7 +201,7 @@ class Statistics:
     # What the service writes
 
     def sample_space(self, samples: Mapping[str, SpaceSample]) -> None:
-        """Keep a sample of each repository, by its name."""
+        """Keep a sample of each repository, by its name, in the place of one of the same time."""
         rows = [
             {
                 "host": self._host,
@@ -217,7 +217,10 @@ class Statistics:
             return
         with self._database.transaction(write=True) as connection:
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            connection.execute(insert(SPACE).on_conflict_do_nothing(), rows)
+            statement = insert(SPACE)
+            newer = {name: statement.excluded[name] for name in ("used", "free", "total")}
+            key = [column.name for column in SPACE.primary_key]
+            connection.execute(statement.on_conflict_do_update(index_elements=key, set_=newer), rows)
 
     def backfill(self, now: datetime) -> bool:
         """Add up the runs that ended before anybody counted, once; whether it had to be done."""

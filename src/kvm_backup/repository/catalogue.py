@@ -114,8 +114,7 @@ class Catalogue:
 
     def refresh_folder(self, repository: LocalRepository, folder: str) -> list[DamagedPoint]:
         """The same for the points of one VM's folder, by its name; one that is gone is an empty one."""
-        inside = PointRow.id.between(f"{folder}/", f"{folder}/\U0010ffff")
-        known = self._known(PointRow.repository == repository.catalogue_key, inside)
+        known = self._known(PointRow.repository == repository.catalogue_key, _inside(folder))
         return self._refresh(repository, [repository.root / folder], known)
 
     def _known(self, *which: ColumnElement[bool]) -> dict[str, int]:
@@ -186,6 +185,12 @@ class Catalogue:
         with self._session() as session:
             return set(session.scalars(query))
 
+    def vms_in(self, repository_id: str, folder: str) -> set[str]:
+        """The same of one folder, by its name."""
+        query = select(PointRow.vm_uuid).where(PointRow.repository == repository_id, _inside(folder)).distinct()
+        with self._session() as session:
+            return set(session.scalars(query))
+
     def summaries(self, repository_id: str, vm_uuids: Collection[str]) -> list[PointSummary]:
         """What counting needs of the points of some VMs, by VM and time."""
         columns = [PointRow.__table__.c[name] for name in _SUMMARY]
@@ -238,6 +243,10 @@ class Catalogue:
                 ),
                 hint=phrase("It is only a cache: remove the file, then run 'kvm-backup repository rescan'."),
             ) from error
+
+
+def _inside(folder: str) -> ColumnElement[bool]:
+    return PointRow.id.between(f"{folder}/", f"{folder}/\U0010ffff")
 
 
 def _leave_transactions_to_us(connection: sqlite3.Connection, _record: object) -> None:

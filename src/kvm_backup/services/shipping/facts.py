@@ -15,6 +15,7 @@ from kvm_backup.domain.waiting import RemoteFacts, RemoteState, ShippingTrouble,
 from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.shipping.departures import Departure, Departures
+from kvm_backup.services.survey.changes import FolderWatch
 
 _AT_ONCE = 500
 
@@ -44,6 +45,7 @@ class ShippingFacts:
     _troubles: dict[str, ShippingTrouble] = field(default_factory=dict)
     _troubles_until: float = 0.0
     _lock: RLock = field(default_factory=RLock)
+    _folders: FolderWatch = field(default_factory=FolderWatch)
 
     def look_through(self) -> list[Departure]:
         """Look at everything; what waits."""
@@ -57,12 +59,13 @@ class ShippingFacts:
                 # Under the lock, so that what a run has just changed is not overwritten by an older look.
                 with self._lock:
                     own = self.departures.of_folder(local, folder)
-                    changed += self._take(own)
+                    to_ship = [one for one in own if one.lack.to_ship]
+                    changed += self._take(to_ship)
             except KvmBackupError:
                 seen.update(place for place in before if place[1] == folder)  # its run tells; what was known stays
                 continue
             found += own
-            seen.update((one.remote, folder) for one in own)
+            seen.update((one.remote, folder) for one in to_ship)
             if len(changed) >= _AT_ONCE:
                 self._save(changed)
                 changed = []
@@ -83,15 +86,33 @@ class ShippingFacts:
 
     def look_at(self, ended: Iterable[Run]) -> None:
         """Look at what runs have changed that have just ended."""
-        places = {place for run in ended for place in self._changed_by(run)}
+        self._look_at_places({place for run in ended for place in self._changed_by(run)})
+
+    def look_at_changes(self, changes: Iterable[tuple[str, str]]) -> None:
+        """Look at what commands in other processes have changed: in the mirrors, and `changes`, by local repository
+        and folder.
+        """
+        places = set(changes)
+        for name, local in self.remotes().items():
+            mirror = self.mirror_if_known(name)
+            folders = self._folders.changed(mirror.root) if mirror is not None else set()
+            if folders:
+                self._count(name, folders=folders)
+            if local is not None:
+                places.update((local, folder) for folder in folders)
+        self._look_at_places(places)
+
+    def _look_at_places(self, places: Iterable[tuple[str, str]]) -> None:
         if not places:
             return
         remotes = self.remotes()
         for local, folder in places:
             copies = [name for name, of in remotes.items() if of == local]
+            if not copies:
+                continue
             with self._lock:
                 try:
-                    own = self.departures.of_folder(local, folder)
+                    own = [one for one in self.departures.of_folder(local, folder) if one.lack.to_ship]
                 except PointNotFoundError:
                     own = []
                 except KvmBackupError:
@@ -108,7 +129,7 @@ class ShippingFacts:
                 continue
             if run.repository in self.remotes():
                 arrived = run.ended if run.state is RunState.SUCCEEDED and run.bytes_read else None
-                self._count(run.repository, folder=run.task.folder, arrived=arrived)
+                self._count(run.repository, folders=[run.task.folder], arrived=arrived)
 
     def mirror_if_known(self, name: str) -> LocalRepository | None:
         """What a remote is known to hold; None for one that nobody knows."""
@@ -199,13 +220,13 @@ class ShippingFacts:
         except KvmBackupError:
             return True
 
-    def _count(self, name: str, *, folder: str | None = None, arrived: datetime | None = None) -> None:
-        """Note what a remote holds; after a run only the VM's folder is looked at."""
+    def _count(self, name: str, *, folders: Iterable[str] | None = None, arrived: datetime | None = None) -> None:
+        """Note what a remote holds; only some VMs' folders are looked at, where they are given."""
         try:
             mirror, catalogue = self.mirror(name), self.catalogue()
-            if folder is None:
+            if folders is None:
                 catalogue.refresh(mirror)
-            else:
+            for folder in folders or ():
                 catalogue.refresh_folder(mirror, folder)
             points, stored, vms = catalogue.held(mirror.catalogue_key)
         except KvmBackupError:

@@ -15,6 +15,7 @@ from kvm_backup.domain.inventory import VmRecord
 from kvm_backup.domain.point_facts import PointSummary, facts_of
 from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
+from kvm_backup.services.survey.changes import FolderWatch
 from kvm_backup.services.survey.ledger import Ledger
 
 _BATCH = 500
@@ -39,6 +40,7 @@ class PointWatch:
     damages: dict[tuple[str, str], Damage] = field(default_factory=dict)
     """By repository and point; those that a verification found stay until the point is gone or found whole."""
     _ids: dict[str, str] = field(default_factory=dict)
+    _folders: FolderWatch = field(default_factory=FolderWatch)
 
     def look_through(self, repositories: Repositories, now: datetime) -> None:
         """Read what is new or changed everywhere. Raises KvmBackupError when the catalogue cannot be used."""
@@ -48,6 +50,7 @@ class PointWatch:
         for name, open_repository in repositories.items():
             try:
                 repository = open_repository()
+                self._folders.changed(repository.root)  # all of it is looked at now
                 found = catalogue.refresh(repository)
                 self.roots[name], self._ids[name] = repository.root, repository.id
             except KvmBackupError as error:
@@ -61,6 +64,7 @@ class PointWatch:
         for name in [name for name in self._ids if name not in repositories]:
             self.roots.pop(name, None)
             del self._ids[name]
+        self._folders.keep_only(self.roots.values())
         self._forget_damages_of_points_that_are_gone(repositories)
         known = {uuid for id_ in self._ids.values() for uuid in catalogue.vms(id_)}
         self._count(catalogue, known | {record.uuid for record in self.ledger}, now)
@@ -78,6 +82,32 @@ class PointWatch:
                 self._note_damaged(name, catalogue.refresh_folder(repository, folder), folder)
                 touched.add(uuid)
         self._count(catalogue, touched, now)
+
+    def look_at_changes(self, repositories: Repositories, now: datetime, sampled: datetime) -> set[tuple[str, str]]:
+        """Read what commands of other processes have changed; repository and folder of each.
+
+        The samples taken at the time `sampled` are taken anew where something changed.
+        """
+        catalogue = self.catalogue()
+        self.samples.clear()
+        changes: set[tuple[str, str]] = set()
+        touched: set[str] = set()
+        for name, root in self.roots.items():
+            folders = self._folders.changed(root)
+            if not folders or name not in repositories:
+                continue
+            with suppress(KvmBackupError):  # the hourly look tells that it is away
+                repository = repositories[name]()
+                for folder in folders:
+                    touched |= catalogue.vms_in(repository.id, folder)
+                    self._note_damaged(name, catalogue.refresh_folder(repository, folder), folder)
+                    touched |= catalogue.vms_in(repository.id, folder)
+                    changes.add((name, folder))
+                sample = _sample(repository.root, catalogue.bytes_stored(repository.id), sampled)
+                if sample is not None:
+                    self.samples[name] = sample
+        self._count(catalogue, touched, now)
+        return changes
 
     def verified(
         self, repository: str, folder: str, point: str | None, damaged: Mapping[str, str], *, deep: bool

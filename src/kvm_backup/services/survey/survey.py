@@ -28,6 +28,7 @@ from kvm_backup.services.survey.runs import RunWatch, after
 from kvm_backup.services.survey.vms import VmWatch, is_time
 
 _REPOSITORIES_EVERY = timedelta(hours=1)
+_CHANGES_EVERY = timedelta(seconds=30)
 _DAMAGED = DamagedPointError.code
 
 
@@ -59,6 +60,7 @@ class Survey:
     """Another one once a VM's row was written."""
     _settings: KvmBackupError | None = None
     _examined_at: datetime | None = None
+    _compared_at: datetime | None = None
     _written: HostFacts = field(default_factory=HostFacts)
     _strangers: dict[str, RunFacts] = field(default_factory=dict)
     _asked_for: set[str] = field(default_factory=set)
@@ -87,13 +89,16 @@ class Survey:
         news = problem is not self._settings
         self._settings = problem
         if is_time(self._examined_at, _REPOSITORIES_EVERY, now):
-            self._examined_at = now
+            self._examined_at = self._compared_at = now
             self._look_through(now)
         elif ended:
             self._look_at_vms_of(ended, now)
         if self.shipping is not None and ended:
             self.shipping.look_at(ended)
             self.shipping.note_arrivals(ended)
+        if is_time(self._compared_at, _CHANGES_EVERY, now):
+            self._compared_at = now
+            self._look_at_changes(now)
         changed = self.ledger.save(now)
         self.revision += changed
         if self.vms.facts != self._written:
@@ -134,6 +139,14 @@ class Survey:
         self.statistics.sample_space(self.points.samples)
         self.statistics.forget(now, self.keep)
         self.vms.facts = replace(self.vms.facts, examined=now)
+
+    def _look_at_changes(self, now: datetime) -> None:
+        """Commands in other processes prune, rescan and back up, too."""
+        repositories = self.repositories(self.promises.schedules)
+        changes = self.points.look_at_changes(repositories, now, self._examined_at or now)
+        self.statistics.sample_space(self.points.samples)
+        if self.shipping is not None:
+            self.shipping.look_at_changes(changes)
 
     def _take_runs(self, now: datetime) -> list[Run]:
         """Note what has ended; those runs."""

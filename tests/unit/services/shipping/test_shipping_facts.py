@@ -130,3 +130,27 @@ def test_what_needs_somebody_is_told_before_what_may_pass(harbour: Harbour) -> N
     [state] = [state for state in harbour.facts.states() if state.name == "nas"]
     assert state.trouble is not None
     assert state.trouble.error_code == "host-key"
+
+
+def test_what_a_command_removed_from_a_remote_is_seen_by_the_next_look_at_changes(harbour: Harbour) -> None:
+    first = harbour.shelf.add()
+    second = harbour.shelf.add(first)
+    harbour.arrive("nas", first, second)
+    harbour.facts.look_through()
+    harbour.facts.look_at_changes([])
+    before = harbour.facts.revision
+    harbour.application.shipping.mirror("nas").forget(second.id)
+    harbour.facts.look_at_changes([])
+    nas = harbour.facts.store.remotes()["nas"]
+    assert (nas.points, nas.bytes) == (1, first.bytes_stored)
+    assert harbour.waiting()["nas", "web"] == 1
+    assert harbour.facts.revision > before
+
+
+def test_what_a_command_removed_here_waits_no_longer(harbour: Harbour) -> None:
+    first = harbour.shelf.add()
+    harbour.facts.look_through()
+    folder = harbour.shelf.repository.path_of(first.id).parent
+    shutil.rmtree(folder)
+    harbour.facts.look_at_changes([("shelf", folder.name)])
+    assert harbour.waiting() == {}

@@ -345,3 +345,20 @@ def test_a_run_of_another_host_is_none_of_ours(world: World) -> None:
     world.look()
     world.run(RunState.FAILED, error=FULL_DISK, host="beta")
     assert not world.look(seconds=2)
+
+
+def test_what_commands_in_other_processes_did_is_seen_within_a_minute(world: World) -> None:
+    old = world.point()
+    world.now += timedelta(days=1)
+    kept = world.point()
+    world.look()
+    shutil.rmtree(world.shelves[WEB].repository.path_of(old.id))
+    assert world.look(minutes=1)
+    assert world.vm().points.points == 1
+    [sample] = world.statistics.space(world.now - timedelta(days=1))["default"]
+    assert sample.used == kept.bytes_stored
+    made = world.point(DB)
+    assert world.look(minutes=1)
+    assert world.vm(DB).points.last_point == made.id
+    [sample] = world.statistics.space(world.now - timedelta(days=1))["default"]
+    assert sample.used == kept.bytes_stored + made.bytes_stored
