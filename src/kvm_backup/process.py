@@ -26,10 +26,13 @@ PACKAGES = {
     "rsync": "rsync",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
+    "setpriv": "util-linux",
 }
 """Which Debian package brings a program; shown as the hint."""
 
 
+_DYING_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"]
+"""A program of its own asks the kernel: between fork and exec of a process with threads Python must run nothing."""
 _POLL = 0.2
 _OUTPUT_KEPT = 64 * 1024
 """Bytes."""
@@ -204,9 +207,13 @@ def start(
     pass_fds: Sequence[int] = (),
     stdin: int | None = subprocess.DEVNULL,
     own_session: bool = False,
+    ends_with_us: bool = False,
 ) -> Program:
-    """Start a program that goes on beside us; its stderr is a pipe. Raises ToolMissingError."""
-    words = [str(word) for word in argv]
+    """Start a program that goes on beside us; its stderr is a pipe. Raises ToolMissingError.
+
+    With `ends_with_us` the kernel kills it when the thread that calls this ends, however that comes.
+    """
+    words = [*(_DYING_WITH_US if ends_with_us else []), *(str(word) for word in argv)]
     try:
         return subprocess.Popen(
             words,

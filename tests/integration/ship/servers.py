@@ -139,6 +139,9 @@ class Server:
         """Whether a connection runs that program here."""
         return any(self._name(process) == program for process in self._serving())
 
+    def is_connected(self) -> bool:
+        return bool(self._serving())
+
     def _serving(self) -> list[int]:
         assert self._sshd is not None
         found: list[int] = []

@@ -2,7 +2,7 @@
 
 The user's own ssh does the work, so that ~/.ssh/config, agent, certificates and jump hosts count. A first ssh holds
 the connection (ControlMaster); commands and rsync go through its socket, without another login. Should it end, the
-others log in by themselves.
+others log in by themselves. It ends with the thread that opened it, even when that is killed.
 """
 
 import shlex
@@ -94,7 +94,7 @@ class SshConnection:
 
     def _log_in(self) -> None:
         # Without a terminal: the ssh of a jump host knows nothing of BatchMode, and would ask there.
-        self._master = process.start([*self._ssh("yes", "-N")], own_session=True)
+        self._master = process.start([*self._ssh("yes", "-N")], own_session=True, ends_with_us=True)
         deadline = time.monotonic() + self._login_timeout
         # The socket appears once the login is done.
         while not self._socket.exists():
@@ -160,6 +160,8 @@ FIRM_OPTIONS = {
     "PermitLocalCommand": "no",
     "RemoteCommand": "none",
     "RequestTTY": "no",
+    "ForkAfterAuthentication": "no",
+    "StdinNull": "no",
     "Compression": "no",
 }
 """What the user's configuration does not change: never a question, no forwarding, no other command than ours."""
