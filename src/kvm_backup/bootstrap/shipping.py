@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kvm_backup.services.shipping.ship import ShipService
     from kvm_backup.services.shipping.witness import RemoteWitness
     from kvm_backup.services.stores.fetched import FetchedFolders
+    from kvm_backup.services.stores.mending import Mending
     from kvm_backup.services.stores.remote import RemoteStore
 
 
@@ -98,7 +99,28 @@ class Shipping:
             connect=partial(self.connect, name),
             folders=self.fetched,
             space_reserve=self.parts.settings.backup.space_reserve,
+            mending=self._mending(name),
         )
+
+    def _mending(self, name: str) -> Mending | None:
+        """None where nothing is shipped there, or cannot be since the local repository is away."""
+        from kvm_backup.services.prune import points_in
+        from kvm_backup.services.stores.mending import Mending
+
+        local = self.remote(name).of
+        try:
+            service = self.service(name)
+        except KvmBackupError:
+            return None
+        assert local is not None
+
+        def kept(folder: str) -> set[str]:
+            points = points_in(service.local, folder)
+            if name not in self.remotes_of(local, points):
+                return set()
+            return {verdict.id for verdict in service.lack(points).verdicts if verdict.kept}
+
+        return Mending(service.local, service.mirror, kept)
 
     @property
     def fetched(self) -> FetchedFolders:
@@ -329,13 +351,21 @@ class Shipping:
         return self.departures.waiting(points, local) if self.remotes else {}
 
     def after(self, request: RunRequest) -> list[RunRequest]:
-        """The runs that ship what a run made or changed, as far as none waits or goes on yet.
+        """The runs that ship what a run made or changed, or found damaged there, as far as none waits or goes on yet.
 
         Raises KvmBackupError.
         """
         from kvm_backup.domain.run import RunKind
-        from kvm_backup.services.prune import points_of
+        from kvm_backup.domain.task import VerifyTask
+        from kvm_backup.services.prune import points_in, points_of
 
+        if isinstance(request.task, VerifyTask):
+            there = self.remotes.get(request.repository)
+            if there is None or there.of is None:
+                return []
+            points = points_in(self.parts.repository(there.of), request.task.folder)
+            found = self.departures.of_vm(there.of, points)
+            return self.departures.requests(one for one in found if one.remote == request.repository)
         copied = {remote.of for remote in self.remotes.values()}
         if request.kind not in (RunKind.BACKUP, RunKind.PRUNE) or request.repository not in copied:
             return []
@@ -344,8 +374,8 @@ class Shipping:
             name, uuid = vm.name, vm.uuid
         else:
             name, uuid = request.vm, request.vm_uuid
-        points = points_of(self.parts.repository(request.repository), name, uuid)
-        return self.departures.requests(self.departures.of_vm(request.repository, points)) if points else []
+        made = points_of(self.parts.repository(request.repository), name, uuid)
+        return self.departures.requests(self.departures.of_vm(request.repository, made)) if made else []
 
     def after_all(self, requests: Iterable[RunRequest]) -> list[RunRequest]:
         """The same after several runs in this process; none while the service runs, which sees to it by itself.

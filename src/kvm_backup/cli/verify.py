@@ -57,6 +57,7 @@ def verify(
 def verify_each(parts: Application, requests: Sequence[RunRequest], *, json: bool) -> NoReturn:
     """A run for each VM, each verdict shown as it comes; ends the command with their exit code."""
     verdicts: list[Verdict] = []
+    hints: list[str] = []
     with EventView(json_lines=False) as view:
 
         def listen(event: Event) -> None:
@@ -73,9 +74,11 @@ def verify_each(parts: Application, requests: Sequence[RunRequest], *, json: boo
             _, error = parts.start_run(request, listener=listen, stop_requested=stop_requested)
             if error is not None and not isinstance(error, DamagedPointError):
                 raise error
+            if error is not None and error.hint:
+                hints.append(error.hint)
     bad = sum(not verdict.good for verdict in verdicts)
     if not json:
-        _sum_up(len(verdicts), bad)
+        _sum_up(len(verdicts), bad, hints)
     raise typer.Exit(EXIT_FAILED if bad else EXIT_DONE)
 
 
@@ -109,10 +112,11 @@ def _show(view: EventView, verdict: Verdict) -> None:
         view.print(f"    {cell(finding.file)}{_place(finding)}: {cell(short_digests(told(finding.message)))}")
 
 
-def _sum_up(count: int, bad: int) -> None:
+def _sum_up(count: int, bad: int, hints: Sequence[str]) -> None:
     if bad:
-        hint = "Restore another point; the next backup of the VM starts a new chain by itself when it has to."
-        console().print(f"{bad} of {count} points damaged\n{prose(f'HINT: {hint}')}")
+        console().print(f"{bad} of {count} points damaged")
+        for hint in dict.fromkeys(hints):
+            console().print(prose(_("HINT: {hint}").format(hint=cell(told(hint)))))
     elif count != 1:
         console().print(f"{count} points, none damaged")
 

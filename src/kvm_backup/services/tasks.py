@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kvm_backup.domain.errors import DamagedPointError, KvmBackupError
-from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.phrase import phrase, sentences
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
@@ -116,15 +116,21 @@ class TaskService:
     def _verify(self, store: Store, task: VerifyTask, errand: Errand) -> Outcome:
         chosen = _points_to_verify(store.view, task)
         errand.listener(events.StepStarted(errand.vm, events.Step.VERIFY))
-        verdicts = []
-        for verdict in store.verify(chosen, errand, hypervisor=self.hypervisor, deep=task.deep):
-            verdicts.append(verdict)
-            errand.listener(events.PointVerified(errand.vm, verdict))
+        verdicts: list[Verdict] = []
+        damaged: list[Verdict] = []
+        try:
+            for verdict in store.verify(chosen, errand, hypervisor=self.hypervisor, deep=task.deep):
+                verdicts.append(verdict)
+                if not verdict.good:
+                    damaged.append(verdict)
+                errand.listener(events.PointVerified(errand.vm, verdict))
+        finally:
+            # What a check has found that was cut off later counts as well.
+            again = store.mend(damaged, errand)
         checked = sum(verdict.bytes_checked for verdict in verdicts)
-        damaged = [verdict for verdict in verdicts if not verdict.good]
         if not damaged:
             return events.Finished(errand.vm, None, point=task.point, bytes_read=checked), None
-        error = _damage(damaged, len(verdicts), errand.vm)
+        error = _damage(damaged, len(verdicts), errand.vm, again)
         finished = replace(
             events.failed(errand.vm, None, error, 0.0),
             point=damaged[0].point,
@@ -141,13 +147,25 @@ def _points_to_verify(repository: LocalRepository, task: VerifyTask) -> list[Man
     return chain_of(repository, point) if isinstance(point, Manifest) else [point]
 
 
-def _damage(damaged: Sequence[Verdict], count: int, vm: str) -> DamagedPointError:
-    names = ", ".join(verdict.point for verdict in damaged[:_NAMED]) + (", …" if len(damaged) > _NAMED else "")
+def _damage(damaged: Sequence[Verdict], count: int, vm: str, again: Sequence[str]) -> DamagedPointError:
+    hint: str = phrase(
+        "Restore another point; the next backup of the VM starts a new chain by itself when it has to."
+    )
+    if again:
+        known = phrase("Whole here, and sent there again by the next shipment: {points}.", points=_names(again))
+        hint = (
+            known if len(again) == len(damaged) else sentences(known, phrase("Of the others, restore other points."))
+        )
+    names = _names([verdict.point for verdict in damaged])
     return DamagedPointError(
         phrase("{damaged} of {count} points are damaged: {names}", damaged=len(damaged), count=count, names=names),
-        hint=phrase("Restore another point; the next backup of the VM starts a new chain by itself when it has to."),
+        hint=hint,
         vm=vm,
     )
+
+
+def _names(points: Sequence[str]) -> str:
+    return ", ".join(points[:_NAMED]) + (", …" if len(points) > _NAMED else "")
 
 
 def _first_finding(verdict: Verdict) -> str:

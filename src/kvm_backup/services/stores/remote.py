@@ -15,10 +15,11 @@ from kvm_backup.repository.mirror import Mirror
 from kvm_backup.repository.ssh.remote import Remote
 from kvm_backup.repository.ssh.transfer import Watch
 from kvm_backup.services import events
-from kvm_backup.services.control import SpaceWatch
+from kvm_backup.services.control import SpaceWatch, refuse_when_stopped
 from kvm_backup.services.stores.check_there import check_there
 from kvm_backup.services.stores.fetch import FetchedPoint, FetchWatch, needed_for, size_of
 from kvm_backup.services.stores.fetched import FetchedFolders
+from kvm_backup.services.stores.mending import Mending
 from kvm_backup.services.stores.store import Errand, Points
 from kvm_backup.services.verify import Finding, Verdict, verify_points
 
@@ -26,13 +27,14 @@ from kvm_backup.services.verify import Finding, Verdict, verify_points
 @dataclass(frozen=True, slots=True)
 class RemoteStore:
     """Reads from one server. `address` is for people; `connect` makes a connection that is watched; `space_reserve`
-    is in bytes."""
+    is in bytes; `mending` is None where this host ships nothing there."""
 
     mirror: Mirror
     address: str
     connect: Callable[[Watch], Remote]
     folders: FetchedFolders
     space_reserve: int
+    mending: Mending | None = None
     far: bool = True
 
     @property
@@ -73,6 +75,12 @@ class RemoteStore:
         known = [point for point in points if isinstance(point, Manifest)]
         if known and (deep or not (yield from self._verify_there(known, errand))):
             yield from self._verify_fetched(known, errand, hypervisor, deep)
+
+    def mend(self, damaged: Sequence[Verdict], errand: Errand) -> list[str]:
+        """Those that are whole in the local repository wait to be shipped again. Raises KvmBackupError."""
+        if self.mending is None or not damaged:
+            return []
+        return self.mending.ask_again(damaged, lambda: refuse_when_stopped(errand.stop_requested))
 
     def _verify_there(self, points: Sequence[Manifest], errand: Errand) -> Generator[Verdict, None, bool]:
         """Returns whether that could be done."""

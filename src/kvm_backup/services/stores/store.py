@@ -65,6 +65,10 @@ class Store(Protocol):
     ) -> Iterator[Verdict]:
         """A verdict on each point, as of `verify_points`, telling how far it is."""
 
+    def mend(self, damaged: Sequence[Verdict], errand: Errand) -> list[str]:
+        """See to it that points of these verdicts, which are whole elsewhere, are brought here again: the ids of
+        those that will be. Raises KvmBackupError."""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalStore:
@@ -89,3 +93,6 @@ class LocalStore:
         control = errand.control(events.Step.VERIFY, total * (2 if deep else 1))
         yield from verify_points(self.view, points, hypervisor=hypervisor, deep=deep, control=control)
         control.finish()
+
+    def mend(self, damaged: Sequence[Verdict], errand: Errand) -> list[str]:  # noqa: ARG002 - nothing is brought here
+        return []
