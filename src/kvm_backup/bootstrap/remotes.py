@@ -130,6 +130,8 @@ class Remotes:
             if joined.readable and not joined.made:
                 assert remote.url is not None
                 mirror = reread(connection, new.name, remote.url, state, joined.repository_id)
+                if joined.of is not None:
+                    self._vouch(joined.of, mirror)
                 points = self._catalogued(mirror)[0]
         # The file may have been changed since, by somebody who was asked something longer.
         file = prepare_table(new.table(joined.of)).write()
@@ -152,7 +154,16 @@ class Remotes:
                 expected = self.parts.configured_repository(remote.of).id
         assert remote.url is not None
         with self.parts.shipping.connect(name) as connection:
-            return self._catalogued(reread(connection, name, remote.url, self.parts.state_dir(), expected))
+            mirror = reread(connection, name, remote.url, self.parts.state_dir(), expected)
+        if remote.of is not None and expected is not None:
+            self._vouch(remote.of, mirror)
+        return self._catalogued(mirror)
+
+    def _vouch(self, of: str, mirror: Mirror) -> None:
+        """What is there just as here is this host's own, whoever brought it there. Raises StorageError."""
+        from kvm_backup.services.shipping.lack import own_points
+
+        mirror.vouch(own_points(self.parts.configured_repository(of), mirror))
 
     def _catalogued(self, mirror: Mirror) -> tuple[int, list[DamagedPoint]]:
         damaged = self.parts.catalogue.refresh(mirror.repository, everything=True)

@@ -260,6 +260,7 @@ class Shipping:
             locks=self.parts.folders.locks,
             lock_wait=self.parts.settings.backup.lock_wait,
             may_remove=remote.prune_url is not None,
+            may_compare=not remote.recipients or remote.identity_file is not None,
             settle=partial(self._let_go, remote.of, listener, stop_requested),
             listener=listener,
             stop_requested=stop_requested,

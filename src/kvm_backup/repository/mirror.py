@@ -24,8 +24,9 @@ from kvm_backup.repository.ledger import Ledger
 from kvm_backup.repository.local import FORMAT_VERSION, REPOSITORY_FILE, LocalRepository
 
 _FOLDER = "remotes"
+_COMPARED_MARK = ".compared"
 _READ_MARK = ".read"
-"""Its time is when the mirror was read; rsync leaves it, since its filters do not name it."""
+"""Their times are when the mirror was; rsync leaves them, since its filters do not name them."""
 
 
 def mirror_path(state_dir: Path, name: str, url: str) -> Path:
@@ -145,18 +146,43 @@ class Mirror:
     @property
     def read(self) -> datetime | None:
         """When all of it was last read from the remote; None when it never was, only added to."""
-        try:
-            return datetime.fromtimestamp((self.root / _READ_MARK).stat().st_mtime, UTC)
-        except OSError:
-            return None
+        return self._time_of(_READ_MARK)
 
     def note_read(self) -> None:
-        """Note that it was read now. Raises StorageError."""
-        mark = self.root / _READ_MARK
+        """Note that it was read now, and so compared. Raises StorageError."""
+        self._touch(_READ_MARK)
+        self.note_compared()
+
+    @property
+    def compared(self) -> datetime | None:
+        """When somebody last made sure that it tells what is there, as far as the account may read; None when that
+        never was, or something went wrong there since."""
+        return self._time_of(_COMPARED_MARK)
+
+    def note_compared(self) -> None:
+        """Note that it was compared now. Raises StorageError."""
+        self._touch(_COMPARED_MARK)
+
+    def distrust(self) -> None:
+        """Have it compared before the next shipment. Raises StorageError."""
+        mark = self.root / _COMPARED_MARK
+        try:
+            mark.unlink(missing_ok=True)
+        except OSError as error:
+            raise durable.storage_error(error, mark) from error
+
+    def _touch(self, name: str) -> None:
+        mark = self.root / name
         try:
             mark.touch(mode=0o600)
         except OSError as error:
             raise durable.storage_error(error, mark) from error
+
+    def _time_of(self, name: str) -> datetime | None:
+        try:
+            return datetime.fromtimestamp((self.root / name).stat().st_mtime, UTC)
+        except OSError:
+            return None
 
     def _manifest(self, point_id: str) -> Path:
         return self.repository.path_of(point_id) / MANIFEST_FILE

@@ -21,12 +21,20 @@ AUTOMATIC = Asker(Trigger.SERVICE)
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """Points of one VM that wait for one remote. `run` is the one that ships them, where one waits or goes on."""
+    """Points of one VM that wait for one remote, or cannot be shipped there. `run` is the one that ships them, where
+    one waits or goes on. `unsure`: nobody has made sure of what is there.
+    """
 
     remote: str
     points: VmPoints
     lack: Lack
     run: Run | None = None
+    unsure: bool = False
+
+    @property
+    def wants_run(self) -> bool:
+        """Whether there is something to send; or only what cannot be, as far as anybody has made sure."""
+        return bool(self.lack.to_ship) or (self.unsure and bool(self.lack.stuck))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +62,8 @@ class Departures:
             service = self.service(remote)
             if not lacks_nothing(service.local, service.mirror.repository, points.folder.name):
                 lack = service.lack(points)
-                if lack.to_ship:
-                    found.append(Departure(remote, points, lack))
+                if lack.to_ship or lack.stuck:
+                    found.append(Departure(remote, points, lack, unsure=service.mirror.compared is None))
         return found
 
     def of_folder(self, local: str, folder: str) -> list[Departure]:
@@ -90,7 +98,7 @@ class Departures:
 
     def requests(self, departures: Iterable[Departure], asker: Asker = AUTOMATIC) -> list[RunRequest]:
         """Runs for what waits and has none yet. Raises DatabaseError."""
-        wanted = list(departures)
+        wanted = [one for one in departures if one.wants_run]
         if not wanted:
             return []
         vms = {name for one in wanted for name in (one.points.vm, one.points.vm_uuid) if name}

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.names import parse_stamp
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Mode
 from kvm_backup.domain.retention import PointFacts, RetentionRule, Verdict, decide
 from kvm_backup.domain.shipping import Shippable, lacking, removable, waiting
@@ -114,6 +115,27 @@ def shown(points: Sequence[str]) -> str:
     """The first of these ids, and how many more there are: whoever may add there could add thousands."""
     more = len(points) - _SHOWN
     return ", ".join([*points[:_SHOWN], *([f"… +{more}"] if more > 0 else [])])
+
+
+def stuck_in_words(remote: str, points: Sequence[str]) -> str:
+    """What `Lack.stuck` means, and what helps."""
+    return phrase(
+        "{points} cannot be shipped to {name}: what they build on is neither there nor here with its images. A full "
+        "backup goes there again, and all that follows it.",
+        name=remote,
+        points=shown(points),
+    )
+
+
+def own_points(local: LocalRepository, mirror: Mirror) -> list[str]:
+    """The ids of what the remote holds in the very state that it has here. Raises StorageError."""
+    view = mirror.repository
+    return [
+        f"{folder.name}/{stamp}"
+        for folder in view.folders()
+        for stamp in view.stamps(folder)
+        if (here := _bytes(local, f"{folder.name}/{stamp}")) and here == _bytes(view, f"{folder.name}/{stamp}")
+    ]
 
 
 def lacks_nothing(local: LocalRepository, mirror: LocalRepository, folder: str) -> bool:

@@ -5,14 +5,22 @@ is consolidated or removed here meanwhile is looked at anew.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from kvm_backup.domain.errors import CancelledError, KvmBackupError, PointChangedError, VmBusyError
+from kvm_backup.domain.errors import (
+    BrokenChainError,
+    CancelledError,
+    KvmBackupError,
+    PointChangedError,
+    RemoteAccessError,
+    VmBusyError,
+)
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.point import serialize
+from kvm_backup.domain.point import Manifest, serialize
 from kvm_backup.domain.retention import RetentionRule
 from kvm_backup.domain.shipping import Shippable
 from kvm_backup.domain.sizes import show_size
@@ -23,7 +31,7 @@ from kvm_backup.repository.ssh.transfer import Watch
 from kvm_backup.services import events
 from kvm_backup.services.control import refuse_when_stopped
 from kvm_backup.services.prune import VmPoints
-from kvm_backup.services.shipping.lack import Lack, lack_of
+from kvm_backup.services.shipping.lack import Lack, lack_of, shown, stuck_in_words
 from kvm_backup.services.shipping.sealing import Sealing
 from kvm_backup.services.shipping.watch import ShipWatch
 from kvm_backup.services.vm_lock import hold_shipment
@@ -55,8 +63,8 @@ class ShippedVm:
 @dataclass(frozen=True, slots=True)
 class ShipService:
     """Ships to one remote. `connect` makes its connection, `sealing` what is sent there; `rule_for` gives the rule of
-    the remote; `may_remove` tells that an account there may; `settle` is called at the end, to let go of what need
-    not stay here (keep_local).
+    the remote; `may_remove` tells that an account there may, `may_compare` that nobody need be asked for a key to
+    read there; `settle` is called at the end, to let go of what need not stay here (keep_local).
     """
 
     name: str
@@ -70,6 +78,7 @@ class ShipService:
     locks: Path
     lock_wait: float
     may_remove: bool
+    may_compare: bool
     settle: Callable[[VmPoints], None]
     listener: events.Listener
     stop_requested: Callable[[], bool]
@@ -95,7 +104,14 @@ class ShipService:
         with hold_shipment(
             self.locks, self.name, wanted.folder.name, wait=self.lock_wait, stop_requested=self.stop_requested
         ):
-            done = _Shipping(self, wanted).run()
+            try:
+                done = _Shipping(self, wanted).run()
+            except CancelledError:
+                raise
+            except KvmBackupError:
+                with suppress(KvmBackupError):
+                    self.mirror.distrust()
+                raise
         try:
             self.settle(wanted)
         except CancelledError:
@@ -119,19 +135,58 @@ class _Shipping:
 
     def run(self) -> ShippedVm:
         service = self._service
-        lack = service.lack(self._vm)
-        service.mirror.vouch(sorted(lack.held))
-        if lack.to_ship or (lack.to_remove and service.may_remove):
+        lack = self._look()
+        unsure = lack.stuck and self._is_to_be_compared()
+        if lack.to_ship or unsure or (lack.to_remove and service.may_remove):
             service.sealing.check()
             service.listener(events.StepStarted(self._vm.vm, events.Step.SHIP))
             with service.connect(self._watch) as remote:
                 service.check_copies(remote)
+                if self._is_to_be_compared():
+                    self._compare(remote)
+                    lack = self._look()
+                if lack.again:
+                    self._notice(
+                        phrase(
+                            "shipped to {name} before, missing or damaged there now, and sent again: {points}",
+                            name=service.name,
+                            points=shown(lack.again),
+                        )
+                    )
                 lack = self._send_all(remote, lack)
                 self._watch.finish()
                 if service.may_remove:
                     self._remove(remote, lack.to_remove)
         service.sealing.clear(self._vm.folder, {one.manifest.id for one in lack.to_ship})
+        if lack.stuck:
+            self._notice(stuck_in_words(service.name, lack.stuck))
         return self._done
+
+    def _look(self) -> Lack:
+        lack = self._service.lack(self._vm)
+        self._service.mirror.vouch(sorted(lack.held))
+        return lack
+
+    def _is_to_be_compared(self) -> bool:
+        """Once a day, and after what went wrong: the server may have been set back to an older state."""
+        last, zone = self._service.mirror.compared, self._service.zone
+        return last is None or last.astimezone(zone).date() != self._service.clock().astimezone(zone).date()
+
+    def _compare(self, remote: Remote) -> None:
+        """Read what is there, where an account may; that it cannot be read now keeps nothing from being sent."""
+        mirror = self._service.mirror
+        try:
+            if self._service.may_compare:
+                remote.refresh(mirror.root)
+                mirror.note_read()
+        except CancelledError:
+            raise
+        except RemoteAccessError:
+            pass  # a key that only adds
+        except KvmBackupError as error:
+            self._notice(phrase("what is there could not be compared: {cause}", cause=error.message))
+            return
+        mirror.note_compared()
 
     def _send_all(self, remote: Remote, lack: Lack) -> Lack:
         """Send until nothing waits any more: points are made, consolidated and removed here meanwhile."""
@@ -148,8 +203,29 @@ class _Shipping:
                 changes += 1
                 if changes > _CHANGES:
                     raise
-            lack = self._service.lack(self._vm)
+            except BrokenChainError:
+                changes += 1
+                if changes > _CHANGES or not self._forget(one.manifest.parent):
+                    raise
+            lack = self._look()
         return lack
+
+    def _forget(self, point: str | None) -> bool:
+        """The server says that a point is not there, nor is what builds on it. Whether that is news."""
+        view = self._service.mirror.repository
+        there = {known.id: known for known in view.points(view.root / self._vm.folder.name)}
+        if point is None or point not in there:
+            return False
+        gone = {point}
+        for known in there.values():  # oldest first
+            if isinstance(known, Manifest) and known.parent in gone:
+                gone.add(known.id)
+        for one in sorted(gone, reverse=True):
+            self._service.mirror.forget(one)
+        self._notice(
+            phrase("{id} is not at {name} any more; what is here is sent again", id=point, name=self._service.name)
+        )
+        return True
 
     def _send(self, remote: Remote, one: Shippable) -> None:
         manifest = one.manifest
