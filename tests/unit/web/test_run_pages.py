@@ -138,6 +138,20 @@ def test_the_page_of_a_run_tells_steps_figures_and_error_in_the_users_language(s
     assert "échec" in site.user(language="fr").get(f"/runs/{run.id}").text
 
 
+@pytest.mark.parametrize(
+    ("state", "whole"), [(RunState.SUCCEEDED, True), (RunState.FAILED, False), (RunState.CANCELLED, False)]
+)
+def test_the_last_step_of_a_run_is_whole_only_if_the_run_is(site: Site, state: RunState, whole: bool) -> None:
+    run = a_run(site, state=RunState.RUNNING)
+    history = site.application.history
+    history.step_started(run.id, "verify")
+    assert history.finish(run.id, state, RunResult())
+    steps = site.user().get(f"/runs/{run.id}").one("section", aria_labelledby="steps-title").all("li")
+    drawn = [step.one("path")["d"] for step in steps]
+    assert len(drawn) == 2
+    assert (drawn[0] == drawn[1]) is whole
+
+
 def test_what_a_run_holds_is_text(site: Site) -> None:
     told = RunResult(error=EVIL, error_code=EVIL, hint=EVIL, detail=EVIL, reason=EVIL, point=f"a/{EVIL}")
     run = a_run(
