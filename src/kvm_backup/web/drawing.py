@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from math import ceil, floor, log2, log10
+from zoneinfo import ZoneInfo
 
 _TOP, _BOTTOM, _LEFT = 8, 22, 58
 _LINES = 4
 _TICKS_MAX = 12
 _MARK_GAP = 5.0
+_DAYS_MAX = 8
+_TICK_ROOM = 22
 
 Place = tuple[float, str]
 
@@ -138,24 +141,40 @@ def timeline(
     moments: Sequence[tuple[datetime, str, str, str]],
     start: datetime,
     end: datetime,
-    show: Callable[[datetime], str],
+    zone: ZoneInfo,
+    show: Callable[[date], str],
     *,
     width: int = 960,
 ) -> Timeline:
-    """`moments` are (time, kind, url, title). Marks that would lie on each other are moved apart a little."""
+    """`moments` are (time, kind, url, title). Marks that would lie on each other are moved apart a little.
+
+    A tick is where a day of the zone begins; between two of them there are always as many days.
+    """
     rail, height = 22, 56
     span = max((end - start).total_seconds(), 1.0)
     marks: list[Mark] = []
     last = -_MARK_GAP
+
+    def place(moment: datetime) -> float:
+        return 10 + (width - 20) * min(max((moment - start).total_seconds() / span, 0), 1)
+
     for moment, kind, url, title in sorted(moments):
-        x = 10 + (width - 20) * min(max((moment - start).total_seconds() / span, 0), 1)
+        x = place(moment)
         x = min(max(x, last + _MARK_GAP), width - 6.0)
         last = x
         marks.append(Mark(_r(x), 7 if kind == "full" else 5.5, kind, url, title))
-    ticks = [
-        (_r(10 + (width - 20) * part / 6), show(start + timedelta(seconds=span * part / 6))) for part in range(1, 6)
-    ]
+    ticks = [(_r(place(midnight)), show(midnight.date())) for midnight in _midnights(start, end, zone)]
+    # A label in the middle of its tick needs room on both sides.
+    ticks = [(x, text) for x, text in ticks if _TICK_ROOM <= x <= width - _TICK_ROOM]
     return Timeline(width, height, rail, ticks, marks)
+
+
+def _midnights(start: datetime, end: datetime, zone: ZoneInfo) -> list[datetime]:
+    """The beginnings of days, as many days apart as leave few enough of them."""
+    first, last = start.astimezone(zone).date(), end.astimezone(zone).date()
+    every = max(1, ceil((last - first).days / _DAYS_MAX))
+    days = range((last - first).days, 0, -every)
+    return [datetime.combine(first + timedelta(days=day), time(), zone) for day in reversed(days)]
 
 
 def _round_up(value: float, *, binary: bool) -> float:

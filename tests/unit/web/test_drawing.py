@@ -1,6 +1,8 @@
 """Where the parts of a plot are: inside it, in proportion, and where nothing was measured, too."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -63,8 +65,26 @@ def test_counts_have_round_lines(highest: float, top: float) -> None:
 @given(some.lists(some.integers(-50, 5000), max_size=60))
 def test_marks_of_a_time_line_are_in_order_and_can_be_told_apart(hours: list[int]) -> None:
     moments = [(NOW - timedelta(hours=hour), "full", "/", "point") for hour in hours]
-    line = timeline(moments, NOW - timedelta(days=30), NOW, lambda moment: f"{moment:%d}")
+    line = timeline(moments, NOW - timedelta(days=30), NOW, ZoneInfo("Europe/Paris"), lambda day: f"{day:%d}")
     places = [mark.x for mark in line.marks]
     assert places == sorted(places)
     assert all(0 <= x <= line.width for x in places)
     assert len(places) == len(hours)
+
+
+@given(some.integers(2, 3000), some.integers(0, 47))
+def test_labels_of_a_time_line_are_as_many_days_apart_and_inside(days: int, hours: int) -> None:
+    start = NOW - timedelta(days=days, hours=hours)
+    line = timeline([], start, NOW, ZoneInfo("Europe/Paris"), lambda day: str(day.toordinal()))
+    labels = [int(text) for _x, text in line.ticks]
+    assert labels
+    assert len({after - before for before, after in pairwise(labels)}) <= 1
+    assert all(20 <= x <= line.width - 20 for x, _text in line.ticks)
+    assert len(labels) <= 9
+
+
+def test_a_week_has_a_label_where_each_of_its_days_begins() -> None:
+    line = timeline([], NOW - timedelta(days=7), NOW, ZoneInfo("Europe/Paris"), lambda day: f"{day:%d}")
+    assert [text for _x, text in line.ticks] == ["16", "17", "18", "19", "20", "21", "22"]
+    gaps = {round(after - before) for (before, _), (after, _) in pairwise(line.ticks)}
+    assert gaps == {134}

@@ -178,7 +178,7 @@ def _timeline(request: Request, points: PlacedPoints) -> Timeline | None:
         )
         for held in points.points
     ]
-    return timeline(moments, start, now, lambda moment: formats.on_day(moment, zone))
+    return timeline(moments, start, now, zone, formats.short_day)
 
 
 def _size_or_place(held: PlacedPoint) -> str:
