@@ -1,6 +1,7 @@
 """Sizes, durations, rates and times as people of the page's language write them."""
 
 from datetime import UTC, date, datetime
+from math import ceil, floor
 from zoneinfo import ZoneInfo
 
 from kvm_backup.web.language import NARROW_SPACE, _, current_language, grouped, in_words, ngettext
@@ -51,14 +52,17 @@ def duration(seconds: float | None) -> str:
 
 
 def distance(moment: datetime | None, now: datetime) -> str:
-    """How far away a time is: "in 3 h", "il y a 5 min", "now"."""
+    """How far away a time is: "in 3 h", "il y a 5 min", "now". What is to come is never told too early."""
     if moment is None:
         return NOTHING
     seconds = (moment - now).total_seconds()
     away = abs(seconds)
     if away < _MINUTE:
-        return _("now")
-    if away < _HOUR:
+        tens = ceil(seconds / 10) * 10 if seconds > 0 else floor(away / 10) * 10
+        if not tens:
+            return _("now")
+        amount = f"{tens}{NO_BREAK}s"
+    elif away < _HOUR:
         amount = f"{int(away // _MINUTE)}{NO_BREAK}min"
     elif away < 2 * _DAY:
         amount = f"{int(away // _HOUR)}{NO_BREAK}h"

@@ -58,7 +58,10 @@ def test_a_duration_has_its_two_largest_units(seconds: float | None, english: st
 @pytest.mark.parametrize(
     ("away", "english", "french"),
     [
-        (timedelta(seconds=30), "now", "maintenant"),
+        (timedelta(seconds=-9), "now", "maintenant"),
+        (timedelta(seconds=-40), "40 s ago", "il y a 40 s"),
+        (timedelta(seconds=1), "in 10 s", "dans 10 s"),
+        (timedelta(seconds=39), "in 40 s", "dans 40 s"),
         (timedelta(minutes=-5), "5 min ago", "il y a 5 min"),
         (timedelta(hours=3, minutes=59), "in 3 h", "dans 3 h"),
         (timedelta(hours=47), "in 47 h", "dans 47 h"),

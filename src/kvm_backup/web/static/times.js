@@ -1,5 +1,5 @@
 // Times in the browser's own format and zone; relative ones stay fresh.
-const REFRESH = 30_000;
+const REFRESH = 10_000;
 const STEPS = [["day", 86_400], ["hour", 3_600], ["minute", 60]];
 
 const pageLanguage = document.documentElement.lang;
@@ -17,7 +17,8 @@ function distance(moment) {
       return relative.format(Math.trunc(seconds / length), unit);
     }
   }
-  return relative.format(0, "second");
+  // As the server does: what is to come is never told too early.
+  return relative.format(10 * (seconds > 0 ? Math.ceil(seconds / 10) : Math.trunc(seconds / 10)), "second");
 }
 
 function show(element) {
