@@ -106,6 +106,8 @@ def test_each_repository_is_told_with_what_is_known_of_it(port: Port, client: ht
         assert text in page.replace("\N{NO-BREAK SPACE}", " "), text
     assert "the newest chain" in page
     assert "Only to restore from: nothing is shipped there." in page
+    # Without an account that removes, the rule is only for who prunes by hand.
+    assert "everything: nothing is removed there by itself" in page
 
 
 def test_a_failure_is_told_once_with_what_to_do_and_its_text_is_no_markup(port: Port, client: httpx.Client) -> None:

@@ -10,7 +10,7 @@ import pytest
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.inventory import HostFacts, PointFacts, VmDisk, VmRecord
 from kvm_backup.domain.point import Mode
-from kvm_backup.domain.protection import Protection
+from kvm_backup.domain.protection import Promise, Protection
 from kvm_backup.domain.vm import VmState
 from tests.unit.builders import Shelf
 from tests.unit.web.hostile import EVIL, is_text
@@ -112,6 +112,27 @@ def test_a_vm_that_is_gone_is_not_offered_a_backup(site: Site) -> None:
     page = site.user().get(f"/vms/{UUID}")
     assert "libvirt no longer has it" in page.text
     assert [link for link in page.all("a") if "/backup" in link["href"]] == []
+
+
+def test_figures_of_a_vm_tell_times_that_the_browser_shows_in_its_own_zone(site: Site) -> None:
+    made, due = datetime(2026, 11, 22, 16, 9, tzinfo=UTC), datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+    known = PointFacts(points=1, last_point="x", last_point_at=made, last_point_mode=Mode.FULL)
+    know(site, a_vm(points=known, next_due=due))
+    told = [time["datetime"] for time in site.user().get(f"/vms/{UUID}").one("div", class_="figures").all("time")]
+    assert told == ["2026-11-22T16:09:00Z"] * 2 + ["2026-11-23T02:00:00Z"] * 2
+
+
+def test_a_vm_that_is_gone_is_not_told_to_be_protected_by_what_names_it(site: Site) -> None:
+    schedule = site.add("Nightly", "web")
+    promises = (Promise(schedule.id, schedule.timing, "nas", snapshot=False, since=datetime.now(UTC)),)
+    gone = a_vm(name="web", gone_since=datetime.now(UTC), points=PointFacts(points=1), promises=promises)
+    know(site, gone)
+    page = site.user().get(f"/vms/{UUID}")
+    assert "no schedule names it" not in page.text
+    card = page.one("section", aria_labelledby="schedules-title")
+    assert "Schedules that name it" in card.text
+    assert "Nightly" in card.text
+    assert card.all("time") == []
 
 
 def test_names_disks_and_errors_are_text(site: Site) -> None:

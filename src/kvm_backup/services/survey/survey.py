@@ -89,7 +89,7 @@ class Survey:
         news = problem is not self._settings
         self._settings = problem
         if is_time(self._examined_at, _REPOSITORIES_EVERY, now):
-            self._examined_at = self._compared_at = now
+            self._examined_at = now
             self._look_through(now)
         elif ended:
             self._look_at_vms_of(ended, now)
