@@ -818,11 +818,10 @@ class Application:
     def _remote_store(self, name: str | None) -> Store | None:
         return self.shipping.store(name) if name is not None and name in self.shipping.remotes else None
 
-    @staticmethod
-    def _local_store(repository: LocalRepository) -> Store:
+    def _local_store(self, repository: LocalRepository) -> Store:
         from kvm_backup.services.stores.store import LocalStore
 
-        return LocalStore(repository)
+        return LocalStore(repository, frozenset(self.shipping.remotes))
 
     def points_everywhere(self, vm_uuid: str) -> VmPointList:
         """The points of a VM in all repositories of the settings, as the catalogue knows them."""

@@ -1,9 +1,10 @@
 """The point that a user named, and help when it is not where they looked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from kvm_backup.bootstrap import Application
+from kvm_backup.cli.language import _
 from kvm_backup.domain.errors import KvmBackupError, PointNotFoundError
 from kvm_backup.domain.phrase import phrase, sentences
 from kvm_backup.domain.point import Manifest
@@ -49,6 +50,12 @@ def elsewhere(parts: Application, store: LocalRepository, vm: str) -> str:
                 phrase("Repository {name} holds points of it ({count}): add -r {name}.", name=name, count=count)
             )
     return sentences(*found)
+
+
+def places(parts: Application, names: Iterable[str]) -> str:
+    """Names of remotes that hold images, for people; those that the settings do not know are marked."""
+    unknown = _("{name} (not in the settings)")
+    return ", ".join(name if name in parts.shipping.remotes else unknown.format(name=name) for name in names)
 
 
 def _known(parts: Application, remote: str) -> LocalRepository:

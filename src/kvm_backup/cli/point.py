@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kvm_backup.bootstrap import Application
-from kvm_backup.cli.choice import choose_point, elsewhere
+from kvm_backup.cli.choice import choose_point, elsewhere, places
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application
 from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, console, print_clause, print_error, print_fact, print_json, prose, size, table
@@ -34,17 +34,17 @@ def list_points(
     store = shelf.view
     damaged = parts.catalogue.refresh(store)
     points = parts.catalogue.points(store, vm)
-    places = parts.catalogue.elsewhere(store)
+    marks = parts.catalogue.elsewhere(store)
     for point in damaged:
         print_error(point.error)
     if json:
-        print_json([point_summary(shelf, point, places.get(point.id)) for point in points])
+        print_json([point_summary(shelf, point, marks.get(point.id)) for point in points])
     if vm is not None and not points:
         _require_points(parts, store, vm)
     if json:
         return
     if points:
-        _show_list(points, places)
+        _show_list(parts, points, marks)
     elif not shelf.far:
         console().print(_("No restore point yet. Make one: kvm-backup backup VM"))
     else:
@@ -81,7 +81,7 @@ def show_point(
         if details[key] is not None:
             print_fact(title, details[key])
     if details["elsewhere"] is not None:
-        print_fact(_("disks at"), ", ".join(details["elsewhere"]) or _("lost"))
+        print_fact(_("disks at"), places(parts, details["elsewhere"]) or _("lost"))
     if details["detail"]:
         print_clause(_("full because"), told(details["detail"]))
     columns = [(_("DISK"), "left"), (_("SAVED"), "left"), (_("SIZE"), "right"), (_("STORED"), "right")]
@@ -119,13 +119,13 @@ def _require_points(parts: Application, store: LocalRepository, vm: str) -> None
     )
 
 
-def _show_list(points: list[Manifest], elsewhere: Mapping[str, tuple[str, ...]]) -> None:
+def _show_list(parts: Application, points: list[Manifest], marks: Mapping[str, tuple[str, ...]]) -> None:
     rows = [
         [
             cell(point.id),
             point.mode.value,
             point.consistency.value,
-            _stored(point, elsewhere.get(point.id)),
+            _stored(parts, point, marks.get(point.id)),
         ]
         for point in points
     ]
@@ -133,12 +133,12 @@ def _show_list(points: list[Manifest], elsewhere: Mapping[str, tuple[str, ...]])
     console().print(table(columns, rows))
 
 
-def _stored(point: Manifest, elsewhere: tuple[str, ...] | None) -> str:
+def _stored(parts: Application, point: Manifest, mark: tuple[str, ...] | None) -> str:
     if point.snapshot:
         return _("on host")
-    if elsewhere is None:
+    if mark is None:
         return size(point.bytes_stored)
-    return cell(_("at {names}").format(names=", ".join(elsewhere))) if elsewhere else _("lost")
+    return cell(_("at {names}").format(names=places(parts, mark))) if mark else _("lost")
 
 
 def _disks(details: dict[str, Any]) -> list[list[str]]:

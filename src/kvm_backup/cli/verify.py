@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from kvm_backup.bootstrap import Application
-from kvm_backup.cli.choice import choose_point, elsewhere
+from kvm_backup.cli.choice import choose_point, elsewhere, places
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
 from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, console, print_json_line, prose, short_digests
@@ -24,6 +24,7 @@ from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.lookup import folders_of_vm
 from kvm_backup.services.events import Event, Finished, Notice, PointVerified, Started
+from kvm_backup.services.stores.store import unnamed_hint
 from kvm_backup.services.verify import Finding, Verdict
 
 
@@ -66,7 +67,7 @@ def verify_each(parts: Application, requests: Sequence[RunRequest], *, json: boo
                 if json:
                     print_json_line(event.as_json())
                 else:
-                    _show(view, event.verdict)
+                    _show(parts, view, event.verdict)
             elif isinstance(event, Notice) or not (json or isinstance(event, Started | Finished)):
                 view(event)
 
@@ -79,6 +80,7 @@ def verify_each(parts: Application, requests: Sequence[RunRequest], *, json: boo
     bad = sum(not verdict.good for verdict in verdicts)
     if not json:
         _sum_up(len(verdicts), bad, hints)
+        _tell_unnamed(parts, verdicts)
     raise typer.Exit(EXIT_FAILED if bad else EXIT_DONE)
 
 
@@ -92,9 +94,9 @@ def _folders_of(parts: Application, store: LocalRepository, vm: str) -> list[str
     return found
 
 
-def _show(view: EventView, verdict: Verdict) -> None:
+def _show(parts: Application, view: EventView, verdict: Verdict) -> None:
     if verdict.good and verdict.elsewhere is not None:
-        where = _("its disks are at {names}, and were not checked").format(names=", ".join(verdict.elsewhere))
+        where = _("its disks are at {names}, and were not checked").format(names=places(parts, verdict.elsewhere))
         view.print(f"[dim]–[/dim] {cell(verdict.point)}: {cell(where)}")
         return
     if verdict.good:
@@ -104,7 +106,7 @@ def _show(view: EventView, verdict: Verdict) -> None:
             f" ({how}{show_size(verdict.bytes_checked)} in {verdict.seconds:.1f} s)"
         )
         if verdict.chain_elsewhere is not None:
-            where = _("what it builds on is at {names}").format(names=", ".join(verdict.chain_elsewhere))
+            where = _("what it builds on is at {names}").format(names=places(parts, verdict.chain_elsewhere))
             view.print(f"    {cell(where)}")
         return
     view.print(f"[red]✗[/red] {cell(verdict.point)}: damaged")
@@ -119,6 +121,17 @@ def _sum_up(count: int, bad: int, hints: Sequence[str]) -> None:
             console().print(prose(_("HINT: {hint}").format(hint=cell(told(hint)))))
     elif count != 1:
         console().print(f"{count} points, none damaged")
+
+
+def _tell_unnamed(parts: Application, verdicts: Sequence[Verdict]) -> None:
+    """What no repository of the settings can be asked about is no damage, and nothing to rely on."""
+    marks = [verdict.elsewhere for verdict in verdicts if verdict.elsewhere]
+    unknown = [names for names in marks if not parts.shipping.remotes.keys() & set(names)]
+    if unknown:
+        count = _("points whose disks are only where the settings name no repository: {count}")
+        console().print(prose(count.format(count=len(unknown))))
+        hint = unnamed_hint(sorted({name for names in unknown for name in names}))
+        console().print(prose(_("HINT: {hint}").format(hint=cell(told(hint)))))
 
 
 def _place(finding: Finding) -> str:

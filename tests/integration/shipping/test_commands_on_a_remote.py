@@ -76,6 +76,27 @@ def test_a_restore_of_what_is_only_there_names_the_repository_to_take_it_from(de
     assert (tmp_path / "out" / "vda.qcow2").exists()
 
 
+def test_images_at_a_remote_that_the_settings_name_no_longer_are_told_as_such(desk: Desk, tmp_path: Path) -> None:
+    full, child = desk.points
+    mark_elsewhere(desk.shelf.repository.path_of(full.id), ["nas"])
+    remove_images(desk.shelf.repository.path_of(full.id), full)
+    with_nas = desk.product.settings.read_text()
+    desk.product.configure(with_nas.partition("[[repository]]")[0])
+    assert f"{full.id} full filesystem at nas (not in the settings)" in desk.says("point", "list")
+    assert "nas (not in the settings)" in desk.says("point", "show", full.id)
+    told = desk.says("verify", "--all")
+    assert "its disks are at nas (not in the settings), and were not checked" in told
+    assert "points whose disks are only where the settings name no repository: 1" in told
+    assert "HINT: The settings name no repository nas. Add it again: kvm-backup repository add nas ssh://…" in told
+    assert "nas (absent des réglages)" in desk.says("verify", "--all", french=True)
+    done = desk.product.run("restore", child.id, "--to", tmp_path / "out").failed(1)
+    hint = " ".join(done.stderr.split())
+    assert "HINT: The settings name no repository nas. Add it again: kvm-backup repository add nas ssh://…" in hint
+    assert "--repository nas" not in hint
+    desk.product.configure(with_nas)
+    assert "not in the settings" not in desk.says("verify", "--all") + desk.says("point", "list")
+
+
 def test_a_vm_that_only_the_remote_has_points_of_is_found_there_by_the_hint(desk: Desk) -> None:
     desk.shelf.root.rename(desk.shelf.root.with_name("away"))
     Shelf(desk.shelf.root, vm_name="db").add()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from kvm_backup.domain.errors import PointElsewhereError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
@@ -70,11 +72,22 @@ class Store(Protocol):
         those that will be. Raises KvmBackupError."""
 
 
+def unnamed_hint(names: Sequence[str]) -> str:
+    """What helps when images are only at remotes with names that are not in the settings."""
+    return phrase(
+        "The settings name no repository {names}. Add it again: kvm-backup repository add {name} ssh://… Should it"
+        " have another name now: kvm-backup repository rescan, then --repository, with that name.",
+        names=", ".join(names),
+        name=names[0],
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class LocalStore:
-    """A repository on this host."""
+    """A repository on this host. `remotes` are the names of those that the settings know."""
 
     view: LocalRepository
+    remotes: frozenset[str] = frozenset()
     far: bool = False
     read: datetime | None = None
 
@@ -83,7 +96,21 @@ class LocalStore:
 
     @contextmanager
     def holding(self, point: Manifest, errand: Errand) -> Iterator[LocalRepository]:  # noqa: ARG002 - they are here
-        yield self.view
+        """Raises PointElsewhereError for what the block misses here, with where it is to be had."""
+        try:
+            yield self.view
+        except PointElsewhereError as error:
+            raise PointElsewhereError(error.message, hint=self._way_to(point) or error.hint, vm=error.vm) from error
+
+    def _way_to(self, point: Manifest) -> str | None:
+        """What helps when images of a point are only at remotes of which some are not in the settings."""
+        marks = [set(names) for link in self.view.chain(point) if (names := self.view.elsewhere(link.id))]
+        if not marks:
+            return None
+        if unknown := next((names for names in marks if not names & self.remotes), None):
+            return unnamed_hint(sorted(unknown))
+        known = sorted(set.intersection(*marks) & self.remotes)
+        return phrase("Restore it from there: add --repository {name}.", name=known[0]) if known else None
 
     def verify(
         self, points: Points, errand: Errand, *, hypervisor: Callable[[], Hypervisor], deep: bool
