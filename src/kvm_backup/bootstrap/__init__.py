@@ -86,10 +86,16 @@ if TYPE_CHECKING:
     from kvm_backup.services.tasks import Pruner, TaskService
     from kvm_backup.services.vm_points import VmPointList
 
+    AskForIdentities = Callable[[str, Callable[[Identities], None]], Identities | None]
+
 _MADE_ONCE = "repository-made"
 """Notes that the default repository was there: one that is gone is not made again, its points are elsewhere."""
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
+
+
+def _ask_nobody(_place: str, _require_key: Callable[[Identities], None]) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,12 @@ class Application:
 
     at_start: Settings
     live: LiveSettings | None = None
-    ask_for_identities: Callable[[str], Identities | None] = lambda _place: None
-    """Asks a person for the private keys of an encrypted repository; None where nobody can answer."""
+    ask_for_identities: AskForIdentities = _ask_nobody
+    """Asks a person for the private keys of an encrypted repository, which a function refuses when they are others;
+    None where nobody can answer."""
 
     @classmethod
-    def from_environment(cls, ask_for_identities: Callable[[str], Identities | None] = lambda _: None) -> Application:
+    def from_environment(cls, ask_for_identities: AskForIdentities = _ask_nobody) -> Application:
         """Raises SettingsError."""
         settings = load()
         return cls(settings, LiveSettings(settings), ask_for_identities)
@@ -658,7 +665,7 @@ class Application:
         def observed() -> Iterator[None]:
             observer = Observer(self.survey, self.alerts, say)
             shipper = Shipper(
-                ask=lambda: self._asking.enqueue_all(self.shipping.unasked()),
+                ask=lambda: self._asking.enqueue_all(self.shipping.unasked(say)),
                 revision=self.shipping.revision,
                 say=say,
             )
@@ -770,7 +777,7 @@ class Application:
                 phrase("no repository is called {wanted!r}", wanted=wanted),
                 hint=phrase(
                     "Configured: {names}. Add one with 'kvm-backup repository init PATH'.",
-                    names=", ".join(sorted(configured)),
+                    names=", ".join(sorted({*configured, *self.shipping.remotes})),
                 ),
             )
         state_default = self.settings.state_dir / "repository"

@@ -214,10 +214,14 @@ class Shipping:
         Raises EncryptionKeyError, StorageError.
         """
         from kvm_backup.repository.encryption.keys import Identities
+        from kvm_backup.repository.encryption.reading import ENCRYPTED_FOLDER, require_key
+        from kvm_backup.repository.mirror import mirror_path
 
         if remote.identity_file is not None:
             return Identities.load(remote.identity_file)
-        return self.parts.ask_for_identities(str(remote.address))
+        assert remote.url is not None
+        known = mirror_path(self.parts.state_dir(), remote.name, remote.url) / ENCRYPTED_FOLDER
+        return self.parts.ask_for_identities(str(remote.address), partial(require_key, known))
 
     def sealing(self, name: str, local: LocalRepository) -> Sealing:
         """How points leave for a remote."""
@@ -396,13 +400,25 @@ class Shipping:
 
         return any(folders_of_vm(self.parts.repository(local), name) for local in self.departures.locals())
 
-    def everything_that_waits(self) -> list[Departure]:
-        """Raises DatabaseError."""
-        return self.departures.all() if self.remotes else []
+    def everything_that_waits(
+        self, problem: Callable[[KvmBackupError], None] = lambda _error: None
+    ) -> list[Departure]:
+        """`problem` gets what hid the rest. Raises DatabaseError."""
+        return self.departures.all(problem) if self.remotes else []
 
-    def unasked(self) -> list[RunRequest]:
-        """Runs for all that waits and has none, which is noted for the pages. Raises DatabaseError."""
-        return self.departures.requests(self.facts.look_through())
+    def unasked(self, say: Callable[[str], None] = lambda _text: None) -> list[RunRequest]:
+        """Runs for all that waits and has none, which is noted for the pages. What hides some of it is said once.
+
+        Raises DatabaseError.
+        """
+        problems: list[KvmBackupError] = []
+        found = self.departures.requests(self.facts.look_through(problems.append))
+        texts = dict.fromkeys(f"shipping: {error.message}. {error.hint}" for error in problems)
+        for text in texts:
+            if text not in self.facts.told:
+                say(text)
+        self.facts.told = frozenset(texts)
+        return found
 
     def wanted_now(self, name: str, folder: str | None, asker: Asker) -> list[RunRequest]:
         """Requests for what is known to wait for a remote: of one VM by its folder, or of those that wait longest.

@@ -4,6 +4,7 @@ import sys
 
 from kvm_backup.cli.language import language
 from kvm_backup.cli.output import printable, prose
+from kvm_backup.cli.progress import quiet_screen
 
 _YES = {"en": ("y", "yes"), "fr": ("o", "oui", "y", "yes")}
 
@@ -13,9 +14,10 @@ def agrees(question: str) -> bool:
     if not sys.stdin.isatty():
         return False
     answers = _YES[language()]
-    sys.stdout.write(prose(f"{printable(question)} [{answers[0]}/N]:") + " ")
-    sys.stdout.flush()
-    answer = sys.stdin.readline()
-    if not answer.endswith("\n"):
-        sys.stdout.write("\n")
+    with quiet_screen():
+        sys.stdout.write(prose(f"{printable(question)} [{answers[0]}/N]:") + " ")
+        sys.stdout.flush()
+        answer = sys.stdin.readline()
+        if not answer.endswith("\n"):
+            sys.stdout.write("\n")
     return answer.strip().lower() in answers

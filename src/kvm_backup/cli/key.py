@@ -5,8 +5,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from kvm_backup.cli.context import application
 from kvm_backup.cli.language import _
 from kvm_backup.cli.output import cell, console, print_error, printable, prose
 from kvm_backup.cli.program import Program
+from kvm_backup.cli.progress import quiet_screen
 from kvm_backup.domain.errors import BadArgumentError, EncryptionKeyError, TargetExistsError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository import durable
@@ -32,6 +33,9 @@ _INPUT_MAX = 64 << 10
 _COMMENTS_MAX = 10
 _NAME_MAX = 256
 _GIVEN = phrase("what was given")
+
+_answers: dict[str, Identities | None] = {}
+"""What was answered in this process, by what it was asked for."""
 
 
 @app.command("new")
@@ -83,17 +87,35 @@ def check(
         console().print("[green]✓[/green] " + _("{recipient} can be decrypted").format(recipient=cell(each)))
 
 
-@cache
-def ask_for_identities(place: str) -> Identities | None:
+def ask_for_identities(place: str, require_key: Callable[[Identities], None]) -> Identities | None:
     """The private keys to read `place` with, from whoever waits at the terminal; None where nobody does.
 
-    Asked once in a process. Raises EncryptionKeyError.
+    What is no key, or raises EncryptionKeyError in `require_key`, is told and asked for again; the last try raises.
+    Asked once in a process. Raises EncryptionKeyError, StorageError.
     """
     if not sys.stdin.isatty() or threading.current_thread() is not threading.main_thread():
         return None
-    _say(_("{place} is encrypted.").format(place=printable(place)))
-    answer = _typed(_("Its private key, or the file that holds it: "))
-    return _parsed(answer) if answer else None
+    if place not in _answers:
+        with quiet_screen():
+            _say(_("{place} is encrypted.").format(place=printable(place)))
+            _answers[place] = _asked(require_key)
+    return _answers[place]
+
+
+def _asked(require_key: Callable[[Identities], None]) -> Identities | None:
+    attempt = 1
+    while answer := _typed(_("Its private key, or the file that holds it: ")):
+        try:
+            identities = _parsed(answer)
+            require_key(identities)
+        except EncryptionKeyError as error:
+            if attempt == _ATTEMPTS:
+                raise
+            attempt += 1
+            print_error(error)
+        else:
+            return identities
+    return None
 
 
 def _record(parts: Application, recipients: tuple[str, ...] | list[str], identities: Identities) -> None:

@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +37,18 @@ _WORDS = {
     events.Step.FETCH: phrase("fetching"),
 }
 
+_open: list["EventView"] = []
+"""The views that are in use; whoever asks something knows of none."""
+
+
+@contextmanager
+def quiet_screen() -> Iterator[None]:
+    """While something is asked: no view has a bar on the screen, which would be drawn over the question."""
+    with ExitStack() as stack:
+        for view in _open:
+            stack.enter_context(view.aside())
+        yield
+
 
 class EventView:
     """A listener for events of one run, or of several that go on in threads; use it as a context manager."""
@@ -48,11 +60,13 @@ class EventView:
         self._turn = threading.RLock()
 
     def __enter__(self) -> Self:
+        _open.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
+        _open.remove(self)
         self._clear()
 
     def print(self, text: str) -> None:

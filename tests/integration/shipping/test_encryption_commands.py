@@ -4,7 +4,7 @@ import os
 import pty
 import select
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from tests.integration.product import Product
 from tests.integration.ship.servers import Server
 from tests.unit.builders import Shelf
 from tests.unit.cli.conftest import COMMAND
+
+QUESTION = "Its private key, or the file that holds it: "
 
 
 @pytest.fixture
@@ -87,26 +89,45 @@ def test_a_machine_without_the_key_asks_at_the_terminal_and_without_one_says_wha
     refused = new.run(*add)
     assert refused.status == 1
     assert "identity_file" in " ".join(refused.stderr.split())
-    shown = answered(new.environment, f"{key_file}\n", *add)
+    shown = answered(new.environment, [f"{key_file}\n"], *add)
     assert "is encrypted." in shown
     assert key_file.read_text() not in shown
     assert len(new.points(repository="nas")) == len(list(shipped.repository.all_points()))
 
 
-def answered(environment: dict[str, str], answer: str, *words: str) -> str:
-    """What a terminal shows while the question for a private key is answered."""
+def test_a_wrong_key_is_told_and_asked_for_again_below_no_bar(
+    tmp_path: Path, server: Server, shipped: Shelf, key_file: Path
+) -> None:
+    new = host(tmp_path / "new", server)
+    add = ("repository", "add", "nas", str(server.address()), "--only-read", "--yes")
+    answered(new.environment, [f"{key_file}\n"], *add)
+    another = Identities.new().secrets[0]
+    [vm] = {point["vm"] for point in new.points(repository="nas")}
+    answers = ["no key\n", f"{another}\n", f"{key_file}\n"]
+    shown = answered(new.environment, answers, "verify", "-r", "nas", f"{vm}/latest")
+    refused = shown.split("is encrypted.")[1].split(QUESTION)
+    assert len(refused) == len(answers) + 1
+    assert "cannot be used" in refused[1]
+    assert "none of the private keys opens" in refused[2]
+    # A bar is drawn over its line.
+    assert not any("\x1b[2K" in piece for piece in refused[:-1])
+    assert another not in shown
+
+
+def answered(environment: dict[str, str], answers: Sequence[str], *words: str) -> str:
+    """What a terminal shows while the question for a private key is answered, each time it is asked."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [COMMAND, *words], env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     ) as process:
         os.close(theirs)
-        shown, asked = "", False
+        shown, asked = "", 0
         try:
             while select.select([ours], [], [], 60)[0] and (piece := os.read(ours, 1000)):
                 shown += piece.decode()
-                if not asked and "file that holds it: " in shown:
-                    os.write(ours, answer.encode())
-                    asked = True
+                if asked < min(shown.count(QUESTION), len(answers)):
+                    os.write(ours, answers[asked].encode())
+                    asked += 1
         except OSError:  # the other end is closed
             pass
         finally:

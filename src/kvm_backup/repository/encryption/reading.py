@@ -91,11 +91,33 @@ def decrypt_manifests(encrypted: Path, mirror: Mirror, identities: Identities) -
             mirror.forget(point_id)
 
 
+def require_key(encrypted: Path, identities: Identities) -> None:
+    """Refuse private keys that open none of the manifests below `encrypted`, where there is one to try.
+
+    Raises EncryptionKeyError.
+    """
+    refused: EncryptionKeyError | None = None
+    for point_id, content in _encrypted_manifests(encrypted) if encrypted.is_dir() else ():
+        try:
+            files.decipher(content, f"{point_id}/{ENCRYPTED_MANIFEST_FILE}", identities)
+        except EncryptionKeyError as error:
+            refused = refused or error
+        except DamagedPointError:
+            continue
+        else:
+            return
+    if refused:
+        raise refused
+
+
 def no_identities(place: object) -> EncryptionKeyError:
     """The error for an encrypted repository that is to be read without any key."""
     return EncryptionKeyError(
         phrase("{place} is encrypted, and no private key is at hand", place=place),
-        hint=phrase("Bring the file with the private key to this host and name it in the settings: identity_file."),
+        hint=phrase(
+            "Bring the file with the private key to this host. Name it with --identity-file where the repository is "
+            "added, later as identity_file in its table of the settings."
+        ),
     )
 
 
