@@ -31,6 +31,7 @@ from kvm_backup.services.restore_disks import (
     Restored,
     RestoredDisk,
     refuse_existing,
+    require_folder,
     require_space,
     unpack_tpm,
 )
@@ -73,7 +74,7 @@ def restore_to_folder(
     require_space(folder, sum(reader.planned_bytes(disk.target) for disk in manifest.disks))
     reader.check_links()
     with _undo_on_failure() as undo:
-        _make_folder(folder, undo)
+        make_folder(folder, undo)
         with Staging(folder) as staging:
             disks = _write_staged(reader, targets, staging)
             for name, content in others.items():
@@ -83,7 +84,8 @@ def restore_to_folder(
 
 
 def check_folder(manifest: Manifest, folder: Path, image_format: ImageFormat) -> None:
-    """What can be told at once of a restore to a folder. Raises TargetExistsError."""
+    """What can be told at once of a restore to a folder. Raises BadArgumentError, TargetExistsError."""
+    require_folder(folder)
     if not hidden_folder(folder).exists():  # else a restore that was killed left them, and they are reclaimed
         refuse_existing(target.path for target in _targets_in_folder(manifest, folder, image_format))
 
@@ -165,7 +167,7 @@ def restore_as_new_vm(
     require_space(images, sum(reader.planned_bytes(disk.target) for disk in manifest.disks))
     reader.check_links()
     with _undo_on_failure() as undo:
-        _make_folder(images, undo)
+        make_folder(images, undo)
         with Staging(images, stem) as staging:
             disks = _write_staged(reader, targets, staging)
             staging.publish(finals)
@@ -191,6 +193,7 @@ def check_new_vm(manifest: Manifest, name: str, *, hypervisor: Hypervisor, folde
     if known is not None:
         raise _name_taken(known)
     stem, images = file_stem(name), IMAGE_FOLDER if folder is None else folder
+    require_folder(images)
     if not hidden_folder(images, stem).exists():  # else a restore that was killed left them, and they are reclaimed
         refuse_existing(target.path for target in _targets_of_new_vm(manifest, stem, images))
 
@@ -246,7 +249,8 @@ def file_stem(name: str) -> str:
     return stem
 
 
-def _make_folder(folder: Path, undo: ExitStack) -> None:
+def make_folder(folder: Path, undo: ExitStack) -> None:
+    """Make a folder with its parents; `undo` removes those again that are empty then. Raises StorageError."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

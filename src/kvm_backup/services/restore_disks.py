@@ -11,6 +11,7 @@ from typing import Literal
 
 from kvm_backup import process
 from kvm_backup.domain.errors import (
+    BadArgumentError,
     DamagedImageError,
     DamagedPointError,
     NoSpaceError,
@@ -208,6 +209,16 @@ def refuse_existing(paths: Iterable[Path]) -> None:
                 phrase("{path} exists already", path=path),
                 hint=phrase("Nothing was written. Give another place, or move that file away."),
             )
+
+
+def require_folder(folder: Path) -> None:
+    """Raises BadArgumentError where neither is a folder nor can one be made, for a file is in its way."""
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    if not existing.is_dir():
+        raise BadArgumentError(
+            phrase("{path} is not a folder", path=existing),
+            hint=phrase("Nothing was written. Give another place, or move that file away."),
+        )
 
 
 def require_space(folder: Path, needed: int) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,13 +32,14 @@ from kvm_backup.repository import durable
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.events import Listener
 from kvm_backup.services.power import stop_vm
-from kvm_backup.services.restore import NVRAM_FOLDER, file_stem, left_out
+from kvm_backup.services.restore import NVRAM_FOLDER, file_stem, left_out, make_folder
 from kvm_backup.services.restore_disks import (
     DiskTarget,
     ImageFormat,
     PointReader,
     Restored,
     RestoredDisk,
+    require_folder,
     require_space,
     unpack_tpm,
 )
@@ -114,7 +115,11 @@ def restore_in_place(
                 vm=vm.name,
             )
 
-    disks = _write_and_exchange(reader, targets, swaps, still_off)
+    with ExitStack() as undo:
+        for swap in swaps:
+            make_folder(swap.final.parent, undo)
+        disks = _write_and_exchange(reader, targets, swaps, still_off)
+        undo.pop_all()
     _restore_firmware(reader, new_xml)
     if vm is not None:
         forget_checkpoints(hypervisor, vm.uuid)
@@ -274,6 +279,8 @@ def _targets(
                 hint=phrase("Nothing was changed. Restore as another VM with --as NAME."),
                 vm=manifest.vm_name,
             )
+        if held is None:
+            require_folder(path.parent)
         if held is None and os.path.lexists(path):
             raise TargetExistsError(
                 phrase("{path} exists, but disk {target} of the VM is not there now", path=path, target=disk.target),

@@ -6,13 +6,19 @@ from pathlib import Path
 import pytest
 
 from kvm_backup.domain.disk import Disk, SourceKind
-from kvm_backup.domain.errors import DamagedPointError, NotConfirmedError, UnsupportedDiskError
+from kvm_backup.domain.errors import BadArgumentError, DamagedPointError, NotConfirmedError, UnsupportedDiskError
 from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk, StoredFile
 from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.snapshots import Snapshot, SnapshotDisk
 from kvm_backup.repository.durable import write_new
-from kvm_backup.services.restore_in_place import nvram_place, require_known_parts, require_own_xml, restore_in_place
+from kvm_backup.services.restore_in_place import (
+    nvram_place,
+    question_of,
+    require_known_parts,
+    require_own_xml,
+    restore_in_place,
+)
 from kvm_backup.services.snapshot import frozen_image, own_overlay
 from tests.unit.builders import MOMENT, REPOSITORY_ID, VM_UUID, Shelf, a_disk, a_manifest
 
@@ -102,6 +108,19 @@ def test_no_disk_is_written_where_only_the_point_says(tmp_path: Path, this_host:
     chosen.mkdir()
     (question,) = restored_in_place(shelf, point, this_host, chosen)
     assert f"write {chosen / 'x'}?" in question
+    made_then = tmp_path / "made" / "then"
+    (question,) = restored_in_place(shelf, point, this_host, made_then)
+    assert f"write {made_then / 'x'}?" in question
+    assert not made_then.exists()
+
+
+def test_disks_do_not_go_below_a_file_and_nobody_is_asked(tmp_path: Path, this_host: Hypervisor) -> None:
+    shelf = Shelf(tmp_path / "repository")
+    point = undefined_vm(shelf, tmp_path / "images" / "x")
+    (tmp_path / "file").touch()
+    with pytest.raises(BadArgumentError) as refused:
+        question_of(point, hypervisor=this_host, disks_in=tmp_path / "file" / "below", stop=False)
+    assert refused.value.message == f"{tmp_path / 'file'} is not a folder"
 
 
 NAME = f"kvm-backup-{REPOSITORY_ID[:8]}-20261122T020000Z"
