@@ -51,7 +51,7 @@ _KINDS = {
     RunKind.PRUNE: phrase("prune"),
     RunKind.VERIFY: phrase("verify"),
     RunKind.RESTORE: phrase("restore"),
-    RunKind.SHIP: phrase("shipping"),
+    RunKind.SHIP: phrase("ship"),
 }
 _STATES = {
     RunState.QUEUED: phrase("queued"),

@@ -24,6 +24,7 @@ from kvm_backup.domain.run import RunState
 from kvm_backup.services.events import Finished
 from kvm_backup.services.requests import Asker
 from kvm_backup.services.shipping.departures import Departure
+from kvm_backup.services.shipping.lack import stuck_in_words
 
 
 def ship(
@@ -47,23 +48,36 @@ def ship(
             phrase("no repository on another server is configured"),
             hint=phrase("Add one: kvm-backup repository add NAME ssh://user@host/folder"),
         )
-    chosen = [one for one in parts.shipping.everything_that_waits() if to in (None, one.remote)]
+    problems: dict[str, KvmBackupError] = {}
+    found = parts.shipping.everything_that_waits(lambda error: problems.setdefault(error.message, error) and None)
+    chosen = [one for one in found if to in (None, one.remote)]
     if vms:
         chosen = [one for name in dict.fromkeys(vms) for one in _of(parts, chosen, name)]
     if waiting:
-        _show(chosen, json=json)
-        return
-    if not chosen:
-        if not json:
+        _show(chosen, json=json, all_seen=not problems)
+    else:
+        _tell_stuck([] if json else [one for one in chosen if not one.wants_run])
+        chosen = [one for one in chosen if one.wants_run]
+        if not (chosen or problems or json):
             console().print(_("nothing waits to be shipped"))
-        return
-    requests = [parts.shipping.departures.request(one.remote, one.points, Asker()) for one in chosen]
-    ship_each(parts, requests, json=json)
+    for error in problems.values():
+        print_error(error)
+    requests = (
+        [] if waiting else [parts.shipping.departures.request(one.remote, one.points, Asker()) for one in chosen]
+    )
+    ship_each(parts, requests, json=json, before=list(problems.values()))
 
 
-def ship_each(parts: Application, requests: Sequence[RunRequest], *, json: bool) -> NoReturn:
-    """A run for each VM and remote, one after the other, shown as they go; ends the command with their exit code."""
-    errors = ship_now(parts, requests, json=json)
+def ship_each(
+    parts: Application, requests: Sequence[RunRequest], *, json: bool, before: Sequence[KvmBackupError] = ()
+) -> NoReturn:
+    """A run for each VM and remote, one after the other, shown as they go; ends the command with their exit code.
+
+    `before` is what went wrong already.
+    """
+    errors = ship_now(parts, requests, json=json) if requests else []
+    if before:
+        raise typer.Exit(before[0].exit_code if len(before) == 1 and not requests else EXIT_SOME_FAILED)
     if not errors:
         raise typer.Exit(EXIT_DONE)
     raise typer.Exit(errors[0].exit_code if len(errors) == len(requests) == 1 else EXIT_SOME_FAILED)
@@ -112,12 +126,21 @@ def _of(parts: Application, departures: Sequence[Departure], name: str) -> list[
     return found
 
 
-def _show(departures: Sequence[Departure], *, json: bool) -> None:
+def _tell_stuck(departures: Sequence[Departure]) -> None:
+    for one in departures:
+        if one.lack.stuck:
+            console().print(prose(cell(told(stuck_in_words(one.remote, one.lack.stuck)))))
+
+
+def _show(departures: Sequence[Departure], *, json: bool, all_seen: bool) -> None:
     if json:
         print_json([_as_json(one) for one in departures])
         return
+    _tell_stuck(departures)
+    departures = [one for one in departures if one.lack.to_ship]
     if not departures:
-        console().print(_("nothing waits to be shipped"))
+        if all_seen:
+            console().print(_("nothing waits to be shipped"))
         return
     columns = [
         (_("VM"), "left"),
@@ -130,7 +153,8 @@ def _show(departures: Sequence[Departure], *, json: bool) -> None:
     console().print(table(columns, [_row(one) for one in departures]))
     problems = {one.run.error: one.run.hint for one in departures if one.run and one.run.error}
     for error, hint in problems.items():
-        console().print(prose(f"{cell(told(error))}\n{_('HINT: {hint}').format(hint=cell(told(hint or '')))}"))
+        console().print(prose(cell(told(error))))
+        console().print(prose(_("HINT: {hint}").format(hint=cell(told(hint or "")))))
 
 
 def _row(one: Departure) -> list[str]:
@@ -151,7 +175,7 @@ def _state(one: Departure) -> str:
     if one.run.state is RunState.RUNNING:
         return _("being shipped: {done} of {total}").format(done=size(one.run.done), total=size(one.run.total))
     if one.run.state is RunState.WAITING and one.run.retry_at is not None:
-        return _("tried again at {time}").format(time=f"{one.run.retry_at.astimezone():%H:%M}")
+        return _("next try at {time}").format(time=f"{one.run.retry_at.astimezone():%H:%M}")
     return _("queued")
 
 
@@ -163,6 +187,7 @@ def _as_json(one: Departure) -> dict[str, Any]:
         "vm_uuid": one.points.vm_uuid,
         "repository": one.remote,
         "points": [point.manifest.id for point in one.lack.to_ship],
+        "stuck": list(one.lack.stuck),
         "bytes": one.lack.bytes,
         "since": one.lack.since.isoformat() if one.lack.since else None,
         "run": run.id if run else None,

@@ -13,7 +13,8 @@ def run_summary(run: Run) -> dict[str, Any]:
     shown = {key: _plain(value) for key, value in asdict(run).items() if key != "steps"}
     shown["task"] = task_as_json(run.task) if run.task else None
     seconds = (run.ended - run.started).total_seconds() if run.ended and run.started else None
-    return shown | {"seconds": seconds, "rate": run.bytes_read / seconds if seconds and run.bytes_read else None}
+    busy = seconds if run.attempt == 1 else _busy_seconds(run)
+    return shown | {"seconds": seconds, "rate": run.bytes_read / busy if busy and run.bytes_read else None}
 
 
 def run_details(run: Run) -> dict[str, Any]:
@@ -28,6 +29,16 @@ def run_details(run: Run) -> dict[str, Any]:
         for step in run.steps
     ]
     return run_summary(run) | {"steps": steps}
+
+
+def _busy_seconds(run: Run) -> float | None:
+    """How long its last attempt took; None for a run that came without its steps."""
+    began = ended = run.steps[-1].ended if run.steps else None
+    for step in reversed(run.steps):
+        if step.ended != began:
+            break  # it waited between the two
+        began = step.started
+    return (ended - began).total_seconds() if began and ended else None
 
 
 def _plain(value: Any) -> Any:

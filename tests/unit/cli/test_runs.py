@@ -139,6 +139,32 @@ def test_a_good_run_is_shown_with_its_steps_rate_and_why_it_became_a_full_one(
     assert (details["seconds"], details["rate"], details["steps"][0]["seconds"]) == (4.0, 2 * 2**30, 4.0)
 
 
+def test_the_rate_of_a_run_that_was_tried_again_is_that_of_its_last_attempt(
+    command: Command, history: History, add: Callable[..., Run], clock: Clock
+) -> None:
+    add("abc123", kind=RunKind.SHIP)
+    history.start("abc123")
+    history.step_started("abc123", "ship")
+    clock.now += timedelta(seconds=10)
+    history.wait("abc123", clock.now, RunResult(error="away"))
+    clock.now += timedelta(seconds=60)
+    history.start("abc123")
+    history.step_started("abc123", "ship")
+    clock.now += timedelta(seconds=3)
+    history.step_started("abc123", "prune")
+    clock.now += timedelta(seconds=1)
+    history.finish("abc123", RunState.SUCCEEDED, RunResult(bytes_read=4 * 2**20))
+    details = json.loads(command("run", "show", "abc123", "--json").output)
+    assert (details["seconds"], details["rate"]) == (74.0, 2**20)
+
+
+def test_each_kind_in_the_list_is_what_the_option_takes(command: Command, add: Callable[..., Run]) -> None:
+    for kind in RunKind:
+        add(f"{kind.value:x<12}", kind=kind)
+    listed = {line.split()[2] for line in command("run", "list").output.splitlines()[1:]}
+    assert {len(json.loads(command("run", "list", "--json", "--kind", kind).output)) for kind in listed} == {1}
+
+
 def test_a_run_that_failed_is_shown_with_its_error_and_hint(
     command: Command, history: History, add: Callable[..., Run], clock: Clock
 ) -> None:
