@@ -22,6 +22,8 @@ LOCALE = Path(__file__).parent / "locale"
 CATALOGUE = "LC_MESSAGES/kvm_backup.po"
 LANGUAGES = ("en", "fr")
 _PLACE = re.compile(r"{(?P<name>\w+)(?P<repr>!r)?(?::[^}]*)?}")
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d)?) (?P<prefix>[KMGT]i)?B")
+"""As `show_size` writes it."""
 _SHORTEST_LITERAL = 10
 _SENTENCES = re.compile(r"(?<=[.?!]) (?=[A-Z'])")
 _CLAUSES = re.compile("; ")
@@ -64,8 +66,20 @@ def told(text: str, code: str) -> str:
 
 def _filled(text: Phrase, code: str) -> str:
     template = translations(code).gettext(text.template)
-    values = {name: _filled(one, code) if isinstance(one, Phrase) else one for name, one in text.values.items()}
+    values = {name: _value(one, code) for name, one in text.values.items()}
     return template.format(**values) if values else template
+
+
+def _value(value: object, code: str) -> object:
+    if isinstance(value, Phrase):
+        return _filled(value, code)
+    return _size(value, code) if isinstance(value, str) else value
+
+
+def _size(text: str, code: str) -> str:
+    """A size in the units of a language: 1.5 GiB is 1,5 Gio in French; any other text stays as it is."""
+    size = _SIZE.fullmatch(text) if code == "fr" else None
+    return f"{size['number'].replace('.', ',')} {size['prefix'] or ''}o" if size else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +108,7 @@ def _told_again(text: str, code: str) -> str:
         if len(parts) > 1:
             return between.join(_told_again(part, code) for part in parts)
     aside = _ASIDE.fullmatch(text)
-    return text if aside is None else f"{_told_again(aside[1], code)} ({aside[2]})"
+    return _size(text, code) if aside is None else f"{_told_again(aside[1], code)} ({aside[2]})"
 
 
 def _put(values: dict[str, str], template: str) -> str:

@@ -11,6 +11,7 @@ from kvm_backup.domain.errors import NoSpaceError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from kvm_backup.language import told
 from tests.unit.builders import Shelf
 from tests.unit.cli.conftest import Command
 from tests.unit.runtime.conftest import Clock
@@ -93,9 +94,16 @@ def test_a_run_is_shown_in_french_with_the_error_that_the_history_keeps_in_engli
         "conseil        Restaurez un autre",
     ):
         assert line in shown
-    told = json.loads(french("run", "show", "r1", "--json").output)
-    assert told["error"] == "no space left while writing /srv/été"
-    assert told["state"] == "failed"
+    shown_json = json.loads(french("run", "show", "r1", "--json").output)
+    assert shown_json["error"] == "no space left while writing /srv/été"
+    assert shown_json["state"] == "failed"
+
+
+@pytest.mark.parametrize(("size", "shown"), [("388.3 KiB", "388,3 Kio"), ("0 B", "0 o"), ("1.5 GiB", "1,5 Gio")])
+def test_sizes_in_what_the_history_keeps_have_french_units(size: str, shown: str) -> None:
+    said = phrase("points shipped: {count}, {sent} sent", count=2, sent=size)
+    assert told(said, "fr") == told(str(said), "fr") == f"points envoyés\u202f: 2, {shown} transmis"
+    assert told(said, "en") == said
 
 
 def test_points_and_what_a_prune_would_do_are_shown_in_french(french: Command, shelf: Shelf) -> None:
@@ -103,11 +111,11 @@ def test_points_and_what_a_prune_would_do_are_shown_in_french(french: Command, s
     shelf.add(full)
     assert french("point", "list").output.split()[:4] == ["POINT", "MODE", "COHÉRENCE", "ENREGISTRÉ"]
     assert " Kio" in french("point", "show", full.id).output
-    told = french("prune", "web", "--dry-run", KVM_BACKUP_RETENTION__LAST="1").output
-    assert "web dans le dépôt default" in told
-    assert f"- {full.id}\n    part\n" in told
-    assert "gardé\u202f: l'un des plus récents, jour 2026-11-22" in told
-    assert "points à conserver\u202f: 1, à supprimer\u202f: 1, à rendre complets\u202f: 1\u202f; environ" in told
+    preview = french("prune", "web", "--dry-run", KVM_BACKUP_RETENTION__LAST="1").output
+    assert "web dans le dépôt default" in preview
+    assert f"- {full.id}\n    part\n" in preview
+    assert "gardé\u202f: l'un des plus récents, jour 2026-11-22" in preview
+    assert "points à conserver\u202f: 1, à supprimer\u202f: 1, à rendre complets\u202f: 1\u202f; environ" in preview
     as_json = json.loads(french("prune", "web", "--dry-run", "--json", KVM_BACKUP_RETENTION__LAST="1").output)
     assert as_json["points"][0]["explanation"] == "goes"
 
