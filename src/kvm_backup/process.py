@@ -156,7 +156,7 @@ def follow(
     with program:
         try:
             _give(program, given)
-            stdout, stderr = _heard_to_the_end(program, heard, meanwhile)
+            stdout, stderr = _heard_to_the_end(program, heard, meanwhile, own_session)
         except BaseException:
             program.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -178,16 +178,20 @@ def _give(program: subprocess.Popen[bytes], given: bytes) -> None:
 
 
 def _heard_to_the_end(
-    program: subprocess.Popen[bytes], heard: Callable[[str], None], meanwhile: Callable[[], None]
+    program: subprocess.Popen[bytes], heard: Callable[[str], None], meanwhile: Callable[[], None], own_session: bool
 ) -> tuple[str, str]:
+    """What it started and left behind may hold its output open: that is not waited for, and told to end when it is of
+    the program's own session."""
     assert program.stdout is not None
     assert program.stderr is not None
+    last_words: float | None = None
     kept = {program.stdout: "", program.stderr: ""}
     with selectors.DefaultSelector() as ready:
         for pipe in kept:
             ready.register(pipe, selectors.EVENT_READ)
         while ready.get_map():
-            for key, _ in ready.select(_POLL):
+            found = ready.select(_POLL)
+            for key, _ in found:
                 pipe = program.stdout if key.fileobj is program.stdout else program.stderr
                 piece = os.read(key.fd, 65536)
                 if not piece:
@@ -198,6 +202,14 @@ def _heard_to_the_end(
                 if pipe is program.stdout:
                     heard(text)
             meanwhile()
+            if program.poll() is None:
+                continue
+            last_words = last_words or time.monotonic() + _LAST_WORDS
+            if not found and time.monotonic() >= last_words:
+                if own_session:
+                    with suppress(ProcessLookupError):
+                        os.killpg(program.pid, signal.SIGTERM)
+                break
     return kept[program.stdout], kept[program.stderr]
 
 

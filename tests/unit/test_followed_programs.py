@@ -1,5 +1,8 @@
 """Programs whose output is followed as it comes."""
 
+import time
+from pathlib import Path
+
 import pytest
 
 from kvm_backup import process
@@ -41,3 +44,14 @@ def test_a_program_that_is_not_wanted_any_more_is_ended_even_when_it_ignores_tha
 def test_a_missing_program_is_named_with_its_package() -> None:
     with pytest.raises(ToolMissingError, match="no-such-program"):
         process.follow(["no-such-program"], heard=lambda _: None)
+
+
+def test_what_a_program_leaves_behind_with_its_output_open_is_not_waited_for() -> None:
+    script = "sleep 600 & echo $!; exit 30"
+    done = process.follow(["sh", "-c", script], heard=lambda _text: None, own_session=True)
+    assert done.status == 30
+    left = Path(f"/proc/{int(done.stdout)}/cmdline")
+    deadline = time.monotonic() + 20
+    while left.exists() and left.read_bytes():
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.02)

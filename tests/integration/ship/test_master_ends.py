@@ -1,4 +1,4 @@
-"""The ssh that holds a connection: it ends when we do, and does what we say whatever the user's configuration holds."""
+"""The ssh that holds a connection: it ends when we do, and the user's options do not part it from us."""
 
 import os
 import signal

@@ -24,6 +24,8 @@ from kvm_backup.repository.ssh.failures import SSH_FAILED, failure
 _POLL = 0.05
 _END_POLL = 0.01
 _END_SECONDS = 5.0
+_LINE = 200
+"""Characters."""
 LONGEST = 7 * 86400.0
 """Seconds that a command on the server may take: digests of a large point. A dead link is noticed long before."""
 
@@ -80,6 +82,13 @@ class SshConnection:
         if done.status == SSH_FAILED:
             raise self.failure(done)
         return done
+
+    def said_by_itself(self) -> str:
+        """The first line that the account prints when it is asked for nothing; empty when it is silent, or away."""
+        with suppress(KvmBackupError):
+            said = self.run(":", timeout=_END_SECONDS).stdout.strip()
+            return said.splitlines()[0][:_LINE] if said else ""
+        return ""
 
     @property
     def rsync_shell(self) -> str:

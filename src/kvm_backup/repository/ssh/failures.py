@@ -37,6 +37,10 @@ class FolderMissingError(RemoteSetupError):
     """The folder on the server is not there."""
 
 
+class NoisyError(RemoteSetupError):
+    """Something other than rsync answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Cause:
     pattern: str
@@ -165,13 +169,23 @@ def _old_rsync(place: str, line: str) -> KvmBackupError:
     )
 
 
-def _noisy(place: str, _line: str) -> KvmBackupError:
-    return RemoteSetupError(
+def noisy(place: object, text: str) -> NoisyError:
+    """The error for an account that prints this at each command."""
+    return NoisyError(
         phrase(
-            "{place}: the account there prints something at each login, which rsync takes for an answer", place=place
+            "{place}: the account there prints text of its own, which rsync takes for an answer: {text}",
+            place=place,
+            text=text,
         ),
-        hint=phrase("Let its login scripts (.bashrc and the like) be silent when nobody is at a terminal."),
+        hint=phrase(
+            "Let its login scripts (.bashrc and the like) be silent when nobody is at a terminal. Should the text "
+            "say that nobody is let in, the account needs another login shell than nologin."
+        ),
     )
+
+
+def _noisy(place: str, line: str) -> KvmBackupError:
+    return noisy(place, line)
 
 
 def _no_folder(place: str, line: str) -> KvmBackupError:
@@ -193,6 +207,26 @@ def _unreachable(place: str, line: str) -> KvmBackupError:
         phrase("{place} cannot be reached: {line}", place=place, line=line),
         hint=phrase(
             "Check the network, the name and the port. What arrived stays, and the transfer goes on from there."
+        ),
+    )
+
+
+def _silent(place: str, line: str) -> KvmBackupError:
+    return RemoteUnreachableError(
+        phrase("{place}: the server's rsync does nothing any more ({line})", place=place, line=line),
+        hint=phrase(
+            "Look at that server: its disk may hang, or a mount that is gone. What arrived stays, and the transfer "
+            "goes on from there."
+        ),
+    )
+
+
+def _ended_at_once(place: str, line: str) -> KvmBackupError:
+    return RemoteUnreachableError(
+        phrase("{place}: what answers there ended before it said anything ({line})", place=place, line=line),
+        hint=phrase(
+            "The link may have broken just then; it is tried again. Should it stay so, look at what that account's "
+            "login shell, or the command in its authorized_keys, does."
         ),
     )
 
@@ -239,7 +273,7 @@ _CAUSES = (
     _Cause(r"another instance of rrsync", _busy),
     # rrsync's words for a folder that is missing.
     _Cause(r"rrsync error: post-realpath open failed.*no such file", _no_folder),
-    _Cause(r"is your shell clean", _noisy),
+    _Cause(r"is your shell clean|protocol incompatibility", _noisy),
     _Cause(r"on remote machine: |unknown option|unrecognized option", _old_rsync),
     _Cause(
         r"rrsync error|write-only server|read-only server|option .* has been disabled|does not run rsync",
@@ -253,4 +287,6 @@ _CAUSES = (
         r"broken pipe|not responding|banner exchange|lost connection",
         _unreachable,
     ),
+    _Cause(r"io timeout after|timeout in data send/receive", _silent),
+    _Cause(r"connection unexpectedly closed \(0 bytes", _ended_at_once),
 )

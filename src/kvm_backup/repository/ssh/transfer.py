@@ -18,7 +18,7 @@ from kvm_backup import process
 from kvm_backup.domain.bandwidth import BandwidthPlan
 from kvm_backup.process import Completed
 from kvm_backup.repository.ssh.connection import SshConnection
-from kvm_backup.repository.ssh.failures import FolderMissingError, Side, local_failure
+from kvm_backup.repository.ssh.failures import FolderMissingError, NoisyError, Side, local_failure, noisy
 from kvm_backup.repository.ssh.scripts import INCOMING_PREFIX
 from kvm_backup.repository.ssh.token import new_token
 
@@ -26,6 +26,12 @@ _COMMON = ("--recursive", "--times", "--no-human-readable", "--info=progress2,st
 _FIGURE = re.compile(r"^(Total bytes sent|Total bytes received|Literal data|Matched data): ([0-9]+)", re.MULTILINE)
 _PROGRESS = re.compile(r"^ *([0-9]+) +[0-9]{1,3}% ")
 
+SILENCE = 300
+"""Seconds in which nothing may come or go before a transfer is given up: ssh knows that the server is there, not that
+its rsync works."""
+_SLOWEST = 10 << 20
+"""Bytes a second that a disk reads at least: while rsync takes checksums or copies what is there, it says nothing."""
+_READING = re.compile(r"--(checksum|no-whole-file|(copy|compare|link)-dest=.*)")
 _LIST_FORMAT = "%M %n"
 _LISTED = re.compile(r"([0-9/]{10}-[0-9:]{8}) (.+)")
 
@@ -125,9 +131,8 @@ class Transfer:
         Raises RemoteUnreachableError and its like, NoSpaceError, PointChangedError when files go away here,
         StorageError when they cannot be read or written here, and what the watch raises.
         """
-        return self._move(
-            [f"{source}/", self.connection.address.rsync_place(f"{target.rstrip('/')}/")], options, Side.SENDER
-        )
+        places = [f"{source}/", self.connection.address.rsync_place(f"{target.rstrip('/')}/")]
+        return self._move(places, options, Side.SENDER, source)
 
     def down(self, source: str, target: Path, *options: str) -> Moved:
         """Fetch what is in the folder `source` on the server to the folder `target`. Raises as `up`."""
@@ -143,7 +148,7 @@ class Transfer:
         places = [f"{source}/", self.connection.address.rsync_place(f"{target.rstrip('/')}/")]
         words = ["--recursive", "--dry-run", "--out-format=%n", *options]
         done = process.follow(
-            self._rsync(words, places), heard=lambda _: None, meanwhile=self.watch.check, own_session=True
+            self._rsync(words, places, source), heard=lambda _: None, meanwhile=self.watch.check, own_session=True
         )
         self._judge(done, Side.SENDER)
         return [line for line in done.stdout.splitlines() if line and not line.endswith("/")]
@@ -170,7 +175,7 @@ class Transfer:
             if found
         ]
 
-    def _move(self, places: Sequence[str], options: Sequence[str], here: Side) -> Moved:
+    def _move(self, places: Sequence[str], options: Sequence[str], here: Side, source: Path | None = None) -> Moved:
         while True:
             limit = self._plan.limit_at(self._now())
             words = [*_COMMON, *options]
@@ -179,7 +184,7 @@ class Transfer:
                 words.append(f"--bwlimit={max(1, limit // 1024)}")
             with suppress(_RateChangedError):
                 done = process.follow(
-                    self._rsync(words, places),
+                    self._rsync(words, places, source),
                     heard=Progress(self.watch.reached).heard,
                     meanwhile=partial(self._look, limit),
                     own_session=True,
@@ -192,12 +197,26 @@ class Transfer:
         if self._plan.limit_at(self._now()) != limit:
             raise _RateChangedError
 
-    def _rsync(self, words: Sequence[str], places: Sequence[str]) -> list[str]:
-        return ["rsync", *words, "-e", self.connection.rsync_shell, "--", *places]
+    def _rsync(self, words: Sequence[str], places: Sequence[str], source: Path | None = None) -> list[str]:
+        silence = SILENCE
+        if source is not None and any(map(_READING.fullmatch, words)):
+            silence += _size(source) // _SLOWEST
+        return ["rsync", *words, f"--timeout={silence}", "-e", self.connection.rsync_shell, "--", *places]
 
     def _judge(self, done: Completed, here: Side) -> None:
-        if done.status != 0:
-            raise local_failure(here, done) or self.connection.failure(done)
+        if done.status == 0:
+            return
+        error = local_failure(here, done) or self.connection.failure(done)
+        if isinstance(error, NoisyError) and (said := self.connection.said_by_itself()):
+            raise noisy(self.connection.address, said)
+        raise error
+
+
+def _size(folder: Path) -> int:
+    """Bytes of its files; what cannot be looked at, rsync complains of."""
+    with suppress(OSError):
+        return sum(file.stat().st_size for file in folder.iterdir())
+    return 0
 
 
 def figures(stats: str) -> Moved:

@@ -4,7 +4,7 @@ import pytest
 
 from kvm_backup.domain import errors
 from kvm_backup.process import Completed
-from kvm_backup.repository.ssh.failures import Side, failure, local_failure
+from kvm_backup.repository.ssh.failures import NoisyError, Side, failure, local_failure
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from kvm_backup.repository.ssh.failures import Side, failure, local_failure
             "rrsync error: Another instance of rrsync is already accessing this directory.",
             errors.RemoteUnreachableError,
         ),
-        (2, "protocol version mismatch -- is your shell clean?", errors.RemoteSetupError),
+        (2, "protocol version mismatch -- is your shell clean?", NoisyError),
         (255, "@@@\n@ WARNING: REVOKED HOST KEY DETECTED! @\nHost key verification failed.", errors.HostKeyError),
         (23, "something that nobody has seen before", errors.ToolFailedError),
     ],
