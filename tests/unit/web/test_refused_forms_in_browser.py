@@ -17,10 +17,10 @@ def browser() -> Iterator[Browser]:
 
 
 def test_a_server_that_was_typed_wrongly_breaks_no_rule_for_styles(dashboard: Dashboard, browser: Browser) -> None:
-    dashboard.application.accounts.add("anne", Role.ADMINISTRATOR, PASSWORD)
+    dashboard.application.accounts.add("bruno", Role.ADMINISTRATOR, PASSWORD)
     # The answer has the status 422, which the browser tells, too.
     with window(browser, dashboard.url, forgiven="status of 422|Response Status Error") as page:
-        sign_in(page, "anne", PASSWORD)
+        sign_in(page, "bruno", PASSWORD)
         page.goto("/repositories")
         page.click("a[href='/repositories/new']")
         dialog = page.locator("dialog")
