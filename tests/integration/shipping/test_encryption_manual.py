@@ -27,7 +27,7 @@ def test_the_restore_by_hand_of_the_manual_restores_the_disk(tmp_path: Path) -> 
                 (staging.folder / each.name).rename(server / manifest.stamp / each.name)
     [script] = re.findall(r"```\n(cd /srv.*?)```", MANUAL, re.DOTALL)
     places = {
-        "/srv/kvm-backup/alpha/web--1a2b3c4d": str(server),
+        "/srv/kvm-backup/alpha-encrypted/web--1a2b3c4d": str(server),
         "/var/tmp/web": str(tmp_path / "restored"),
         "/root/nas.key": str(tmp_path / "nas.key"),
     }
