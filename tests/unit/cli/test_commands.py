@@ -237,6 +237,14 @@ def test_a_repository_becomes_the_default_once_and_the_rest_of_the_settings_stay
     assert not (tmp_path / "usb").exists()
 
 
+def test_the_name_of_no_repository_is_answered_with_all_there_are(command: Command, tmp_path: Path) -> None:
+    settings = tmp_path / "kvm-backup.toml"
+    settings.write_text('[[repository]]\nname = "nas"\nurl = "ssh://nas/srv"\nof = "default"\n')
+    refused = command("verify", "-r", "nass")
+    assert refused.status == EXIT_NOT_FOUND
+    assert "Configured: default, nas." in refused.error
+
+
 def test_a_configured_repository_that_is_gone_is_not_to_be_made_anew(command: Command, tmp_path: Path) -> None:
     command("repository", "init", str(tmp_path / "nas"))
     (tmp_path / "nas").rename(tmp_path / "unmounted")
