@@ -53,7 +53,7 @@ def test_a_link_that_breaks_at_nine_tenths_costs_little_more_than_the_file(
     with pytest.raises(RemoteUnreachableError) as cut:
         ship(server, account, shipment)
     assert cut.value.retryable
-    assert "goes on from there" in cut.value.hint
+    assert "goes on where it was" in cut.value.hint
     assert visible(server) == []
     link.follow(Rules())
     ship(server, account, shipment)

@@ -205,9 +205,7 @@ def _read_only(place: str, line: str) -> KvmBackupError:
 def _unreachable(place: str, line: str) -> KvmBackupError:
     return RemoteUnreachableError(
         phrase("{place} cannot be reached: {line}", place=place, line=line),
-        hint=phrase(
-            "Check the network, the name and the port. What arrived stays, and the transfer goes on from there."
-        ),
+        hint=phrase("Check the network, the name and the port. A transfer that was cut goes on where it was."),
     )
 
 
