@@ -150,7 +150,7 @@ def test_the_keys_and_reasons_of_a_prune_are_documented() -> None:
     keys_table, reasons_table = SECTIONS["prune"].split("| reason |")
     assert first_column(keys_table) == {"event", "bytes_freed"} | keys_of(Pruned)
     assert keys_of(PointVerdict) <= words(keys_table)
-    assert first_column(reasons_table) == {*Keep}
+    assert first_column(reasons_table) == {*Keep, "foreign", "future"}
 
 
 def test_the_keys_of_a_restore_are_documented() -> None:
