@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from kvm_backup.config.registry import prepare_table
 from kvm_backup.config.repository import DEFAULT_REPOSITORY, RepositorySettings
-from kvm_backup.domain.errors import BadArgumentError, RepositoryNotFoundError
+from kvm_backup.domain.errors import BadArgumentError, RemoteAccessError, RepositoryNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.ssh.address import SshAddress
 
@@ -82,8 +82,18 @@ class Remotes:
         """
         from kvm_backup.services.remotes.meeting import strangers
 
-        remote = self._checked(new)
+        remote = self.configured(new) or self._checked(new)
         return strangers(dict.fromkeys([remote.address, remote.prune_address]), self.parts.settings.ssh_config)
+
+    def configured(self, new: NewRemote) -> RepositorySettings | None:
+        """The remote that is in the settings with this very name and address. Raises BadArgumentError."""
+        known = self.parts.settings.remotes().get(new.name)
+        return known if known is not None and known.url == str(SshAddress.parse(new.url)) else None
+
+    def meet(self, remote: RepositorySettings) -> None:
+        """Log in to the servers of a configured remote, whose keys are known by now. Raises KvmBackupError."""
+        with self._connection(remote, None) as connection, suppress(RemoteAccessError):
+            connection.identity()
 
     def unfit(self, new: NewRemote) -> dict[str, str]:
         """What is wrong with it by the key of its table, each in a phrase, without asking any server."""

@@ -60,6 +60,8 @@ def add(
     Points are shipped there after each backup. A folder that holds the points of another repository is added to read
     from. Keys, aliases and jump hosts are those of your ssh configuration; a server that is new shows its fingerprint
     first. Nothing is written to the settings unless all went well.
+
+    For one that is configured already with this name and URL only the server's key is asked about.
     """
     options: dict[str, str | Sequence[str] | None] = {
         "keep_local": keep_local.value if keep_local else None,
@@ -72,7 +74,13 @@ def add(
     remotes = application().remotes
     for stranger in remotes.strangers(new):
         _let_accept(stranger, yes=yes)
-    _tell(remotes.add(new))
+    known = remotes.configured(new)
+    if known is None:
+        _tell(remotes.add(new))
+        return
+    remotes.meet(known)
+    done = _("{name} is configured already, and its server is known; the settings were not changed")
+    console().print(f"[green]✓[/green] {prose(done.format(name=cell(name)), hanging='  ')}")
 
 
 def _let_accept(stranger: Stranger, *, yes: bool) -> None:

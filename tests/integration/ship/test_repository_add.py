@@ -206,6 +206,53 @@ def test_a_server_with_another_key_than_the_known_one_is_refused_whatever_is_ans
     assert person.tables() == []
 
 
+def test_a_server_that_was_installed_anew_is_met_again_once_its_old_key_is_gone(person: Person, shelf: Shelf) -> None:
+    shelf.add()
+    person.adds("nas", url(person.server), "--yes", "--keep-local", "newest-chain")
+    before = person.settings.read_text()
+    person.server.stop()
+    person.server.new_host_key()
+    person.server.start()
+    assert "another host key" in person.types("ship").text
+    person.server.known_hosts.unlink()
+    refused = person.adds("nas", url(person.server), "--yes")
+    assert refused.status == EXIT_FAILED
+    assert "nobody has accepted" in in_one_line(refused.text)
+    done = person.at_a_terminal("y", "repository", "add", "nas", url(person.server))
+    assert done.status == EXIT_DONE, done.text
+    assert fingerprint(person.server) in done.text
+    assert "is configured already, and its server is known" in in_one_line(done.text)
+    assert person.settings.read_text() == before
+    shipped = person.types("ship")
+    assert shipped.status == EXIT_DONE, shipped.text
+    assert person.listed()["nas"]["points"] == 1
+
+
+def test_a_configured_name_with_another_address_is_refused(person: Person, shelf: Shelf) -> None:
+    person.adds("nas", url(person.server), "--yes")
+    before = person.settings.read_text()
+    done = person.adds("nas", url(person.server) + "2", "--yes")
+    assert done.status == EXIT_BAD_ARGUMENTS
+    assert "configured already" in in_one_line(done.text)
+    assert person.settings.read_text() == before
+
+
+@pytest.mark.parametrize("words", [["ship"], ["ship", "--waiting"], ["ship", "--waiting", "--json"]])
+def test_what_hides_points_that_wait_is_told_and_is_no_success(
+    person: Person, shelf: Shelf, words: list[str]
+) -> None:
+    shelf.add()
+    person.adds("nas", url(person.server), "--yes")
+    person.types("ship")
+    [mirror] = (person.folder / "state" / "remotes").iterdir()
+    (mirror / "kvm-backup.json").write_bytes(b"")
+    shelf.add(seed=3)
+    done = person.types(*words)
+    assert done.status == EXIT_FAILED, done.text
+    assert "repository rescan nas" in in_one_line(done.text)
+    assert "nothing waits" not in done.text
+
+
 def test_a_key_that_the_server_does_not_take_is_told_and_nothing_is_written(person: Person, shelf: Shelf) -> None:
     (person.server.root / "shell").unlink()
     make_key(person.server.root / "shell")
