@@ -48,8 +48,9 @@ def ship(
             phrase("no repository on another server is configured"),
             hint=phrase("Add one: kvm-backup repository add NAME ssh://user@host/folder"),
         )
-    problems: dict[str, KvmBackupError] = {}
-    found = parts.shipping.everything_that_waits(lambda error: problems.setdefault(error.message, error) and None)
+    hidden: list[KvmBackupError] = []
+    found = parts.shipping.everything_that_waits(hidden.append)
+    problems = list({error.message: error for error in hidden}.values())
     chosen = [one for one in found if to in (None, one.remote)]
     if vms:
         chosen = [one for name in dict.fromkeys(vms) for one in _of(parts, chosen, name)]
@@ -57,15 +58,13 @@ def ship(
         _show(chosen, json=json, all_seen=not problems)
     else:
         _tell_stuck([] if json else [one for one in chosen if not one.wants_run])
-        chosen = [one for one in chosen if one.wants_run]
         if not (chosen or problems or json):
             console().print(_("nothing waits to be shipped"))
-    for error in problems.values():
+    for error in problems:
         print_error(error)
-    requests = (
-        [] if waiting else [parts.shipping.departures.request(one.remote, one.points, Asker()) for one in chosen]
-    )
-    ship_each(parts, requests, json=json, before=list(problems.values()))
+    to_send = [] if waiting else [one for one in chosen if one.wants_run]
+    requests = [parts.shipping.departures.request(one.remote, one.points, Asker()) for one in to_send]
+    ship_each(parts, requests, json=json, before=problems)
 
 
 def ship_each(

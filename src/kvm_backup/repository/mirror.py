@@ -80,6 +80,10 @@ class Mirror:
                 phrase("the remote {name} was not read yet", name=name),
                 hint=phrase("Read it: kvm-backup repository rescan {name}", name=name),
             ) from error
+        except RepositoryFormatError as error:
+            raise RepositoryFormatError(
+                error.message, hint=phrase("Read it anew: kvm-backup repository rescan {name}", name=name)
+            ) from error
         return cls(name, root, repository.id)
 
     def holds(self, point_id: str, manifest: bytes) -> bool:

@@ -17,6 +17,12 @@ from kvm_backup.services.shipping.lack import Lack, lacks_nothing
 from kvm_backup.services.shipping.ship import ShipService
 
 AUTOMATIC = Asker(Trigger.SERVICE)
+Problem = Callable[[KvmBackupError], None]
+"""Gets what hides something from who looks for what waits."""
+
+
+def _ignore(_error: KvmBackupError) -> None:
+    """For who has told it already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +76,14 @@ class Departures:
         """The same by the name of the VM's folder. Raises KvmBackupError."""
         return self.of_vm(local, points_in(self.open_repository(local), folder))
 
-    def folders(self) -> Iterator[tuple[str, str]]:
+    def folders(self, problem: Problem = _ignore) -> Iterator[tuple[str, str]]:
         """Each local repository that has remotes, with each VM's folder in it; one that is away has none."""
         for name in self.locals():
             try:
                 folders = [folder.name for folder in self.open_repository(name).folders()]
-            except KvmBackupError:
-                continue  # told by the survey, which looks at repositories
+            except KvmBackupError as error:
+                problem(error)
+                continue
             yield from ((name, folder) for folder in folders)
 
     def waiting(self, points: VmPoints, local: str) -> dict[str, str]:
@@ -87,12 +94,12 @@ class Departures:
                 found.setdefault(one.manifest.id, []).append(departure.remote)
         return {point: ", ".join(remotes) for point, remotes in found.items()}
 
-    def all(self) -> list[Departure]:
-        """What waits on this host, with the runs that are to ship it; a repository that is away has none.
+    def all(self, problem: Problem = _ignore) -> list[Departure]:
+        """What waits on this host, with the runs that are to ship it; `problem` gets what hid the rest.
 
         Raises DatabaseError.
         """
-        found = list(self._everything())
+        found = list(self._everything(problem))
         runs = _by_place(self.history().unfinished_of(self.host)) if found else {}
         return [replace(one, run=runs.get((one.remote, one.points.folder.name))) for one in found]
 
@@ -124,12 +131,12 @@ class Departures:
             asked_by=asker.user,
         )
 
-    def _everything(self) -> Iterator[Departure]:
-        for name, folder in self.folders():
+    def _everything(self, problem: Problem) -> Iterator[Departure]:
+        for name, folder in self.folders(problem):
             try:
                 yield from self.of_folder(name, folder)
-            except KvmBackupError:
-                continue  # the run that ships it tells; the others must not wait for it
+            except KvmBackupError as error:
+                problem(error)  # the others must not wait for it
 
 
 def _by_place(runs: Iterable[Run]) -> dict[tuple[str, str], Run]:

@@ -14,7 +14,7 @@ from kvm_backup.domain.task import PruneTask, ShipTask
 from kvm_backup.domain.waiting import RemoteFacts, RemoteState, ShippingTrouble, Waiting, WaitingSum, is_late, worst
 from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.local import LocalRepository
-from kvm_backup.services.shipping.departures import Departure, Departures
+from kvm_backup.services.shipping.departures import Departure, Departures, Problem
 from kvm_backup.services.survey.changes import FolderWatch
 
 _AT_ONCE = 500
@@ -40,6 +40,8 @@ class ShippingFacts:
     """Another one once a row was written."""
     troubles_hold: float = 1.0
     """For how many seconds what is wrong is not looked up again."""
+    told: frozenset[str] = frozenset()
+    """What was said of the last look at everything."""
     _waiting: dict[Place, Waiting] | None = None
     _facts: dict[str, RemoteFacts] = field(default_factory=dict)
     _troubles: dict[str, ShippingTrouble] = field(default_factory=dict)
@@ -47,22 +49,23 @@ class ShippingFacts:
     _lock: RLock = field(default_factory=RLock)
     _folders: FolderWatch = field(default_factory=FolderWatch)
 
-    def look_through(self) -> list[Departure]:
-        """Look at everything; what waits."""
+    def look_through(self, problem: Problem = lambda _error: None) -> list[Departure]:
+        """Look at everything; what waits. `problem` gets what hid the rest."""
         with self._lock:
             before = dict(self._known())
         found: list[Departure] = []
         seen: set[Place] = set()
         changed: list[Waiting] = []
-        for local, folder in self.departures.folders():
+        for local, folder in self.departures.folders(problem):
             try:
                 # Under the lock, so that what a run has just changed is not overwritten by an older look.
                 with self._lock:
                     own = self.departures.of_folder(local, folder)
                     to_ship = [one for one in own if one.lack.to_ship]
                     changed += self._take(to_ship)
-            except KvmBackupError:
-                seen.update(place for place in before if place[1] == folder)  # its run tells; what was known stays
+            except KvmBackupError as error:
+                problem(error)
+                seen.update(place for place in before if place[1] == folder)  # what was known stays
                 continue
             found += own
             seen.update((one.remote, folder) for one in to_ship)
