@@ -27,6 +27,7 @@ def hold_vm(
     """Hold the VM's lock; yields the file descriptor.
 
     Waits at most `wait` seconds, then raises VmBusyError; CancelledError when `stop_requested` says so meanwhile.
+    Raises StorageError, NoSpaceError.
     """
     with _hold(folder, f"{vm_uuid}.lock", vm_name, wait, stop_requested) as descriptor:
         yield descriptor
@@ -63,11 +64,18 @@ def _hold(folder: Path, file: str, vm_name: str, wait: float, stop_requested: Ca
         raise storage_error(error, path) from error
     try:
         _acquire(descriptor, vm_name, wait, stop_requested)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _sign(descriptor, path)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _sign(descriptor: int, path: Path) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        raise storage_error(error, path) from error
 
 
 def _acquire(descriptor: int, vm_name: str, wait: float, stop_requested: Callable[[], bool]) -> None:

@@ -1,6 +1,7 @@
 """The lock on a VM, between real processes."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -133,3 +134,18 @@ def test_a_symbolic_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) ->
     with pytest.raises(StorageError), hold_vm(tmp_path, "web", UUID, wait=0.0):
         pass
     assert victim.read_text() == "content"
+
+
+def test_a_lock_file_that_takes_no_byte_is_an_error_with_a_hint_and_the_vm_is_free_after(tmp_path: Path) -> None:
+    mine = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, mine[1]))
+    try:
+        with pytest.raises(StorageError) as caught, hold_vm(tmp_path, "web", UUID, wait=0.0):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, mine)
+        signal.signal(signal.SIGXFSZ, before)
+    assert caught.value.hint
+    with hold_vm(tmp_path, "web", UUID, wait=0.0):
+        pass
