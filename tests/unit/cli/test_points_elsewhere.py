@@ -1,6 +1,7 @@
 """Points whose disks went to another server: what the commands show of them, and how they refuse to read them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +18,12 @@ def take(shelf: Shelf, point: Manifest, *to: str) -> None:
 
 
 @pytest.fixture
-def points(shelf: Shelf) -> list[Manifest]:
+def points(shelf: Shelf, tmp_path: Path) -> list[Manifest]:
     """One at two servers, one lost, and one here that builds on the first."""
+    servers = [
+        f'[[repository]]\nname = "{name}"\nurl = "ssh://{name}/srv"\nof = "default"\n' for name in ("nas", "far")
+    ]
+    (tmp_path / "kvm-backup.toml").write_text("".join(servers))
     first = shelf.add()
     lost, here = shelf.add(), shelf.add(first)
     take(shelf, first, "nas", "far")
