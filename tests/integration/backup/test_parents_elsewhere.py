@@ -1,7 +1,8 @@
 """Incrementals on points whose images went to other servers: right once the chain is together again."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.elsewhere import ELSEWHERE_FILE
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.mirror import Mirror
-from kvm_backup.services.keep_local import KeepLocalService
+from kvm_backup.services.keep_local import Answer, KeepLocalService
 from kvm_backup.services.prune import VmPoints
 from lab import DiskSpec, Lab, LabVm
 from lab.disks import MIB
@@ -27,6 +28,17 @@ CHAIN = 4
 @pytest.fixture(scope="module")
 def product(module_lab: Lab) -> Product:
     return Product(module_lab.folder / "product", f"[retention]\nafter_backup = false\nchain = {CHAIN}\n")
+
+
+@dataclass
+class Holder:
+    """A server that holds whatever was taken there."""
+
+    mirror: Mirror
+
+    def ask(self, points: Sequence[Manifest], check: Callable[[], None]) -> Iterator[Answer]:
+        check()
+        return (Answer(point) for point in points)
 
 
 class Server:
@@ -58,9 +70,10 @@ class Server:
             assert isinstance(point, Manifest)
             mirror.record(point.id, (self.repository.path_of(point.id) / MANIFEST_FILE).read_bytes())
         state = self._product.state
-        service = KeepLocalService(self.repository, Catalogue.open(state / "catalogue.db"), state / "locks", 10.0)
+        catalogue = Catalogue.open(state / "catalogue.db")
+        service = KeepLocalService(self.repository, catalogue, state / "locks", 10.0, lambda _event: None)
         owner = VmPoints(self.folder, self._vm.name, self._vm.uuid)
-        service.apply(owner, {"nas": mirror}, KeepLocal.NOTHING)
+        service.apply(owner, {"nas": Holder(mirror)}, KeepLocal.NOTHING)
         assert list(self.folder.rglob("*.qcow2")) == []
 
     def bring_back(self) -> None:
