@@ -340,7 +340,15 @@ def test_whole_points_there_are_found_whole_and_one_flipped_bit_is_found(
         points[1].id: ["vda.qcow2"],
         points[2].id: ["domain.xml"],
     }
-    assert verify(house, deep=deep, point=points[1].id) == {points[0].id: [], points[1].id: ["vda.qcow2"]}
+
+
+@pytest.mark.parametrize("account", ["shell", "rrsync", "reader"])
+def test_of_one_point_that_and_what_it_builds_on_is_checked(house: House, account: str) -> None:
+    points = shipped(house, 3)
+    house.use(account)
+    flip_bit(house.server.store / points[0].id / "vda.qcow2", 70_000)
+    flip_bit(house.server.store / points[2].id / "vda.qcow2", 70_000)
+    assert verify(house, point=points[1].id) == {points[0].id: ["vda.qcow2"], points[1].id: []}
 
 
 @pytest.mark.parametrize("account", ["shell", "rrsync"])
