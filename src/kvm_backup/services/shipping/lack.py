@@ -66,11 +66,12 @@ def lack_of(
     there = list(mirror.repository.points(mirror.repository.root / folder))
     known = {point.id: point for point in there if isinstance(point, Manifest)}
     shipped = mirror.shipped_by_us()
-    own = {point.id for point in here} | shipped
+    own = {point.id for point in here} | {point.id for point in there if point.id in shipped}
     ahead = {point.id for point in [*there, *here] if _is_ahead(point, now)}
     # What the rule has removed once and is there again, since the server was rolled back, goes again.
     foreign = {point.id for point in there} - own - mirror.removed_by_rule()
-    facts = _facts([point for point in [*there, *here] if point.id in own - ahead])
+    counted = own - ahead
+    facts = _facts([point for point in [*there, *here] if point.id in counted])
     verdicts = decide(facts.values(), rule, zone, unchangeable=set(facts))
     ours = [point for point in here if isinstance(point, Manifest)]
     with_files = [point for point in ours if elsewhere(local.path_of(point.id)) is None]
