@@ -50,7 +50,7 @@ def test_a_page_that_lost_its_server_finds_it_again_and_hears_what_it_missed(tmp
     with running(Dashboard(tmp_path / "state")) as first:
         port = first.url.rsplit(":", 1)[1]
         run = begun(first.application)
-        with open_page(first, f"/runs/{run.id}", "Failed to load|ERR_|^htmx:", locale="en-GB") as page:
+        with open_page(first, f"/runs/{run.id}", "Failed to load|ERR_|^console: htmx:", locale="en-GB") as page:
             expect(page.locator("#live-state")).to_have_text("live", timeout=PATIENCE)
             expect(page.locator(".live-run")).to_contain_text("25%", timeout=PATIENCE)
             assert first.end() == 0
