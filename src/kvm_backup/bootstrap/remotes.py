@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from kvm_backup.bootstrap import Application
     from kvm_backup.repository.local import DamagedPoint
     from kvm_backup.repository.mirror import Mirror
-    from kvm_backup.repository.ssh.remote import Remote
     from kvm_backup.repository.ssh.transfer import Watch
     from kvm_backup.services.remotes.joining import Joined
     from kvm_backup.services.remotes.meeting import Stranger
@@ -92,7 +90,7 @@ class Remotes:
 
     def meet(self, remote: RepositorySettings) -> None:
         """Log in to the servers of a configured remote, whose keys are known by now. Raises KvmBackupError."""
-        with self._connection(remote, None) as connection, suppress(RemoteAccessError):
+        with self.parts.shipping.connection(remote) as connection, suppress(RemoteAccessError):
             connection.identity()
 
     def unfit(self, new: NewRemote) -> dict[str, str]:
@@ -130,7 +128,7 @@ class Remotes:
         here = Locals(self.parts.settings.default_repository, self.parts.configured_repository, self._known_id)
         # What only a copy has says that a copy is wanted, as naming the repository does.
         wanted = new.of or (here.default if {"keep_local", "recipients"} & new.options.keys() else None)
-        with self._connection(remote, watch) as connection:
+        with self.parts.shipping.connection(remote, watch) as connection:
             joined = (
                 join_to_read(connection)
                 if new.only_read
@@ -187,18 +185,6 @@ class Remotes:
             )
         of = None if new.only_read else new.of or self.parts.settings.default_repository
         return prepare_table(new.table(of)).settings.remotes()[new.name]
-
-    def _connection(self, remote: RepositorySettings, watch: Watch | None) -> Remote:
-        from kvm_backup.repository.ssh.remote import Remote
-
-        return Remote(
-            remote.address,
-            prune_address=remote.prune_address,
-            config=self.parts.settings.ssh_config,
-            plan=remote.plan,
-            watch=watch,
-            identities=partial(self.parts.shipping.identities, remote),
-        )
 
     def _known_id(self, name: str) -> str | None:
         """The id of a local repository; None where there is none and none was: nothing is made for the question.

@@ -190,12 +190,15 @@ class Shipping:
         )
 
     def connect(self, name: str, watch: Watch | None = None) -> Remote:
-        """A connection, to be entered. Raises StorageError, NoSpaceError."""
+        """A connection, to be entered. Raises RepositoryNotFoundError, StorageError, NoSpaceError."""
+        return self.connection(self.remote(name), watch)
+
+    def connection(self, remote: RepositorySettings, watch: Watch | None = None) -> Remote:
+        """The same to a remote that need not be in the settings yet. Raises StorageError, NoSpaceError."""
         from kvm_backup.repository.mirror import mirror_path
         from kvm_backup.repository.ssh.remote import Remote
         from kvm_backup.repository.ssh.token import kept_token
 
-        remote = self.remote(name)
         assert remote.url is not None
         return Remote(
             remote.address,
@@ -205,7 +208,7 @@ class Shipping:
             now=lambda: datetime.now(self.parts.zone),
             watch=watch,
             identities=partial(self.identities, remote),
-            token=kept_token(mirror_path(self.parts.state_dir(), name, remote.url)),
+            token=kept_token(mirror_path(self.parts.state_dir(), remote.name, remote.url)),
         )
 
     def identities(self, remote: RepositorySettings) -> Identities | None:
