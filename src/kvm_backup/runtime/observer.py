@@ -2,13 +2,12 @@
 not keep the tick from its work.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.runtime.helper import Helper
 from kvm_backup.runtime.memory import give_back_memory
 from kvm_backup.services.alerts import AlertService
 from kvm_backup.services.survey.survey import Survey
@@ -16,7 +15,6 @@ from kvm_backup.services.survey.survey import Survey
 _LOOK_SECONDS = 2.0
 """A run that ended shows on the pages after that."""
 _EVALUATED_EVERY = timedelta(minutes=1)
-_JOIN_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -29,20 +27,14 @@ class Observer:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _begun: bool = False
     _evaluated: datetime | None = None
-    _problem: str | None = None
-    _ending: threading.Event = field(default_factory=threading.Event)
+    _helper: Helper = field(init=False)
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def __post_init__(self) -> None:
+        self._helper = Helper("observer", self.say)
+
+    def watching(self) -> AbstractContextManager[None]:
         """Look meanwhile."""
-        thread = threading.Thread(target=self._run, name="observer", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ending.set()
-            # One that hangs in a call of libvirt dies with the process; it holds nothing that must be given back.
-            thread.join(_JOIN_SECONDS)
+        return self._helper.at_work(self._run)
 
     def step(self) -> None:
         """One look, and what follows from it. Raises KvmBackupError; the next one goes on."""
@@ -60,18 +52,6 @@ class Observer:
             self._evaluated = now
 
     def _run(self) -> None:
-        while not self._ending.is_set():
-            try:
-                self.step()
-            except KvmBackupError as error:
-                self._tell(f"observer: {error.message}. {error.hint}")
-            except Exception as error:  # noqa: BLE001 - the pages would show old facts for ever
-                self._tell(f"observer: unexpected {type(error).__name__}: {error}")
-            else:
-                self._problem = None
-            self._ending.wait(_LOOK_SECONDS)
-
-    def _tell(self, problem: str) -> None:
-        if problem != self._problem:
-            self._problem = problem
-            self.say(problem)
+        self._helper.tried(self.step)
+        while not self._helper.ends_within(_LOOK_SECONDS):
+            self._helper.tried(self.step)
