@@ -173,10 +173,13 @@ class Remote:
 
     def refresh(self, mirror: Path) -> Moved:
         """Make `mirror` hold the manifests that are there now, and no others; decrypted, where they are encrypted.
+        A point that a replacement moved aside before the server died is put back first, where an account has a shell.
 
         Raises RepositoryNotFoundError, RepositoryFormatError, EncryptionKeyError; the mirror is as it was then.
         """
-        return remote_points.mirror_manifests(self._pruning.transfer, mirror, self._identities)
+        return remote_points.mirror_manifests(
+            self._pruning.transfer, mirror, self._identities, has_shell=self._pruning.has_shell
+        )
 
     def fetch(self, manifest: Manifest, folder: Path) -> Moved:
         """Fetch the files of a point into `folder`; after a cut it goes on where it was.

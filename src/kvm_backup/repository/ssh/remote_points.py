@@ -22,6 +22,7 @@ from kvm_backup.repository.encryption.reading import (
 from kvm_backup.repository.local import REPOSITORY_FILE, LocalRepository
 from kvm_backup.repository.mirror import Mirror
 from kvm_backup.repository.ssh.founding import another_there, identity, identity_file, nothing_there
+from kvm_backup.repository.ssh.recovery import undo_cut_replacements
 from kvm_backup.repository.ssh.shipment import ENCRYPTED_MANIFEST_FILE
 from kvm_backup.repository.ssh.transfer import Moved, Transfer
 
@@ -30,8 +31,11 @@ _RECIPIENTS = 1000
 STAMP_GLOB = "[0-9]" * 8 + "T" + "[0-9]" * 6 + "Z"
 
 
-def mirror_manifests(transfer: Transfer, mirror: Path, identities: Callable[[], Identities | None]) -> Moved:
+def mirror_manifests(
+    transfer: Transfer, mirror: Path, identities: Callable[[], Identities | None], *, has_shell: bool
+) -> Moved:
     """Make `mirror` hold the manifests that the server holds now, and no others; decrypted, where they are encrypted.
+    With a shell, points that a replacement has left aside are back in their places before.
 
     Links and larger files than a manifest can be are not taken. Raises RepositoryNotFoundError when no repository is
     there now, RepositoryFormatError when it is not the one that the mirror was made of (a disk may not be mounted
@@ -43,6 +47,8 @@ def mirror_manifests(transfer: Transfer, mirror: Path, identities: Callable[[], 
         raise nothing_there(transfer)
     if (mirror / REPOSITORY_FILE).exists() and LocalRepository.open("mirror", mirror).id != there:
         raise another_there(transfer)
+    if has_shell:
+        undo_cut_replacements(transfer)
     if not is_encrypted(content):
         mirror.mkdir(mode=0o700, parents=True, exist_ok=True)
         return _fetch_manifests(transfer, mirror, MANIFEST_FILE)
