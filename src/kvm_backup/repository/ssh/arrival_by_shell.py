@@ -9,12 +9,13 @@ Another account on the same folder may have lost its key to a thief who adds wha
 he does not know, and nothing is written where links could lead elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvm_backup.domain.errors import KvmBackupError, NoSpaceError, RepositoryFormatError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.process import Completed
 from kvm_backup.repository.ssh import scripts
+from kvm_backup.repository.ssh.connection import patience_for
 from kvm_backup.repository.ssh.digests import differing
 from kvm_backup.repository.ssh.failures import linked
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
@@ -130,7 +131,7 @@ class _Arrival:
         return scripts.JOIN if free >= self._shipment.size + older + _RESERVE else scripts.LINK
 
     def _publish(self, replaced: str) -> None:
-        done = self._connection.run(
+        done = self._run(
             scripts.PUBLISH,
             self._folder,
             self._stamp,
@@ -150,9 +151,13 @@ class _Arrival:
         self._judge(done)
 
     def _told(self, script: str, *arguments: str) -> Completed:
-        done = self._connection.run(script, *arguments, watch=self._transfer.watch.check)
+        done = self._run(script, *arguments, watch=self._transfer.watch.check)
         self._judge(done)
         return done
+
+    def _run(self, script: str, *arguments: str, watch: Callable[[], None] = lambda: None) -> Completed:
+        # It may join what arrived with an older point, and waits until all of it is on disk.
+        return self._connection.run(script, *arguments, watch=watch, timeout=patience_for(2 * self._shipment.size))
 
     def _judge(self, done: Completed) -> None:
         if done.status == scripts.LINKED:

@@ -26,8 +26,16 @@ _END_POLL = 0.01
 _END_SECONDS = 5.0
 _LINE = 200
 """Characters."""
-LONGEST = 7 * 86400.0
-"""Seconds that a command on the server may take: digests of a large point. A dead link is noticed long before."""
+PATIENCE = 1800.0
+"""Seconds that a command on the server may take, beside those for the files that it reads: it may wait until all is
+on disk there. A dead link is noticed long before; that the shell or a disk there hangs, nothing else tells."""
+_SLOWEST = 10 << 20
+"""Bytes a second that a disk there reads at least."""
+
+
+def patience_for(size: int) -> float:
+    """Seconds that a command may take that reads so many bytes there."""
+    return PATIENCE + size / _SLOWEST
 
 
 class SshConnection:
@@ -70,15 +78,23 @@ class SshConnection:
         self._close()
 
     def run(
-        self, script: str, *arguments: str, watch: Callable[[], None] = lambda: None, timeout: float = LONGEST
+        self,
+        script: str,
+        *arguments: str,
+        watch: Callable[[], None] = lambda: None,
+        timeout: float | None = None,
     ) -> Completed:
         """Run a POSIX shell script on the server; `arguments` are its $1, $2, … whatever they hold.
 
-        The status is the script's own and not judged. Raises RemoteUnreachableError and its like when ssh itself
-        fails (status 255), ToolFailedError after `timeout` seconds.
+        The status is the script's own and not judged. Raises RemoteUnreachableError after `timeout` seconds (None:
+        `PATIENCE`), it and its like when ssh itself fails (status 255), and what `watch` raises.
         """
-        words = shlex.join(["sh", "-c", script, "sh", *arguments])
-        done = process.run([*self._ssh("no"), words], timeout=timeout, check=False, meanwhile=watch, own_session=True)
+        words = [*self._ssh("no"), shlex.join(["sh", "-c", script, "sh", *arguments])]
+        seconds = PATIENCE if timeout is None else timeout
+        try:
+            done = process.run(words, timeout=seconds, check=False, meanwhile=watch, own_session=True)
+        except ToolFailedError as error:
+            raise self._hangs(seconds) from error
         if done.status == SSH_FAILED:
             raise self.failure(done)
         return done
@@ -96,6 +112,19 @@ class SshConnection:
         words = [*self._options("no"), *(["-p", str(self.address.port)] if self.address.port else [])]
         words += ["-l", self.address.user] if self.address.user else []
         return " ".join("'" + word.replace("'", "''") + "'" for word in words)
+
+    def _hangs(self, seconds: float) -> RemoteUnreachableError:
+        return RemoteUnreachableError(
+            phrase(
+                "{place}: the server is there, but a command did not end within {seconds:.0f} s",
+                place=self.address,
+                seconds=seconds,
+            ),
+            hint=phrase(
+                "Look at that server: its disk may hang, or a mount that is gone. What arrived stays, and the "
+                "transfer goes on from there."
+            ),
+        )
 
     def failure(self, done: Completed) -> KvmBackupError:
         """The error for an ssh or rsync that ended badly."""
