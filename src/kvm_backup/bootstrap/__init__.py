@@ -591,12 +591,15 @@ class Application:
         claim = NameClaim(self.database, self.host)
 
         def settled(request: RunRequest) -> None:
+            def later(error: KvmBackupError) -> None:
+                say(f"{request.vm}: what it waits to ship is asked for within the hour: {error.message}")
+
             try:
                 # A run that is cut off here is settled again; what was asked for is not asked for twice.
-                self._asking.enqueue_all(self.shipping.after(request))
+                self._asking.enqueue_all(self.shipping.after(request, later))
                 self._asking.follow(request)
             except KvmBackupError as error:
-                say(f"{request.vm}: what it waits to ship is asked for within the hour: {error.message}")
+                later(error)
             settle_schedule(self.schedule_file, self.history, request.schedule_id)
 
         def make_queue() -> DurableQueue:

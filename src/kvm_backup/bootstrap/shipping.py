@@ -320,11 +320,11 @@ class Shipping:
 
         return Departures(
             host=self.parts.host,
-            clock=lambda: datetime.now(UTC),
             locals=lambda: sorted({remote.of for remote in self.remotes.values() if remote.of is not None}),
             open_repository=self.parts.repository,
             remotes_of=self.remotes_of,
             service=self.service,
+            shipment=self.parts.requests.shipment,
             history=lambda: self.parts.history,
         )
 
@@ -358,21 +358,26 @@ class Shipping:
         """The ids of points that local retention must leave alone, with the remotes that they wait for."""
         return self.departures.waiting(points, local) if self.remotes else {}
 
-    def after(self, request: RunRequest) -> list[RunRequest]:
+    def after(
+        self, request: RunRequest, problem: Callable[[KvmBackupError], None] = lambda _error: None
+    ) -> list[RunRequest]:
         """The runs that ship what a run made or changed, or found damaged there, as far as none waits or goes on yet.
 
-        Raises KvmBackupError.
+        `problem` gets what hid some of it, which the look at everything finds. Raises KvmBackupError.
         """
         from kvm_backup.domain.run import RunKind
         from kvm_backup.domain.task import VerifyTask
         from kvm_backup.services.prune import points_in, points_of
+
+        def hidden(_remote: str, error: KvmBackupError) -> None:
+            problem(error)
 
         if isinstance(request.task, VerifyTask):
             there = self.remotes.get(request.repository)
             if there is None or there.of is None:
                 return []
             points = points_in(self.parts.repository(there.of), request.task.folder)
-            found = self.departures.of_vm(there.of, points)
+            found = self.departures.of_vm(there.of, points, hidden)
             return self.departures.requests(one for one in found if one.remote == request.repository)
         copied = {remote.of for remote in self.remotes.values()}
         if request.kind not in (RunKind.BACKUP, RunKind.PRUNE) or request.repository not in copied:
@@ -383,7 +388,7 @@ class Shipping:
         else:
             name, uuid = request.vm, request.vm_uuid
         made = points_of(self.parts.repository(request.repository), name, uuid)
-        return self.departures.requests(self.departures.of_vm(request.repository, made)) if made else []
+        return self.departures.requests(self.departures.of_vm(request.repository, made, hidden)) if made else []
 
     def after_all(self, requests: Iterable[RunRequest]) -> list[RunRequest]:
         """The same after several runs in this process; none while the service runs, which sees to it by itself.

@@ -19,6 +19,7 @@ from kvm_backup.domain.task import (
     PruneTask,
     RestoreTarget,
     RestoreTask,
+    ShipTask,
     Task,
     ToFolder,
     VerifyTask,
@@ -113,6 +114,10 @@ class Requests:
         """A prune of the points in a VM's folder. Raises PointNotFoundError."""
         owner = points_in(self.view(self.lasting_name(repository)), folder)
         return self._request(owner, PruneTask(folder), repository, asker)
+
+    def shipment(self, owner: VmPoints, remote: str, asker: Asker = Asker()) -> RunRequest:
+        """A run that ships what waits of a VM's points to a remote."""
+        return self._request(owner, ShipTask(owner.folder.name), remote, asker)
 
     def folder_of(self, vm: str, repository: str | None) -> str:
         """The folder with the points of a VM, by its name, UUID or folder; a name alone takes long to find.

@@ -1,13 +1,13 @@
 """What waits to be shipped from this host, and the runs that ship it."""
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from functools import cache
+from typing import NoReturn
 
 from kvm_backup.database.history import History
 from kvm_backup.domain.errors import KvmBackupError
-from kvm_backup.domain.request import RunRequest, asked_run_id
+from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import Run, RunKind, Trigger
 from kvm_backup.domain.task import ShipTask
 from kvm_backup.repository.local import LocalRepository
@@ -19,10 +19,17 @@ from kvm_backup.services.shipping.ship import ShipService
 AUTOMATIC = Asker(Trigger.SERVICE)
 Problem = Callable[[KvmBackupError], None]
 """Gets what hides something from who looks for what waits."""
+Hidden = Callable[[str, KvmBackupError], None]
+"""The same, with the name of the remote for which nobody knows what waits."""
 
 
 def _ignore(_error: KvmBackupError) -> None:
     """For who has told it already."""
+
+
+def _refuse(_remote: str, error: KvmBackupError) -> NoReturn:
+    """For who must know all of it."""
+    raise error
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +55,39 @@ class Departures:
     """Looks at a host's local repositories and the mirrors of their remotes; connects to nobody.
 
     `locals` gives the names of the repositories that have remotes; `remotes_of` gets a local repository's name and a
-    VM's points and gives the names of the remotes that these go to; `service` makes what ships to a remote.
+    VM's points and gives the names of the remotes that these go to; `service` makes what ships to a remote, and
+    `shipment` the request for a run that ships a VM to one.
     """
 
     host: str
-    clock: Callable[[], datetime]
     locals: Callable[[], Iterable[str]]
     open_repository: Callable[[str], LocalRepository]
     remotes_of: Callable[[str, VmPoints], list[str]]
     service: Callable[[str], ShipService]
+    shipment: Callable[[VmPoints, str, Asker], RunRequest]
     history: Callable[[], History]
 
-    def of_vm(self, local: str, points: VmPoints) -> list[Departure]:
-        """What waits of one VM, by remote. Raises KvmBackupError."""
+    def one_look(self) -> "Departures":
+        """The same for one look at many VMs: each repository and each remote is opened once."""
+        return replace(self, open_repository=cache(self.open_repository), service=cache(self.service))
+
+    def of_vm(self, local: str, points: VmPoints, hidden: Hidden = _refuse) -> list[Departure]:
+        """What waits of one VM, by remote; `hidden` gets the remotes of which that cannot be told, where others may
+        do without. Raises KvmBackupError.
+        """
         if points.vm_uuid is None:
             return []
-        found = []
+        found: list[Departure] = []
         for remote in self.remotes_of(local, points):
-            service = self.service(remote)
-            if not lacks_nothing(service.local, service.mirror.repository, points.folder.name):
-                lack = service.lack(points)
-                if lack.to_ship or lack.stuck:
-                    found.append(Departure(remote, points, lack, unsure=service.mirror.compared is None))
+            try:
+                found += self._to(remote, points)
+            except KvmBackupError as error:
+                hidden(remote, error)
         return found
 
-    def of_folder(self, local: str, folder: str) -> list[Departure]:
+    def of_folder(self, local: str, folder: str, hidden: Hidden = _refuse) -> list[Departure]:
         """The same by the name of the VM's folder. Raises KvmBackupError."""
-        return self.of_vm(local, points_in(self.open_repository(local), folder))
+        return self.of_vm(local, points_in(self.open_repository(local), folder), hidden)
 
     def folders(self, problem: Problem = _ignore) -> Iterator[tuple[str, str]]:
         """Each local repository that has remotes, with each VM's folder in it; one that is away has none."""
@@ -99,7 +112,7 @@ class Departures:
 
         Raises DatabaseError.
         """
-        found = list(self._everything(problem))
+        found = list(self.one_look()._everything(problem))
         runs = _by_place(self.history().unfinished_of(self.host)) if found else {}
         return [replace(one, run=runs.get((one.remote, one.points.folder.name))) for one in found]
 
@@ -118,23 +131,20 @@ class Departures:
 
     def request(self, remote: str, points: VmPoints, asker: Asker = AUTOMATIC) -> RunRequest:
         """A run that ships a VM to a remote."""
-        now = self.clock()
-        return RunRequest(
-            run_id=asked_run_id(now, secrets.token_bytes),
-            host=self.host,
-            vm=points.vm,
-            task=ShipTask(points.folder.name),
-            repository=remote,
-            trigger=asker.trigger,
-            created=now,
-            vm_uuid=points.vm_uuid,
-            asked_by=asker.user,
-        )
+        return self.shipment(points, remote, asker)
+
+    def _to(self, remote: str, points: VmPoints) -> Iterator[Departure]:
+        service = self.service(remote)
+        if lacks_nothing(service.local, service.mirror.repository, points.folder.name):
+            return
+        lack = service.lack(points)
+        if lack.to_ship or lack.stuck:
+            yield Departure(remote, points, lack, unsure=service.mirror.compared is None)
 
     def _everything(self, problem: Problem) -> Iterator[Departure]:
         for name, folder in self.folders(problem):
             try:
-                yield from self.of_folder(name, folder)
+                yield from self.of_folder(name, folder, lambda _remote, error: problem(error))
             except KvmBackupError as error:
                 problem(error)  # the others must not wait for it
 

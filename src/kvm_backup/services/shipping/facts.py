@@ -56,19 +56,24 @@ class ShippingFacts:
         found: list[Departure] = []
         seen: set[Place] = set()
         changed: list[Waiting] = []
-        for local, folder in self.departures.folders(problem):
+        departures = self.departures.one_look()
+        for local, folder in departures.folders(problem):
+            hidden: dict[str, KvmBackupError] = {}
             try:
                 # Under the lock, so that what a run has just changed is not overwritten by an older look.
                 with self._lock:
-                    own = self.departures.of_folder(local, folder)
+                    own = departures.of_folder(local, folder, hidden.__setitem__)
                     to_ship = [one for one in own if one.lack.to_ship]
                     changed += self._take(to_ship)
             except KvmBackupError as error:
                 problem(error)
                 seen.update(place for place in before if place[1] == folder)  # what was known stays
                 continue
+            for cause in hidden.values():
+                problem(cause)
             found += own
             seen.update((one.remote, folder) for one in to_ship)
+            seen.update((remote, folder) for remote in hidden)
             if len(changed) >= _AT_ONCE:
                 self._save(changed)
                 changed = []
@@ -113,15 +118,17 @@ class ShippingFacts:
             copies = [name for name, of in remotes.items() if of == local]
             if not copies:
                 continue
+            hidden: dict[str, KvmBackupError] = {}
             with self._lock:
                 try:
-                    own = [one for one in self.departures.of_folder(local, folder) if one.lack.to_ship]
+                    own = self.departures.of_folder(local, folder, hidden.__setitem__)
                 except PointNotFoundError:
                     own = []
                 except KvmBackupError:
                     continue  # the hourly look tells
-                changed = self._take(own)
-                still = {one.remote for one in own}
+                to_ship = [one for one in own if one.lack.to_ship]
+                changed = self._take(to_ship)
+                still = {one.remote for one in to_ship} | hidden.keys()
                 gone = [(name, folder) for name in copies if name not in still and (name, folder) in self._known()]
                 self._save(changed, gone)
 
