@@ -74,6 +74,17 @@ def identity(transfer: Transfer) -> str | None:
             ) from error
 
 
+def require(transfer: Transfer, repository_id: str) -> None:
+    """Raises RepositoryNotFoundError and RepositoryFormatError unless the server's folder is that repository; else
+    as `identity`.
+    """
+    there = identity(transfer)
+    if there is None:
+        raise nothing_there(transfer)
+    if there != repository_id:
+        raise another_there(transfer)
+
+
 def identity_file(transfer: Transfer) -> bytes | None:
     """The very bytes of kvm-backup.json in the server's folder, None where there is none. Raises as `identity`."""
     with tempfile.TemporaryDirectory(prefix="kvm-backup-remote-") as folder:

@@ -4,7 +4,7 @@ It is reached through one account, or two: one that adds, and perhaps may do not
 removes (docs/adr/0010-shipping-over-ssh.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import Self
 
 from kvm_backup.domain.bandwidth import BandwidthPlan
 from kvm_backup.domain.point import Manifest
+from kvm_backup.repository.encryption.files import EncryptedFile
 from kvm_backup.repository.encryption.keys import Identities
 from kvm_backup.repository.encryption.marker import is_encrypted
 from kvm_backup.repository.encryption.reading import no_identities
@@ -23,6 +24,7 @@ from kvm_backup.repository.ssh.account import Account
 from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.arrival_by_rsync import There
 from kvm_backup.repository.ssh.digests import differing
+from kvm_backup.repository.ssh.incomplete import incomplete
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.token import new_token
 from kvm_backup.repository.ssh.transfer import Moved, NoWatch, Watch
@@ -180,6 +182,16 @@ class Remote:
         return remote_points.mirror_manifests(
             self._pruning.transfer, mirror, self._identities, has_shell=self._pruning.has_shell
         )
+
+    def incomplete(self, sent: Mapping[str, Sequence[EncryptedFile]], repository_id: str) -> list[str]:
+        """Which of these encrypted points, by id, are not there any more as they were sent, as far as the names and
+        sizes of their files tell. For who has no private key, and so cannot `refresh`.
+
+        Raises RepositoryNotFoundError and RepositoryFormatError when it is not that repository now, RemoteAccessError
+        when no account may both read and write, StorageError.
+        """
+        founding.require(self._pruning.transfer, repository_id)
+        return incomplete(self._pruning.transfer, sent)
 
     def fetch(self, manifest: Manifest, folder: Path) -> Moved:
         """Fetch the files of a point into `folder`; after a cut it goes on where it was.
