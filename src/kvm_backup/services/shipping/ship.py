@@ -16,7 +16,6 @@ from kvm_backup.domain.errors import (
     CancelledError,
     KvmBackupError,
     PointChangedError,
-    RemoteAccessError,
     VmBusyError,
 )
 from kvm_backup.domain.phrase import phrase
@@ -31,6 +30,7 @@ from kvm_backup.repository.ssh.transfer import Watch
 from kvm_backup.services import events
 from kvm_backup.services.control import refuse_when_stopped
 from kvm_backup.services.prune import VmPoints
+from kvm_backup.services.shipping.comparing import Comparison
 from kvm_backup.services.shipping.lack import Lack, lack_of, shown, stuck_in_words
 from kvm_backup.services.shipping.sealing import Sealing
 from kvm_backup.services.shipping.watch import ShipWatch
@@ -64,7 +64,7 @@ class ShippedVm:
 class ShipService:
     """Ships to one remote. `connect` makes its connection, `sealing` what is sent there; `rule_for` gives the rule of
     the remote; `may_remove` tells that an account there may, `may_compare` that nobody need be asked for a key to
-    read there; `settle` is called at the end, to let go of what need not stay here (keep_local).
+    read what is there; `settle` is called at the end, to let go of what need not stay here (keep_local).
     """
 
     name: str
@@ -132,61 +132,50 @@ class _Shipping:
         self._vm = wanted
         self._done = ShippedVm()
         self._watch = ShipWatch(service.stop_requested, self._tell_progress)
+        self._comparison = Comparison(service.mirror, service.zone, service.clock, service.may_compare)
 
     def run(self) -> ShippedVm:
-        service = self._service
         lack = self._look()
-        unsure = lack.stuck and self._is_to_be_compared()
-        if lack.to_ship or unsure or (lack.to_remove and service.may_remove):
-            service.sealing.check()
-            service.listener(events.StepStarted(self._vm.vm, events.Step.SHIP))
-            with service.connect(self._watch) as remote:
-                service.check_copies(remote)
-                if self._is_to_be_compared():
-                    self._compare(remote)
-                    lack = self._look()
-                if lack.again:
-                    self._notice(
-                        phrase(
-                            "shipped to {name} before, missing or damaged there now, and sent again: {points}",
-                            name=service.name,
-                            points=shown(lack.again),
-                        )
-                    )
-                lack = self._send_all(remote, lack)
-                self._watch.finish()
-                if service.may_remove:
-                    self._remove(remote, lack.to_remove)
-        service.sealing.clear(self._vm.folder, {one.manifest.id for one in lack.to_ship})
+        if self._needs_the_server(lack):
+            lack = self._bring_up_to_date(lack)
+        self._service.sealing.clear(self._vm.folder, {one.manifest.id for one in lack.to_ship})
         if lack.stuck:
-            self._notice(stuck_in_words(service.name, lack.stuck))
+            self._notice(stuck_in_words(self._service.name, lack.stuck))
         return self._done
+
+    def _needs_the_server(self, lack: Lack) -> bool:
+        unsure = lack.stuck and self._comparison.is_due
+        return bool(lack.to_ship or unsure or (lack.to_remove and self._service.may_remove))
+
+    def _bring_up_to_date(self, lack: Lack) -> Lack:
+        """Log in, compare, send and remove; what is lacking then."""
+        service = self._service
+        service.sealing.check()
+        service.listener(events.StepStarted(self._vm.vm, events.Step.SHIP))
+        with service.connect(self._watch) as remote:
+            service.check_copies(remote)
+            if self._comparison.is_due:
+                if problem := self._comparison.make(remote):
+                    self._notice(problem)
+                lack = self._look()
+            if lack.again:
+                self._notice(
+                    phrase(
+                        "shipped to {name} before, missing or damaged there now, and sent again: {points}",
+                        name=service.name,
+                        points=shown(lack.again),
+                    )
+                )
+            lack = self._send_all(remote, lack)
+            self._watch.finish()
+            if service.may_remove:
+                self._remove(remote, lack.to_remove)
+        return lack
 
     def _look(self) -> Lack:
         lack = self._service.lack(self._vm)
         self._service.mirror.vouch(sorted(lack.held))
         return lack
-
-    def _is_to_be_compared(self) -> bool:
-        """Once a day, and after what went wrong: the server may have been set back to an older state."""
-        last, zone = self._service.mirror.compared, self._service.zone
-        return last is None or last.astimezone(zone).date() != self._service.clock().astimezone(zone).date()
-
-    def _compare(self, remote: Remote) -> None:
-        """Read what is there, where an account may; that it cannot be read now keeps nothing from being sent."""
-        mirror = self._service.mirror
-        try:
-            if self._service.may_compare:
-                remote.refresh(mirror.root)
-                mirror.note_read()
-        except CancelledError:
-            raise
-        except RemoteAccessError:
-            pass  # a key that only adds
-        except KvmBackupError as error:
-            self._notice(phrase("what is there could not be compared: {cause}", cause=error.message))
-            return
-        mirror.note_compared()
 
     def _send_all(self, remote: Remote, lack: Lack) -> Lack:
         """Send until nothing waits any more: points are made, consolidated and removed here meanwhile."""
