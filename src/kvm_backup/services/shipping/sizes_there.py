@@ -1,5 +1,5 @@
-"""What a host without the private key can find out of an encrypted remote: whether what it sent is still there, by the
-names and sizes of the files. No manifest there can be read, nor any digest computed by rsync alone.
+"""What a host without the private key can find out of an encrypted remote, where it cannot read any manifest: whether
+what it sent is still there, by the names and sizes of the files.
 """
 
 from kvm_backup.domain.point import Manifest, serialize
