@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,6 +16,7 @@ from lab.disks import MIB
 from tests.integration.product import Json, Product, Running
 
 PATIENCE = 120.0
+ROOT = Path(__file__).parents[2]
 DATA = 64 * MIB
 SLOW = "[backup]\ncompression_level = 15\n"
 """Settings with which a processor copies about 10 MiB a second, so that there is time to interrupt it."""
@@ -27,6 +30,28 @@ def busy_vm(lab: Lab, name: str, size: int = DATA) -> LabVm:
             file.write(os.urandom(MIB))
     image.chmod(0o666)
     return lab.create_vm(name, [DiskSpec(image=image, image_format="raw")], guest=False)
+
+
+_ASK = """
+import sys
+from kvm_backup.bootstrap import Application
+from kvm_backup.domain.task import AsNewVm, InPlace, ToFolder
+application = Application.from_environment()
+repository, kind, *words = sys.argv[1:]
+match kind:
+    case "verify":
+        run = application.request_verify(words[0], repository or None, "zoé", deep=True)
+    case "prune":
+        run = application.request_prune(words[0], repository or None, "zoé")
+    case _:
+        targets = {
+            "to": lambda folder: ToFolder(folder),
+            "as": lambda name, disks_in: AsNewVm(name, disks_in, start=True),
+            "in-place": InPlace,
+        }
+        run = application.request_restore(words[0], targets[kind](*words[1:]), repository or None, "zoé")
+print(run.id)
+"""
 
 
 class Service:
@@ -70,6 +95,42 @@ class Service:
         found: list[Json] = self.product.run("run", "list", "--json").succeeded().json
         return found
 
+    def run_of(self, run_id: str) -> Json:
+        """The object of one run of the history."""
+        found: Json = self.product.run("run", "show", run_id, "--json").succeeded().json
+        return found
+
+    def ask(self, *words: str | Path, repository: str = "") -> str:
+        """Queue a run as the web page does: `verify` a point, `prune` a folder, restore a point `to` a folder, `as`
+        a new VM with disks in a folder, or `in-place`. Its id.
+        """
+        asked = subprocess.run(
+            [sys.executable, "-c", _ASK, repository, *words],
+            env=self.product.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return asked.stdout.strip()
+
+    def told_to_end_in(self, step: str) -> None:
+        """Run the service until it gets SIGTERM, when a run has dealt with the first bytes of that step."""
+        subprocess.run(
+            [sys.executable, "-m", "tests.integration.faults.driver", f"told-to-end:{step}", "daemon"],
+            env=self.product.environment,
+            check=True,
+            capture_output=True,
+            timeout=120,
+            cwd=ROOT,
+        )
+
+    def ended_after_the_restart(self, run_id: str) -> Json:
+        """Start the service, and wait until that run has ended; the run."""
+        with self.start():
+            until(lambda: self.run_of(run_id)["ended"] is not None, "end the run", pause=0.3)
+            return self.run_of(run_id)
+
     def points(self, vm: LabVm) -> list[Path]:
         """The folders of the VM's points that are visible."""
         return sorted(self.product.repository.glob(f"*--{vm.uuid[:8]}/2*"))
@@ -97,6 +158,11 @@ class Service:
         except FileNotFoundError:
             return {}
         return held
+
+
+def second_attempt(run: Json) -> None:
+    """Whether a run that a page asked for was cut off once, and then went well."""
+    assert (run["state"], run["attempt"], run["error"], run["trigger"]) == ("succeeded", 2, None, "web"), run
 
 
 def until(condition: Callable[[], bool], what: str, *, pause: float = 0.05) -> None:

@@ -2,35 +2,19 @@
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kvm_backup.domain.point import Manifest
-from tests.acceptance.service import Service, until
+from tests.acceptance.service import Service, second_attempt, until
 from tests.integration.faults.stopped_run import stopped_at
-from tests.integration.product import Json, Product
+from tests.integration.product import Product
 from tests.integration.ship.servers import Server
 from tests.unit.builders import Shelf
 
-ROOT = Path(__file__).parents[2]
 SLOW = 'bandwidth = "150KiB"\n'
-ASK = """
-import sys
-from kvm_backup.bootstrap import Application
-from kvm_backup.domain.task import ToFolder
-application = Application.from_environment()
-words = sys.argv[2:]
-if sys.argv[1] == "verify-here":
-    run = application.request_verify(words[0], None, "zoé")
-elif sys.argv[1] == "verify":
-    run = application.request_verify(words[0], "nas", "zoé", deep=True)
-else:
-    run = application.request_restore(words[0], ToFolder(words[1]), "nas", "zoé")
-print(run.id)
-"""
 
 
 class House:
@@ -58,40 +42,13 @@ class House:
         self.product.configure(self.product.settings.read_text().replace(SLOW, ""))
 
     def ask(self, *words: str | Path) -> str:
-        """Queue a run as the web page does; its id."""
-        asked = subprocess.run(
-            [sys.executable, "-c", ASK, *words],
-            env=self.product.environment,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        return asked.stdout.strip()
-
-    def run_of(self, run_id: str) -> Json:
-        found: Json = self.product.run("run", "show", run_id, "--json").succeeded().json
-        return found
+        """Queue a run that reads from the server; its id."""
+        return self.service.ask(*words, repository="nas")
 
     def killed_at(self, instant: str, run_id: str) -> None:
         with stopped_at(self.product, instant, "daemon") as service:
             service.kill()
-        assert self.run_of(run_id)["state"] == "running"
-
-    def told_to_end_while_it_fetches(self) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "tests.integration.faults.driver", "told-to-end:fetch", "daemon"],
-            env=self.product.environment,
-            check=True,
-            capture_output=True,
-            timeout=120,
-            cwd=ROOT,
-        )
-
-    def ended_after_the_restart(self, run_id: str) -> Json:
-        with self.service.start():
-            until(lambda: self.run_of(run_id)["ended"] is not None, "end the run", pause=0.3)
-            return self.run_of(run_id)
+        assert self.service.run_of(run_id)["state"] == "running"
 
     def fetched(self) -> list[Path]:
         return sorted((self.product.state / "scratch" / "fetched").glob("*/*/*/.*")) + sorted(
@@ -112,10 +69,6 @@ def house(tmp_path: Path) -> Iterator[House]:
         server.stop()
 
 
-def second_attempt(run: Json) -> None:
-    assert (run["state"], run["attempt"], run["error"], run["trigger"]) == ("succeeded", 2, None, "web"), run
-
-
 def test_a_restore_that_was_killed_while_it_fetched_is_finished_by_the_next_start(house: House) -> None:
     house.slow()
     run_id = house.ask("to", house.points[2].id, house.folder / "out")
@@ -123,7 +76,7 @@ def test_a_restore_that_was_killed_while_it_fetched_is_finished_by_the_next_star
     assert house.fetched() != []
     assert not (house.folder / "out").exists()
     house.quick()
-    second_attempt(house.ended_after_the_restart(run_id))
+    second_attempt(house.service.ended_after_the_restart(run_id))
     house.same_as_there(house.folder / "out" / "vda.qcow2")
     assert house.fetched() == []
 
@@ -134,7 +87,7 @@ def test_a_restore_that_was_killed_when_all_was_fetched_needs_the_server_no_more
     house.killed_at(instant, run_id)
     assert len(house.fetched()) == 3
     house.server.stop()
-    second_attempt(house.ended_after_the_restart(run_id))
+    second_attempt(house.service.ended_after_the_restart(run_id))
     house.same_as_there(house.folder / "out" / "vda.qcow2")
     assert house.fetched() == []
 
@@ -144,7 +97,7 @@ def test_a_verify_that_was_killed_while_it_fetched_is_done_again(house: House) -
     run_id = house.ask("verify", house.points[2].id)
     house.killed_at("progress:verify", run_id)
     house.quick()
-    run = house.ended_after_the_restart(run_id)
+    run = house.service.ended_after_the_restart(run_id)
     second_attempt(run)
     assert (run["point"], run["repository"]) == (house.points[2].id, "nas")
     assert house.fetched() == []
@@ -153,11 +106,11 @@ def test_a_verify_that_was_killed_while_it_fetched_is_done_again(house: House) -
 def test_a_service_that_is_told_to_end_keeps_what_it_has_fetched_for_its_next_start(house: House) -> None:
     house.slow()
     run_id = house.ask("to", house.points[2].id, house.folder / "out")
-    house.told_to_end_while_it_fetches()
-    assert house.run_of(run_id)["state"] == "waiting"
+    house.service.told_to_end_in("fetch")
+    assert house.service.run_of(run_id)["state"] == "waiting"
     assert house.fetched() != []
     house.quick()
-    run = house.ended_after_the_restart(run_id)
+    run = house.service.ended_after_the_restart(run_id)
     assert run["state"] == "succeeded"
     house.same_as_there(house.folder / "out" / "vda.qcow2")
     assert house.fetched() == []
@@ -168,14 +121,14 @@ def test_a_slow_link_keeps_no_other_run_on_the_vm_waiting(house: House) -> None:
     house.slow()
     far = house.ask("to", house.points[2].id, house.folder / "out")
     with stopped_at(house.product, "progress:fetch", "daemon") as service:
-        near = house.ask("verify-here", here.id)
+        near = house.service.ask("verify", here.id)
         house.server.signal(signal.SIGSTOP)
         service.go_on()
-        until(lambda: house.run_of(near)["ended"] is not None, "end the run here", pause=0.3)
-        assert [house.run_of(near)["state"], house.run_of(far)["state"]] == ["succeeded", "running"]
+        until(lambda: house.service.run_of(near)["ended"] is not None, "end the run here", pause=0.3)
+        assert [house.service.run_of(near)["state"], house.service.run_of(far)["state"]] == ["succeeded", "running"]
         house.server.signal(signal.SIGCONT)
-        until(lambda: house.run_of(far)["ended"] is not None, "end the run there", pause=0.3)
-    assert house.run_of(far)["state"] == "succeeded"
+        until(lambda: house.service.run_of(far)["ended"] is not None, "end the run there", pause=0.3)
+    assert house.service.run_of(far)["state"] == "succeeded"
 
 
 def test_a_restore_whose_link_was_cut_fails_and_a_retry_goes_on_with_what_had_come(house: House) -> None:
@@ -184,8 +137,8 @@ def test_a_restore_whose_link_was_cut_fails_and_a_retry_goes_on_with_what_had_co
     with stopped_at(house.product, "progress:fetch", "daemon") as service:
         house.server.cut()
         service.go_on()
-        until(lambda: house.run_of(run_id)["ended"] is not None, "end the run", pause=0.3)
-    run = house.run_of(run_id)
+        until(lambda: house.service.run_of(run_id)["ended"] is not None, "end the run", pause=0.3)
+    run = house.service.run_of(run_id)
     assert (run["state"], run["error_code"]) == ("failed", "remote-unreachable")
     assert house.fetched() != []
     house.quick()

@@ -2,42 +2,19 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lab import Lab
-from tests.acceptance.service import Service, until
+from tests.acceptance.service import Service, second_attempt, until
 from tests.integration.backup.witness import same_disks
 from tests.integration.faults.restorable import TARGETS, Restorable, reset
 from tests.integration.faults.stopped_run import StoppedRun, stopped_at
 from tests.integration.product import Json
 
 pytestmark = pytest.mark.vm
-
-ROOT = Path(__file__).parents[2]
-ASK = """
-import sys
-from kvm_backup.bootstrap import Application
-from kvm_backup.domain.task import AsNewVm, InPlace, ToFolder
-application = Application.from_environment()
-words = sys.argv[2:]
-match sys.argv[1]:
-    case "verify":
-        run = application.request_verify(words[0], None, "zoé", deep=True)
-    case "prune":
-        run = application.request_prune(words[0], words[1], "zoé")
-    case "to":
-        run = application.request_restore(words[0], ToFolder(words[1]), None, "zoé")
-    case "as":
-        run = application.request_restore(words[0], AsNewVm(words[1], words[2], start=True), None, "zoé")
-    case "in-place":
-        run = application.request_restore(words[0], InPlace(), None, "zoé")
-print(run.id)
-"""
 
 
 class Bench(Restorable):
@@ -51,45 +28,13 @@ class Bench(Restorable):
         with self.service.start():
             pass  # it makes the queue
 
-    def ask(self, *words: str | Path) -> str:
-        """Queue a run as the web page does; its id."""
-        asked = subprocess.run(
-            [sys.executable, "-c", ASK, *words],
-            env=self.product.environment,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        return asked.stdout.strip()
-
-    def run_of(self, run_id: str) -> Json:
-        found: Json = self.product.run("run", "show", run_id, "--json").succeeded().json
-        return found
-
-    def killed_at(self, instant: str, *words: str | Path) -> str:
+    def killed_at(self, instant: str, *words: str | Path, repository: str = "") -> str:
         """Ask for a run, and kill the service when it has come to that instant of it; its id."""
-        run_id = self.ask(*words)
+        run_id = self.service.ask(*words, repository=repository)
         with stopped_at(self.product, instant, "daemon") as service:
             service.kill()
-        assert self.run_of(run_id)["state"] == "running"
+        assert self.service.run_of(run_id)["state"] == "running"
         return run_id
-
-    def told_to_end_in_a_restore(self) -> None:
-        """Start the service, and let it get SIGTERM when a restore has dealt with its first bytes."""
-        subprocess.run(
-            [sys.executable, "-m", "tests.integration.faults.driver", "told-to-end:restore", "daemon"],
-            env=self.product.environment,
-            check=True,
-            capture_output=True,
-            timeout=120,
-            cwd=ROOT,
-        )
-
-    def ended_after_the_restart(self, run_id: str) -> Json:
-        with self.service.start():
-            until(lambda: self.run_of(run_id)["ended"] is not None, "end the run", pause=0.3)
-            return self.run_of(run_id)
 
     def disks(self) -> dict[str, Path]:
         return {target: self.vm.disk(target) for target in TARGETS}
@@ -118,12 +63,8 @@ def new_vm(bench: Bench) -> Iterator[tuple[str, Path]]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def second_attempt(run: Json) -> None:
-    assert (run["state"], run["attempt"], run["error"], run["trigger"]) == ("succeeded", 2, None, "web"), run
-
-
 def test_a_verify_that_was_killed_is_done_again(bench: Bench) -> None:
-    run = bench.ended_after_the_restart(bench.killed_at("step:verify", "verify", bench.point))
+    run = bench.service.ended_after_the_restart(bench.killed_at("step:verify", "verify", bench.point))
     second_attempt(run)
     assert (run["kind"], run["point"], run["task"]["deep"]) == ("verify", bench.point, True)
 
@@ -131,7 +72,7 @@ def test_a_verify_that_was_killed_is_done_again(bench: Bench) -> None:
 @pytest.mark.parametrize("instant", ["progress:restore", "first-file-published", "files-published", "restored"])
 def test_a_restore_to_a_folder_that_was_killed_is_done_again_or_was_complete(bench: Bench, instant: str) -> None:
     folder = bench.lab.folder / f"to-{instant.replace(':', '-')}"
-    run = bench.ended_after_the_restart(bench.killed_at(instant, "to", bench.point, folder))
+    run = bench.service.ended_after_the_restart(bench.killed_at(instant, "to", bench.point, folder))
     second_attempt(run)
     same_disks({target: folder / f"{target}.qcow2" for target in TARGETS}, bench.then)
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
@@ -144,7 +85,7 @@ def test_a_restore_as_a_new_vm_that_was_killed_makes_that_vm_and_no_other(
     bench: Bench, new_vm: tuple[str, Path], instant: str
 ) -> None:
     before = bench.vms()
-    run = bench.ended_after_the_restart(bench.killed_at(instant, "as", bench.point, *new_vm))
+    run = bench.service.ended_after_the_restart(bench.killed_at(instant, "as", bench.point, *new_vm))
     second_attempt(run)
     name, folder = new_vm
     assert [vm for vm in bench.vms() if vm not in before] == [name]
@@ -160,7 +101,7 @@ def test_a_new_vm_whose_name_was_taken_meanwhile_is_left_alone(bench: Bench, new
     run_id = bench.killed_at("progress:restore", "as", bench.point, name, folder)
     bench.product.run("restore", "--as", name, "--disks-in", folder, "--", bench.point).succeeded()
     uuid = bench.lab.adopt(name).uuid
-    run = bench.ended_after_the_restart(run_id)
+    run = bench.service.ended_after_the_restart(run_id)
     assert (run["state"], run["error_code"]) == ("failed", "target-exists")
     assert bench.lab.adopt(name).uuid == uuid
 
@@ -178,13 +119,13 @@ def test_a_restore_in_place_that_was_killed_is_not_done_again_and_its_disks_are_
     bench: Bench, instant: str, hint: str
 ) -> None:
     reset(bench)
-    run = bench.ended_after_the_restart(bench.killed_at(instant, "in-place", bench.point))
+    run = bench.service.ended_after_the_restart(bench.killed_at(instant, "in-place", bench.point))
     assert (run["state"], run["error_code"]) == ("interrupted", "interrupted"), run
     assert hint in run["hint"]
     same_disks(bench.disks(), bench.then if instant == "disks-exchanged" else bench.now)
     assert bench.victim.leftovers() == []
     with bench.service.start():
-        assert bench.run_of(run["id"])["state"] == "interrupted"
+        assert bench.service.run_of(run["id"])["state"] == "interrupted"
     bench.run(["--in-place", "--yes"])
     same_disks(bench.disks(), bench.then)
 
@@ -193,7 +134,7 @@ def test_a_vm_that_was_started_after_the_kill_is_left_alone(bench: Bench) -> Non
     reset(bench)
     run_id = bench.killed_at("disks-written", "in-place", bench.point)
     bench.vm.start()
-    run = bench.ended_after_the_restart(run_id)
+    run = bench.service.ended_after_the_restart(run_id)
     assert run["state"] == "interrupted"
     assert "doctor --clean" in run["hint"]
     assert bench.vm.state == "running"
@@ -211,8 +152,8 @@ def test_a_prune_that_was_killed_goes_on(bench: Bench) -> None:
     assert kept["mode"] == "incremental"
     settings = bench.product.settings.read_text()
     bench.product.configure("[retention]\nlast = 1\ndaily = 0\nweekly = 0\nmonthly = 0\n" + settings)
-    run_id = bench.killed_at("progress:prune", "prune", kept["point"].split("/")[0], "pruned")
-    run = bench.ended_after_the_restart(run_id)
+    run_id = bench.killed_at("progress:prune", "prune", kept["point"].split("/")[0], repository="pruned")
+    run = bench.service.ended_after_the_restart(run_id)
     bench.product.configure(settings)
     second_attempt(run)
     assert [(point["id"], point["mode"]) for point in bench.product.points(bench.vm.name, "pruned")] == [
@@ -227,12 +168,12 @@ def test_a_prune_that_was_killed_goes_on(bench: Bench) -> None:
 
 
 def stop_and(act: Callable[[StoppedRun], None], bench: Bench, instant: str, *words: str | Path) -> Json:
-    run_id = bench.ask(*words)
+    run_id = bench.service.ask(*words)
     with stopped_at(bench.product, instant, "daemon") as service:
         act(service)
         service.go_on()
-        until(lambda: bench.run_of(run_id)["ended"] is not None, "end the run", pause=0.3)
-        return bench.run_of(run_id)
+        until(lambda: bench.service.run_of(run_id)["ended"] is not None, "end the run", pause=0.3)
+        return bench.service.run_of(run_id)
 
 
 @pytest.mark.parametrize("way", ["verify", "to", "as", "in-place"])
@@ -260,20 +201,20 @@ def test_a_run_of_the_service_is_cancelled_and_leaves_nothing(
 def test_a_service_that_is_told_to_end_leaves_a_restore_as_a_new_vm_for_its_next_start(
     bench: Bench, new_vm: tuple[str, Path]
 ) -> None:
-    run_id = bench.ask("as", bench.point, *new_vm)
-    bench.told_to_end_in_a_restore()
-    assert (bench.run_of(run_id)["state"], new_vm[0] in bench.vms()) == ("waiting", False)
-    second_attempt(bench.ended_after_the_restart(run_id))
+    run_id = bench.service.ask("as", bench.point, *new_vm)
+    bench.service.told_to_end_in("restore")
+    assert (bench.service.run_of(run_id)["state"], new_vm[0] in bench.vms()) == ("waiting", False)
+    second_attempt(bench.service.ended_after_the_restart(run_id))
     assert new_vm[0] in bench.vms()
 
 
 def test_a_service_that_is_told_to_end_ends_a_restore_in_place_for_good(bench: Bench) -> None:
     reset(bench)
-    run_id = bench.ask("in-place", bench.point)
-    bench.told_to_end_in_a_restore()
-    run = bench.run_of(run_id)
+    run_id = bench.service.ask("in-place", bench.point)
+    bench.service.told_to_end_in("restore")
+    run = bench.service.run_of(run_id)
     assert (run["state"], run["error_code"]) == ("interrupted", "interrupted")
-    assert bench.ended_after_the_restart(run_id) == run
+    assert bench.service.ended_after_the_restart(run_id) == run
     same_disks(bench.disks(), bench.now)
     assert bench.victim.leftovers() == []
 
@@ -284,8 +225,8 @@ def test_a_damaged_point_is_found_by_the_service_and_named_in_the_history(bench:
     with image.open("r+b") as file:
         os.pwrite(file.fileno(), bytes(512), len(whole) // 2)
     try:
-        run_id = bench.ask("verify", bench.point)
-        run = bench.ended_after_the_restart(run_id)
+        run_id = bench.service.ask("verify", bench.point)
+        run = bench.service.ended_after_the_restart(run_id)
     finally:
         image.write_bytes(whole)
     assert (run["state"], run["error_code"], run["point"]) == ("failed", "damaged-point", bench.point)
