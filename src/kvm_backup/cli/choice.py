@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from kvm_backup.bootstrap import Application
-from kvm_backup.cli.language import _
+from kvm_backup.cli.language import told
 from kvm_backup.domain.errors import KvmBackupError, PointNotFoundError
 from kvm_backup.domain.phrase import phrase, sentences
 from kvm_backup.domain.point import Manifest
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.lookup import NEWEST, find_point, points_of_vm
+from kvm_backup.services.stores.store import marked_places
 
 
 def choose_point(parts: Application, store: LocalRepository, reference: str, *, whole_vm: str = "") -> Manifest:
@@ -53,9 +54,8 @@ def elsewhere(parts: Application, store: LocalRepository, vm: str) -> str:
 
 
 def places(parts: Application, names: Iterable[str]) -> str:
-    """Names of remotes that hold images, for people; those that the settings do not know are marked."""
-    unknown = _("{name} (not in the settings)")
-    return ", ".join(name if name in parts.shipping.remotes else unknown.format(name=name) for name in names)
+    """Names of remotes that hold images, for people."""
+    return ", ".join(told(name) for name in marked_places(names, parts.shipping.remotes))
 
 
 def _known(parts: Application, remote: str) -> LocalRepository:

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from kvm_backup.domain import alert_text
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.alert import Alert
 from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.services.stores.store import marked_places
 from kvm_backup.web import formats
 from kvm_backup.web.assets import Assets
 from kvm_backup.web.language import _, current_language, grouped, in_words, ngettext
@@ -85,6 +86,7 @@ def make_environment(assets: Assets, zone: ZoneInfo) -> Environment:
         "segment": lambda text: quote(str(text), safe=""),
         "with_query": with_query,
         "run_event": run_event,
+        "places": places,
     }
     environment.globals |= {
         "_": _,
@@ -96,6 +98,11 @@ def make_environment(assets: Assets, zone: ZoneInfo) -> Environment:
         "version": __version__,
     }
     return environment
+
+
+def places(names: Iterable[str], remotes: Container[str]) -> str:
+    """Names of remotes that hold images, in the language of the page."""
+    return ", ".join(in_words(name) for name in marked_places(names, remotes))
 
 
 def with_query(url: str, **changes: object) -> str:

@@ -4,6 +4,7 @@ from urllib.parse import quote
 
 import pytest
 
+from kvm_backup.config.repository import RepositorySettings
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.inventory import VmRecord
 from kvm_backup.domain.point import Manifest
@@ -13,10 +14,19 @@ from tests.unit.builders import VM_UUID, Shelf
 from tests.unit.web.hostile import EVIL, is_text
 from tests.unit.web.schedules.conftest import Site
 
+REMOTES = [
+    RepositorySettings.model_validate({"name": name, "url": f"ssh://{name}/srv", "of": "nas"})
+    for name in ("far", "away")
+]
+
 
 @pytest.fixture
 def shelf(site: Site) -> Shelf:
-    return Shelf(site.application.settings.repositories()["nas"])
+    """A repository that two remotes copy."""
+    settings = site.application.settings
+    told = settings.model_copy(update={"repository": (*settings.repository, *REMOTES)})
+    vars(site.application)["at_start"] = told
+    return Shelf(told.repositories()["nas"])
 
 
 def take(shelf: Shelf, point: Manifest, *to: str) -> Manifest:
@@ -51,6 +61,25 @@ def test_the_page_of_the_vm_tells_where_the_disks_of_its_points_are(site: Site, 
     assert [stored[at(point)].split()[-1] for point in points] == ["far", "lost", "KiB"]
     offered = {link["href"] for link in section.all("a") if link["href"].endswith("/restore")}
     assert offered == {at(points[2]) + "/restore"}
+
+
+def test_a_remote_that_settings_name_no_longer_is_marked_and_what_helps_is_told(site: Site, shelf: Shelf) -> None:
+    only_old, also_known = take(shelf, shelf.add(), "old"), take(shelf, shelf.add(), "far", "old")
+    site.application.catalogue.refresh(site.application.repository("nas"))
+    site.application.inventory.save([VmRecord(VM_UUID, "web", VmState.RUNNING)])
+    user = site.user()
+    page = user.get(at(only_old))
+    assert "in repository old (not in the settings)" in page.text
+    assert "kvm-backup repository add old" in page.text
+    assert "Restore and check it from there" not in page.text
+    assert "old (absent des réglages)" in site.user(language="fr").get(at(only_old)).text
+    known = user.get(at(also_known))
+    assert "far, old (not in the settings)" in known.text
+    assert "Restore and check it from there" in known.text
+    section = user.get(f"/vms/{VM_UUID}").one("section", aria_labelledby="points-title")
+    (_newer, older) = section.one("tbody").all("tr")
+    for label in ("Stored", "Where"):
+        assert "old (not in the settings)" in older.one("td", data_label=label).text
 
 
 def test_a_lost_point_is_told(site: Site, shelf: Shelf) -> None:

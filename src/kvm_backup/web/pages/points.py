@@ -12,6 +12,7 @@ from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.point import Manifest
 from kvm_backup.services.point_places import PlacedPoint
 from kvm_backup.services.queries import point_details
+from kvm_backup.services.stores.store import unnamed_hint
 from kvm_backup.web.context import Message, redirect, render
 from kvm_backup.web.disk_response import disk_response
 from kvm_backup.web.errors import status_of
@@ -35,11 +36,13 @@ def point(request: Request, user: Viewer, repository: str, folder: str, stamp: s
     store = application.configured_store(repository)
     manifest = store.view.load(f"{folder}/{stamp}")
     own = application.points_in(repository, manifest.vm_uuid)
+    details = point_details(store, manifest)
     return render(
         request,
         "points/point.html",
         point=manifest,
-        details=point_details(store, manifest),
+        details=details,
+        way_there=unnamed_hint(details["elsewhere"]) if details["elsewhere"] else "",
         repository=repository,
         at=point_url(repository, manifest.id),
         chain=_chain(manifest, own),

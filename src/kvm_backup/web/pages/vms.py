@@ -1,5 +1,6 @@
 """Virtual machines: how each is protected; one of them with its points, runs and XML; backing it up now."""
 
+from collections.abc import Container
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from kvm_backup.services.point_places import PlacedPoint, PlacedPoints
 from kvm_backup.services.schedules.commands import find
 from kvm_backup.web import formats
 from kvm_backup.web.calendar_rows import calendar_days, calendar_rows
-from kvm_backup.web.context import Message, redirect, render, wants_fragment
+from kvm_backup.web.context import Message, places, redirect, render, wants_fragment
 from kvm_backup.web.drawing import Timeline, timeline
 from kvm_backup.web.language import _
 from kvm_backup.web.once import asked_once
@@ -94,7 +95,7 @@ def one_vm(request: Request, user: Viewer, uuid: str) -> Response:  # noqa: ARG0
         points=points,
         line=_timeline(request, points),
         schedules=_schedules(application, vm),
-        has_remotes=bool(application.shipping.remotes),
+        remotes=application.shipping.remotes,
         runs=application.history.newest(RunFilter(vms=(vm.uuid, vm.name)), limit=_RUNS),
         days=calendar_days([vm], calendar),
         rows=calendar_rows([vm], calendar),
@@ -167,6 +168,7 @@ def _timeline(request: Request, points: PlacedPoints) -> Timeline | None:
     if not points.points:
         return None
     zone = application_of(request).zone
+    remotes = application_of(request).shipping.remotes
     now = datetime.now(UTC)
     start = min(points.points[-1].point.created, now - _SHORTEST_LINE)
     moments = [
@@ -174,17 +176,17 @@ def _timeline(request: Request, points: PlacedPoints) -> Timeline | None:
             held.point.created,
             held.point.mode.value,
             point_url(held.repository, held.point.id),
-            f"{formats.clock_time(held.point.created, zone)} · {_size_or_place(held)}",
+            f"{formats.clock_time(held.point.created, zone)} · {_size_or_place(held, remotes)}",
         )
         for held in points.points
     ]
     return timeline(moments, start, now, zone, formats.short_day)
 
 
-def _size_or_place(held: PlacedPoint) -> str:
+def _size_or_place(held: PlacedPoint, remotes: Container[str]) -> str:
     if held.elsewhere is None:
         return formats.size(held.point.bytes_stored)
-    return _("at {names}").format(names=", ".join(held.elsewhere)) if held.elsewhere else _("lost")
+    return _("at {names}").format(names=places(held.elsewhere, remotes)) if held.elsewhere else _("lost")
 
 
 def point_url(repository: str, point_id: str) -> str:
