@@ -8,8 +8,11 @@ PACKAGES := scripts/packages
 LAB_PACKAGES := $(wildcard lab/packages.txt)
 # How many tests run side by side: one more than cores, since those on virtual machines and servers often wait.
 JOBS ?= $(shell expr $$(nproc) + 1)
-# One file's tests stay on one worker: they share the virtual machine that the file starts.
-PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
+# One file's tests stay on one worker: they share the virtual machine that the file starts. tests/conftest.py has
+# the order of the files.
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# Without bytecode every one of the thousands of processes that tests start would compile the whole product anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 ##@ Try it
 demo: needs-lab ## Back up a real VM, verify, restore, boot what was restored

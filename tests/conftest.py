@@ -11,6 +11,9 @@ import pytest
 from lab.locks import turn
 from lab.paths import cache_folder
 
+_LONG = ("test_queue.py", "test_serving.py", "test_frame_in_browser.py", "test_prune.py", "test_commands.py")
+"""Files outside of the folders of VMs and servers whose tests wait the longest together."""
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
@@ -20,3 +23,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     alone = isinstance(item, pytest.Function) and "restart_libvirtd" in item.fixturenames
     with turn(cache_folder(), alone=alone):
         return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take minutes, so that at the end no worker is alone with one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("vm") is not None}
+
+    def turn_of(item: pytest.Item) -> int:
+        if item.path in slow:
+            return 0
+        return 1 if "integration" in item.path.parts or item.path.name in _LONG else 2
+
+    items.sort(key=turn_of)
