@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from kvm_backup.bootstrap.examining import Examining
     from kvm_backup.bootstrap.places import Places
     from kvm_backup.bootstrap.remotes import Remotes
     from kvm_backup.bootstrap.shipping import Shipping
@@ -353,6 +354,13 @@ class Application:
         from kvm_backup.bootstrap.remotes import Remotes
 
         return Remotes(self)
+
+    @property
+    def examining(self) -> Examining:
+        """What doctor says of repositories on other servers."""
+        from kvm_backup.bootstrap.examining import Examining
+
+        return Examining(self)
 
     @property
     def places(self) -> Places:

@@ -9,14 +9,15 @@ import typer
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, application
+from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, console, print_json, prose, with_sudo
 from kvm_backup.config.settings import MANUAL, settings_file, unknown_variables
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError, SettingsError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services.checks import Check, Health
 from kvm_backup.services.doctor import (
-    Check,
-    Health,
     Remains,
     check_folders,
     check_hypervisor,
@@ -39,13 +40,15 @@ def doctor(
         usable = True
     except SettingsError as error:
         # Which folders to look at is not known then; the host itself can be checked all the same.
-        bad = Check("settings", Health.PROBLEM, error.message, error.hint)
+        bad = Check(phrase("settings"), Health.PROBLEM, error.message, error.hint)
         checks = [*check_programs(), bad, *check_hypervisor(Hypervisor.connect)]
         usable = False
     if usable and not any(check.name == "libvirt" and check.health is Health.PROBLEM for check in checks):
         openers = _openers(parts)
         checks += check_folders(parts.hypervisor, parts.folders, openers, parts.settings.backup.space_reserve)
         remains = list(find_remains(parts.hypervisor, parts.folders, _usable(openers), clean=clean))
+    if usable:
+        checks += parts.examining.checks()
     sick = any(check.health is Health.PROBLEM for check in checks) or any(not one.removed for one in remains)
     if json:
         print_json({"checks": [asdict(check) for check in checks], "leftovers": [asdict(one) for one in remains]})
@@ -70,9 +73,14 @@ def _usable(openers: list[Callable[[], LocalRepository]]) -> list[LocalRepositor
 
 def _check_settings() -> list[Check]:
     path = settings_file()
-    checks = [Check("settings", Health.OK, str(path) if path else "defaults (no settings file)")]
+    checks = [Check(phrase("settings"), Health.OK, str(path) if path else phrase("defaults (no settings file)"))]
     checks += [
-        Check("settings", Health.WARNING, f"{name} is no setting and has no effect", f"See {MANUAL}.")
+        Check(
+            phrase("settings"),
+            Health.WARNING,
+            phrase("{name} is no setting and has no effect", name=name),
+            phrase("See {manual}.", manual=MANUAL),
+        )
         for name in unknown_variables()
     ]
     return checks
@@ -81,15 +89,20 @@ def _check_settings() -> list[Check]:
 def _show(checks: list[Check], remains: list[Remains], *, looked: bool) -> None:
     out = console()
     for check in checks:
-        out.print(f"{_MARKS[check.health]} {cell(check.name)}: {cell(check.detail)}")
+        line = _("{name}: {detail}").format(name=cell(told(check.name)), detail=cell(told(check.detail)))
+        out.print(f"{_MARKS[check.health]} {line}")
         if check.hint:
-            out.print(prose(f"HINT: {cell(with_sudo(check.detail, check.hint))}", indent="    "))
+            out.print(prose(f"{_('HINT:')} {cell(with_sudo(check.detail, told(check.hint)))}", indent="    "))
     for one in remains:
-        state = "removed" if one.removed else f"failed: {one.error}" if one.error else "left behind"
+        if one.removed:
+            state = _("removed")
+        else:
+            state = _("failed: {cause}").format(cause=told(one.error)) if one.error else _("left behind")
+        line = _("{name}: {detail}").format(name=cell(one.vm), detail=cell(told(one.detail)))
         mark = _MARKS[Health.OK if one.removed else Health.WARNING]
-        out.print(f"{mark} {cell(one.vm)}: {cell(one.detail)} ({cell(one.name)}) - {cell(state)}")
+        out.print(f"{mark} {line} ({cell(one.name)}) - {cell(state)}")
     if any(not one.removed and not one.error for one in remains):
-        hint = "HINT: 'kvm-backup doctor --clean' removes this; so does the next backup of the VM."
-        out.print(prose(hint, indent="    "))
+        hint = _("'kvm-backup doctor --clean' removes this; so does the next backup of the VM.")
+        out.print(prose(f"{_('HINT:')} {hint}", indent="    "))
     if looked and not remains:
-        out.print(f"{_MARKS[Health.OK]} nothing is left behind by earlier runs")
+        out.print(f"{_MARKS[Health.OK]} {_('nothing is left behind by earlier runs')}")

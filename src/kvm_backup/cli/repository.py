@@ -35,13 +35,15 @@ def init(
     registration = prepare_registration(name or place.name, place, default=default)
     repository = LocalRepository.create(registration.name, place)
     out = console()
-    out.print(f"[green]✓[/green] repository {cell(repository.name)} made in {cell(place)}")
-    out.print(f"  added to {cell(registration.write())}")
+    name_, file = cell(repository.name), cell(registration.write())
+    out.print(f"[green]✓[/green] {_('repository {name} made in {place}').format(name=name_, place=cell(place))}")
+    out.print(f"  {_('added to {file}').format(file=file)}")
     if default:
-        out.print("  it is the default now: kvm-backup backup VM")
+        out.print(f"  {_('it is the default now: kvm-backup backup VM')}")
         return
-    out.print(f"  use it: kvm-backup backup VM -r {cell(repository.name)}")
-    out.print(f'  to use it without -r, begin the settings with: default_repository = "{cell(repository.name)}"')
+    out.print(f"  {_('use it: kvm-backup backup VM -r {name}').format(name=name_)}")
+    setting = f'default_repository = "{name_}"'
+    out.print(f"  {_('to use it without -r, begin the settings with: {setting}').format(setting=setting)}")
 
 
 @app.command("list")
@@ -97,10 +99,11 @@ def check(repository: RepositoryOption = None, json: JsonOption = False) -> None
     else:
         out = console()
         for finding in findings:
-            out.print(f"[yellow]![/yellow] {cell(finding.path)}: {cell(finding.problem)}")
+            line = _("{name}: {detail}").format(name=cell(finding.path), detail=cell(told(finding.problem)))
+            out.print(f"[yellow]![/yellow] {line}")
         if not findings:
-            out.print(f"[green]✓[/green] repository {cell(store.name)} is in order")
-            out.print(prose("'kvm-backup verify' also reads the data.", indent="  "))
+            out.print(f"[green]✓[/green] {_('repository {name} is in order').format(name=cell(store.name))}")
+            out.print(prose(_("'kvm-backup verify' also reads the data."), indent="  "))
     raise typer.Exit(EXIT_FAILED if findings else EXIT_DONE)
 
 

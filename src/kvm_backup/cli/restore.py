@@ -11,12 +11,12 @@ from kvm_backup.bootstrap import Application
 from kvm_backup.cli.choice import choose_point
 from kvm_backup.cli.confirm import agrees
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
-from kvm_backup.cli.output import cell, console, print_json_line
+from kvm_backup.cli.language import _, told
+from kvm_backup.cli.output import cell, console, print_json_line, seconds, size
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import BadArgumentError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
-from kvm_backup.domain.sizes import show_size
 from kvm_backup.domain.task import AsNewVm, InPlace, RestoreTarget, ToFolder, is_in_place
 from kvm_backup.services.events import Event, Finished, PointRestored, Started
 from kvm_backup.services.restore_disks import Restored
@@ -91,7 +91,7 @@ def restore_now(
             elif not isinstance(event, Started | Finished):
                 view(event)
 
-        _, error = parts.start_run(request, listener=listen, stop_requested=stop_requested, confirm=confirm)
+        _finished, error = parts.start_run(request, listener=listen, stop_requested=stop_requested, confirm=confirm)
     if error is not None:
         raise error
     for event in done:
@@ -108,13 +108,22 @@ def _absolute(folder: Path | None) -> str | None:
 def _show(done: Restored, *, in_place: bool) -> None:
     out = console()
     written = sum(disk.bytes_written for disk in done.disks)
-    where = " in place" if in_place else f" as VM {cell(done.name)}" if done.name else ""
-    out.print(f"[green]✓[/green] {cell(done.point)} restored{where}: {show_size(written)} in {done.seconds:.1f} s")
+    if in_place:
+        line = _("{point} restored in place: {size} in {seconds}")
+    elif done.name:
+        line = _("{point} restored as VM {vm}: {size} in {seconds}")
+    else:
+        line = _("{point} restored: {size} in {seconds}")
+    figures = {"size": size(written), "seconds": seconds(done.seconds)}
+    out.print(f"[green]✓[/green] {line.format(point=cell(done.point), vm=cell(done.name), **figures)}")
     for disk in done.disks:
-        out.print(f"  {cell(disk.disk)}: {cell(disk.path)} ({disk.image_format}, {show_size(disk.virtual_size)})")
+        line = _("{disk}: {path} ({format}, {size})")
+        figures = {"format": disk.image_format, "size": size(disk.virtual_size)}
+        out.print(f"  {line.format(disk=cell(disk.disk), path=cell(disk.path), **figures)}")
     for file in done.files:
         out.print(f"  {cell(file)}")
     for notice in done.notices:
-        out.print(f"[yellow]note:[/yellow] {cell(notice)}")
+        out.print(f"[yellow]{_('note:')}[/yellow] {cell(told(notice))}")
     if in_place:
-        out.print(f"  {cell(done.vm)} is off; start it when you like: virsh start {cell(shlex.quote(done.vm))}")
+        line = _("{vm} is off; start it when you like: virsh start {name}")
+        out.print(f"  {line.format(vm=cell(done.vm), name=cell(shlex.quote(done.vm)))}")

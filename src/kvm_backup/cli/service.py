@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from kvm_backup.cli.language import _
 from kvm_backup.cli.output import cell, console
 from kvm_backup.services.systemd import UNIT, install_service
 
@@ -25,12 +26,13 @@ def install(
         Path(sys.prefix) / "bin" / "kvm-backup", root=root.absolute() if root else None, enable=enable
     )
     out = console()
-    out.print(f"{'written' if done.written else 'unchanged'}: {cell(done.path)}")
+    line = _("written: {path}") if done.written else _("unchanged: {path}")
+    out.print(line.format(path=cell(done.path)))
     if done.reloaded:
-        out.print("systemd has read it")
+        out.print(_("systemd has read it"))
     if done.enabled:
-        out.print("it starts at each boot" + ("" if root else ", and runs now"))
+        out.print(_("it starts at each boot") if root else _("it starts at each boot, and runs now"))
     elif root is None:
-        out.print(f"Start it now and at each boot: systemctl enable --now {UNIT}")
+        out.print(_("Start it now and at each boot: systemctl enable --now {unit}").format(unit=UNIT))
     if done.replaced and root is None:
-        out.print(f"Where it runs already, the new file counts after: systemctl restart {UNIT}")
+        out.print(_("Where it runs already, the new file counts after: systemctl restart {unit}").format(unit=UNIT))

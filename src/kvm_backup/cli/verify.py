@@ -9,7 +9,7 @@ from kvm_backup.bootstrap import Application
 from kvm_backup.cli.choice import choose_point, elsewhere, places
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, stop_requested
 from kvm_backup.cli.language import _, told
-from kvm_backup.cli.output import cell, console, print_json_line, prose, short_digests
+from kvm_backup.cli.output import cell, console, print_json_line, prose, seconds, short_digests, size
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import (
     EXIT_DONE,
@@ -20,7 +20,6 @@ from kvm_backup.domain.errors import (
 )
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
-from kvm_backup.domain.sizes import show_size
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.lookup import folders_of_vm
 from kvm_backup.services.events import Event, Finished, Notice, PointVerified, Started
@@ -72,7 +71,7 @@ def verify_each(parts: Application, requests: Sequence[RunRequest], *, json: boo
                 view(event)
 
         for request in requests:
-            _, error = parts.start_run(request, listener=listen, stop_requested=stop_requested)
+            _finished, error = parts.start_run(request, listener=listen, stop_requested=stop_requested)
             if error is not None and not isinstance(error, DamagedPointError):
                 raise error
             if error is not None and error.hint:
@@ -100,27 +99,32 @@ def _show(parts: Application, view: EventView, verdict: Verdict) -> None:
         view.print(f"[dim]–[/dim] {cell(verdict.point)}: {cell(where)}")
         return
     if verdict.good:
-        how = "deep, " if verdict.deep else ""
-        view.print(
-            f"[green]✓[/green] {cell(verdict.point)}: whole"
-            f" ({how}{show_size(verdict.bytes_checked)} in {verdict.seconds:.1f} s)"
+        line = (
+            _("{point}: whole (deep, {size} in {seconds})")
+            if verdict.deep
+            else _("{point}: whole ({size} in {seconds})")
         )
+        figures = {"size": size(verdict.bytes_checked), "seconds": seconds(verdict.seconds)}
+        view.print(f"[green]✓[/green] {line.format(point=cell(verdict.point), **figures)}")
         if verdict.chain_elsewhere is not None:
             where = _("what it builds on is at {names}").format(names=places(parts, verdict.chain_elsewhere))
             view.print(f"    {cell(where)}")
         return
-    view.print(f"[red]✗[/red] {cell(verdict.point)}: damaged")
+    view.print(f"[red]✗[/red] {_('{point}: damaged').format(point=cell(verdict.point))}")
     for finding in verdict.findings:
-        view.print(f"    {cell(finding.file)}{_place(finding)}: {cell(short_digests(told(finding.message)))}")
+        line = _("{name}: {detail}").format(
+            name=f"{cell(finding.file)}{_place(finding)}", detail=cell(short_digests(told(finding.message)))
+        )
+        view.print(f"    {line}")
 
 
 def _sum_up(count: int, bad: int, hints: Sequence[str]) -> None:
     if bad:
-        console().print(f"{bad} of {count} points damaged")
+        console().print(_("{bad} of {count} points damaged").format(bad=bad, count=count))
         for hint in dict.fromkeys(hints):
             console().print(prose(_("HINT: {hint}").format(hint=cell(told(hint)))))
     elif count != 1:
-        console().print(f"{count} points, none damaged")
+        console().print(_("{count} points, none damaged").format(count=count))
 
 
 def _tell_unnamed(parts: Application, verdicts: Sequence[Verdict]) -> None:
@@ -137,7 +141,7 @@ def _tell_unnamed(parts: Application, verdicts: Sequence[Verdict]) -> None:
 def _place(finding: Finding) -> str:
     places = []
     if finding.file_offset is not None:
-        places.append(f"byte {finding.file_offset}")
+        places.append(_("byte {offset}").format(offset=finding.file_offset))
     if finding.disk_offset is not None:
-        places.append(f"disk offset {finding.disk_offset}")
+        places.append(_("disk offset {offset}").format(offset=finding.disk_offset))
     return f" ({', '.join(places)})" if places else ""

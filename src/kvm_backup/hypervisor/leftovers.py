@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import backup_job, bitmaps, checkpoints, guest_agent, nbd_servers, run_folder
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -52,11 +53,11 @@ def find_leftovers(
     """
     found = list[Leftover]()
     if guest_agent.frozen(hypervisor, vm.uuid):
-        found.append(Leftover(LeftoverKind.FROZEN, vm.uuid, vm.name, "the guest's file systems are frozen"))
+        found.append(Leftover(LeftoverKind.FROZEN, vm.uuid, vm.name, phrase("the guest's file systems are frozen")))
     folder = vm_folder(run_root, vm.uuid)
     socket = backup_job.leftover_job(hypervisor, vm.uuid, run_root)
     if socket is not None:
-        found.append(Leftover(LeftoverKind.JOB, vm.uuid, str(socket), "a backup job that nobody reads"))
+        found.append(Leftover(LeftoverKind.JOB, vm.uuid, str(socket), phrase("a backup job that nobody reads")))
     found += _exports_and_files(vm.uuid, folder, vm_folder(scratch_root, vm.uuid))
     for name, detail in unneeded_checkpoints(hypervisor, vm, unwanted).items():
         found.append(Leftover(LeftoverKind.CHECKPOINT, vm.uuid, name, detail))
@@ -98,8 +99,8 @@ def remove(hypervisor: Hypervisor, leftover: Leftover) -> None:
 
 def unneeded_checkpoints(hypervisor: Hypervisor, vm: Vm, unwanted: Callable[[str], bool]) -> dict[str, str]:
     """Names and details of checkpoints, and of bitmaps whose checkpoint libvirt has lost, that are `unwanted`."""
-    names = {
-        one.name: f"made {one.created:%Y-%m-%d %H:%M:%S} UTC, no restore point needs it"
+    names: dict[str, str] = {
+        one.name: phrase("made {time} UTC, no restore point needs it", time=f"{one.created:%Y-%m-%d %H:%M:%S}")
         for one in checkpoints.list_checkpoints(hypervisor, vm.uuid)
         if unwanted(one.name)
     }
@@ -107,7 +108,7 @@ def unneeded_checkpoints(hypervisor: Hypervisor, vm: Vm, unwanted: Callable[[str
         for target, states in bitmaps.bitmaps(hypervisor, vm).items():
             for name in states:
                 if unwanted(name):
-                    names.setdefault(name, f"a bitmap of disk {target} without a checkpoint")
+                    names.setdefault(name, phrase("a bitmap of disk {target} without a checkpoint", target=target))
     return names
 
 
@@ -118,7 +119,7 @@ def _exports_and_files(uuid: str, folder: Path, scratch_folder: Path) -> list[Le
     ]
     folders = dict.fromkeys((folder, scratch_folder))
     files = [
-        Leftover(LeftoverKind.FILE, uuid, str(path), "a socket or scratch file of a run that ended")
+        Leftover(LeftoverKind.FILE, uuid, str(path), phrase("a socket or scratch file of a run that ended"))
         for one in folders
         for path in run_folder.remains(one)
     ]

@@ -378,8 +378,8 @@ class _Run:
         reserve = self._options.space_reserve
         scratch.mkdir(mode=0o711, parents=True, exist_ok=True)
         return (
-            SpaceWatch("restore points", self._repository.root, reserve),
-            SpaceWatch("QEMU's scratch files", scratch, reserve),
+            SpaceWatch(phrase("restore points"), self._repository.root, reserve),
+            SpaceWatch(phrase("QEMU's scratch files"), scratch, reserve),
         )
 
     def _control(self, run_folders: RunFolders, still_there: Callable[[], None], total: int) -> RunControl:

@@ -33,14 +33,14 @@ class SpaceWatch:
         free = status.f_bavail * status.f_frsize
         wanted = min(self.reserve, status.f_blocks * status.f_frsize // 20)
         if free < wanted + needed:
-            asked = f"{show_size(needed)} are needed and {show_size(wanted)}" if needed else show_size(wanted)
+            asked = phrase("{needed} are needed and {wanted}", needed=show_size(needed), wanted=show_size(wanted))
             raise NoSpaceError(
                 phrase(
                     "only {free} left for {what} on the file system of {path}, {asked} must stay free",
                     free=show_size(free),
                     what=self.what,
                     path=self.path,
-                    asked=asked,
+                    asked=asked if needed else show_size(wanted),
                 ),
                 hint=phrase("Free space there, or lower backup.space_reserve in the settings."),
             )

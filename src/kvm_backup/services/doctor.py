@@ -4,10 +4,10 @@ import importlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 
 from kvm_backup.domain.errors import KvmBackupError, VmBusyError, VmNotFoundError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import apparmor
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -17,6 +17,7 @@ from kvm_backup.hypervisor.snapshots import delete_snapshot
 from kvm_backup.process import PACKAGES
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services import restore_in_place
+from kvm_backup.services.checks import Check, Health
 from kvm_backup.services.clean_up import leftovers_of
 from kvm_backup.services.control import SpaceWatch
 from kvm_backup.services.folders import Folders
@@ -25,22 +26,6 @@ from kvm_backup.services.vm_lock import hold_vm
 
 _NEEDED = ("qemu-img", "qemu-nbd", "setpriv")
 _MODULES = {"libvirt": "python3-libvirt", "nbd": "python3-libnbd"}
-
-
-class Health(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at; `hint` says what to do unless it is ok."""
-
-    name: str
-    health: Health
-    detail: str
-    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +48,11 @@ def check_programs() -> Iterator[Check]:
             yield Check(program, Health.OK, found)
         else:
             package = PACKAGES.get(program, program)
-            yield Check(program, Health.PROBLEM, "not installed", f"apt-get install {package}")
+            yield Check(program, Health.PROBLEM, phrase("not installed"), f"apt-get install {package}")
     for module, package in _MODULES.items():
         try:
             importlib.import_module(module)
-            yield Check(f"python3 {module}", Health.OK, "installed")
+            yield Check(f"python3 {module}", Health.OK, phrase("installed"))
         except ImportError as error:
             yield Check(f"python3 {module}", Health.PROBLEM, str(error), f"apt-get install {package}")
 
@@ -83,14 +68,14 @@ def check_hypervisor(connect: Callable[[], Hypervisor]) -> Iterator[Check]:
         yield Check("libvirt", Health.PROBLEM, error.message, error.hint)
         return
     running = sum(vm.has_qemu for vm in vms)
-    yield Check("VMs", Health.OK, f"{len(vms)}, of which {running} run")
+    yield Check(phrase("VMs"), Health.OK, phrase("{count}, of which {running} run", count=len(vms), running=running))
 
 
 def check_folders(
     hypervisor: Hypervisor, folders: Folders, repositories: Sequence[Callable[[], LocalRepository]], reserve: int
 ) -> Iterator[Check]:
     """Whether QEMU can use the scratch and runtime folders, and every repository opens and has room."""
-    for name, root in (("scratch folder", folders.scratch), ("runtime folder", folders.runtime)):
+    for name, root in ((phrase("scratch folder"), folders.scratch), (phrase("runtime folder"), folders.runtime)):
         probe = root / "doctor"
         try:
             prepare_run_folder(probe, hypervisor.qemu_owner())
@@ -104,10 +89,10 @@ def check_folders(
     for open_repository in repositories:
         try:
             repository = open_repository()
-            SpaceWatch("restore points", repository.root, reserve).check()
-            yield Check(f"repository {repository.name}", Health.OK, str(repository.root))
+            SpaceWatch(phrase("restore points"), repository.root, reserve).check()
+            yield Check(phrase("repository {name}", name=repository.name), Health.OK, str(repository.root))
         except KvmBackupError as error:
-            yield Check("repository", Health.PROBLEM, error.message, error.hint)
+            yield Check(phrase("repository"), Health.PROBLEM, error.message, error.hint)
 
 
 def _check_confinement(hypervisor: Hypervisor, folders: Folders) -> Iterator[Check]:
@@ -116,13 +101,18 @@ def _check_confinement(hypervisor: Hypervisor, folders: Folders) -> Iterator[Che
         return
     missing = apparmor.missing_rules([folders.runtime, folders.scratch])
     if not missing:
-        yield Check("AppArmor", Health.OK, f"rules are in {apparmor.LOCAL_RULES}")
+        yield Check("AppArmor", Health.OK, phrase("rules are in {file}", file=apparmor.LOCAL_RULES))
         return
     yield Check(
         "AppArmor",
         Health.PROBLEM,
-        "QEMU may not create the backup's socket and scratch files",
-        f"Add to {apparmor.LOCAL_RULES}: {' '.join(missing)} Then: {apparmor.RELOAD}",
+        phrase("QEMU may not create the backup's socket and scratch files"),
+        phrase(
+            "Add to {file}: {rules} Then: {command}",
+            file=apparmor.LOCAL_RULES,
+            rules=" ".join(missing),
+            command=apparmor.RELOAD,
+        ),
     )
 
 
@@ -138,7 +128,9 @@ def find_remains(
             continue
         except KvmBackupError as error:
             # One VM that cannot be examined, for instance because its image is missing, hides no other.
-            yield Remains(vm.name, "not-examined", vm.uuid, "what is left of it is not known", error=error.message)
+            yield Remains(
+                vm.name, "not-examined", vm.uuid, phrase("what is left of it is not known"), error=error.message
+            )
     for leftover in find_of_unknown_vms(hypervisor, run_root=folders.runtime, scratch_root=folders.scratch):
         yield _settle(
             Remains(leftover.vm, leftover.kind.value, leftover.name, leftover.detail),
@@ -157,7 +149,9 @@ def _of_vm(
                 vm.name,
                 "restore-in-place",
                 str(interrupted[0].final),
-                "a restore in place was interrupted; repeat it, or remove its files and get the old disks back",
+                phrase(
+                    "a restore in place was interrupted; repeat it, or remove its files and get the old disks back"
+                ),
             ),
             clean,
             partial(restore_in_place.settle_vm, hypervisor, vm),
@@ -174,14 +168,14 @@ def _of_vm(
                 )
         for name in orphaned_snapshots(hypervisor, repository, vm):
             yield _settle(
-                Remains(vm.name, "snapshot", name, "a snapshot that was never published"),
+                Remains(vm.name, "snapshot", name, phrase("a snapshot that was never published")),
                 clean,
                 partial(delete_snapshot, hypervisor, vm.uuid, name),
             )
         folder = repository.folder_of(vm.uuid)
         for unfinished in repository.partials(folder) if folder is not None else []:
             yield _settle(
-                Remains(vm.name, "unfinished-point", str(unfinished), "a point that was never published"),
+                Remains(vm.name, "unfinished-point", str(unfinished), phrase("a point that was never published")),
                 clean,
                 partial(repository.discard, unfinished),
             )

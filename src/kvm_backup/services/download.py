@@ -129,7 +129,7 @@ class DiskDownloads:
             self.scratch.mkdir(mode=0o711, parents=True, exist_ok=True)
         except OSError as error:
             raise durable.storage_error(error, self.scratch) from error
-        watch = SpaceWatch("scratch files", self.scratch, self.space_reserve)
+        watch = SpaceWatch(phrase("scratch files"), self.scratch, self.space_reserve)
         control = RunControl(stop_requested=stop_requested, watches=(watch,))
         # A damaged table is told by the check, which names the file.
         with suppress(DamagedImageError):

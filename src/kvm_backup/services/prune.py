@@ -318,7 +318,7 @@ class _Prune:
     def _consolidate_one(self, manifest: Manifest) -> None:
         links = links_to_merge(self._repository, manifest)
         planned = planned_bytes(links)
-        watch = SpaceWatch("restore points", self._repository.root, self._service.space_reserve)
+        watch = SpaceWatch(phrase("restore points"), self._repository.root, self._service.space_reserve)
         watch.check(planned)
         self._service.listener(events.StepStarted(self._vm.vm, events.Step.PRUNE))
         files = sum(link.disk.bytes_stored for chain in links.values() for link in chain)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kvm_backup.domain.errors import BrokenChainError
 from kvm_backup.domain.names import PARTIAL_PREFIX, is_stamp
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import MANIFEST_FILE, Manifest
 from kvm_backup.repository import durable
 from kvm_backup.repository.elsewhere import ELSEWHERE_FILE
@@ -29,18 +30,19 @@ def check_repository(repository: LocalRepository) -> Iterator[Oddity]:
     known = {folder.name for folder in repository.folders()} | {REPOSITORY_FILE, FILE_SYSTEM_FOLDER}
     for entry in _entries(repository.root):
         if entry.name not in known:
-            yield Oddity(entry, "is not part of a repository")
+            yield Oddity(entry, phrase("is not part of a repository"))
     for folder in repository.folders():
         encrypted = {staging.folder.name for staging in stagings(folder)}
         for entry in _entries(folder):
             if entry.name.startswith(PARTIAL_PREFIX):
                 yield Oddity(
-                    entry, "is an unfinished point; 'kvm-backup doctor --clean' removes it if its run is dead"
+                    entry,
+                    phrase("is an unfinished point; 'kvm-backup doctor --clean' removes it if its run is dead"),
                 )
             elif entry.name in encrypted:
                 continue  # waits to be sent
             elif not is_stamp(entry.name) or entry.is_symlink() or not entry.is_dir():
-                yield Oddity(entry, "is not a restore point")
+                yield Oddity(entry, phrase("is not a restore point"))
         for point in repository.points(folder):
             yield from _check_point(repository, point)
 
@@ -63,16 +65,16 @@ def _check_point(repository: LocalRepository, point: Manifest | DamagedPoint) ->
     if names is None:
         expected |= images
     elif not names:
-        yield Oddity(folder, "has its images here no longer, and no repository holds them any more")
+        yield Oddity(folder, phrase("has its images here no longer, and no repository holds them any more"))
     yield from _check_files(folder, expected)
     unnamed = {MANIFEST_FILE, ELSEWHERE_FILE} | map_files(point)
     for entry in _entries(folder):
         if names is not None and entry.name in images:
-            yield Oddity(entry, "is in another repository, and goes with the next shipment")
+            yield Oddity(entry, phrase("is in another repository, and goes with the next shipment"))
         elif entry.name not in expected and entry.name not in unnamed:
-            yield Oddity(entry, "is not named in the manifest")
+            yield Oddity(entry, phrase("is not named in the manifest"))
         elif names is None and entry.name == ELSEWHERE_FILE:
-            yield Oddity(entry, "cannot be read, so that the images count as missing")
+            yield Oddity(entry, phrase("cannot be read, so that the images count as missing"))
     try:
         repository.chain(point)
     except BrokenChainError as error:
@@ -86,9 +88,16 @@ def _check_files(folder: Path, expected: Mapping[str, int]) -> Iterator[Oddity]:
         try:
             status = path.stat(follow_symlinks=False)
         except OSError as error:
-            yield Oddity(path, "is missing" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}")
+            yield Oddity(
+                path,
+                phrase("is missing")
+                if error.errno == errno.ENOENT
+                else phrase("cannot be read: {error}", error=error.strerror),
+            )
             continue
         if not stat.S_ISREG(status.st_mode):
-            yield Oddity(path, "is no regular file")
+            yield Oddity(path, phrase("is no regular file"))
         elif status.st_size != size:
-            yield Oddity(path, f"has {status.st_size} bytes, the manifest says {size}")
+            yield Oddity(
+                path, phrase("has {bytes} bytes, the manifest says {expected}", bytes=status.st_size, expected=size)
+            )

@@ -219,7 +219,10 @@ def left_out(parts: Sequence[str]) -> tuple[str, ...]:
     if not parts:
         return ()
     return (
-        f"left out of the VM, since it reaches the host: {', '.join(parts)}; the point's domain.xml still has it",
+        phrase(
+            "left out of the VM, since it reaches the host: {parts}; the point's domain.xml still has it",
+            parts=", ".join(parts),
+        ),
     )
 
 

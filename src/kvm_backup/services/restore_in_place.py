@@ -19,9 +19,9 @@ from kvm_backup.domain.errors import (
     VmRunningError,
     VmStateChangedError,
 )
-from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.phrase import phrase, sentences
 from kvm_backup.domain.point import NVRAM_FILE, TPM_FILE, Manifest
-from kvm_backup.domain.vm import Vm
+from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.hypervisor.checkpoints import forget_checkpoints
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.domain_xml import describe
@@ -158,7 +158,9 @@ def check_in_place(manifest: Manifest, *, hypervisor: Hypervisor, stop: bool) ->
     vm = _known(hypervisor, manifest)
     if vm is not None and vm.has_qemu and not stop:
         raise VmRunningError(
-            phrase("the VM {vm} is {state}", vm=vm.name, state=vm.state),
+            phrase("the VM {vm} is paused", vm=vm.name)
+            if vm.state is VmState.PAUSED
+            else phrase("the VM {vm} is running", vm=vm.name),
             hint=phrase("Nothing was changed. Shut it down first, or give --stop to have it stopped."),
             vm=vm.name,
         )
@@ -309,7 +311,7 @@ def _notices(hypervisor: Hypervisor, vm: Vm | None) -> tuple[str, ...]:
     if vm is None:
         return ()
     return tuple(
-        f"the snapshot {snapshot.name} is forgotten by libvirt; its image files stay on the host"
+        phrase("the snapshot {name} is forgotten by libvirt; its image files stay on the host", name=snapshot.name)
         for snapshot in list_snapshots(hypervisor, vm.uuid)
     )
 
@@ -317,19 +319,20 @@ def _notices(hypervisor: Hypervisor, vm: Vm | None) -> tuple[str, ...]:
 def _question(
     manifest: Manifest, vm: Vm | None, notices: tuple[str, ...], targets: list[DiskTarget], swaps: list[Swap]
 ) -> str:
+    time = f"{manifest.created:%Y-%m-%d %H:%M:%S}"
     if vm is None:
         # The point says where, and nothing on this host confirms it.
         places = ", ".join(_final_source(target, swaps)[0] for target in targets)
-        return (
-            f"Define the VM {manifest.vm_name} again, as it was at {manifest.created:%Y-%m-%d %H:%M:%S} UTC,"
-            f" and write {places}?"
+        return phrase(
+            "Define the VM {name} again, as it was at {time} UTC, and write {places}?",
+            name=manifest.vm_name,
+            time=time,
+            places=places,
         )
-    stopping = " It is running and will be stopped." if vm.has_qemu else ""
-    also = "".join(f" Also, {notice}." for notice in notices)
-    return (
-        f"Everything that {vm.name} wrote since {manifest.created:%Y-%m-%d %H:%M:%S} UTC will be lost."
-        f"{stopping}{also} Restore?"
-    )
+    lost = phrase("Everything that {vm} wrote since {time} UTC will be lost.", vm=vm.name, time=time)
+    stopping = [phrase("It is running and will be stopped.")] if vm.has_qemu else []
+    also = [phrase("Also, {notice}.", notice=notice) for notice in notices]
+    return sentences(lost, *stopping, *also, phrase("Restore?"))
 
 
 def settle_remains(swaps: Sequence[Swap]) -> None:

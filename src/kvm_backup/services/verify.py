@@ -15,6 +15,7 @@ from kvm_backup.domain.errors import (
     PointNotFoundError,
     StorageError,
 )
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import DiskMode, Manifest, StoredDisk
 from kvm_backup.engine.copy import CopyControl
 from kvm_backup.engine.verify import check_image
@@ -148,7 +149,7 @@ def _findings(
             yield Finding(point.id, stored.name, "changed", problem)
     if elsewhere is not None:
         if not elsewhere:
-            yield Finding(point.id, ELSEWHERE_FILE, "images-lost", "no repository holds its images any more")
+            yield Finding(point.id, ELSEWHERE_FILE, "images-lost", phrase("no repository holds its images any more"))
         return
     for disk in point.disks:
         if disk.file is None:
@@ -182,19 +183,21 @@ def parent_findings(repository: LocalRepository, point: Manifest) -> Iterator[Fi
     try:
         parent = repository.load(point.parent)
     except PointNotFoundError:
-        yield Finding(point.id, "manifest.json", "parent-missing", f"its parent {point.parent} is not there")
+        message = phrase("its parent {parent} is not there", parent=point.parent)
+        yield Finding(point.id, "manifest.json", "parent-missing", message)
         return
     except (DamagedManifestError, DamagedPointError, StorageError) as error:
-        yield Finding(point.id, "manifest.json", "parent-damaged", f"its parent cannot be read: {error.message}")
+        message = phrase("its parent cannot be read: {cause}", cause=error.message)
+        yield Finding(point.id, "manifest.json", "parent-damaged", message)
         return
     if parent.uuid != point.parent_uuid:
-        message = f"{point.parent} is not the point that this one was made on"
+        message = phrase("{parent} is not the point that this one was made on", parent=point.parent)
         yield Finding(point.id, "manifest.json", "parent-foreign", message)
         return
     for disk in point.disks:
         held = parent.disk(disk.target)
         if disk.mode is DiskMode.INCREMENTAL and (held is None or held.file is None):
-            message = f"its parent {point.parent} holds no disk {disk.target}"
+            message = phrase("its parent {parent} holds no disk {disk}", parent=point.parent, disk=disk.target)
             yield Finding(point.id, disk.file or disk.target, "parent-foreign", message)
 
 
@@ -204,9 +207,9 @@ def _small_file_problem(path: Path, size: int, sha256: str) -> str | None:
     except KvmBackupError as error:
         return error.message
     if len(content) != size:
-        return f"it should have {size} bytes"
+        return phrase("it should have {size} bytes", size=size)
     if hashlib.sha256(content).hexdigest() != sha256:
-        return "its content does not match its digest"
+        return phrase("its content does not match its digest")
     return None
 
 
@@ -220,7 +223,8 @@ def _host_findings(
         yield Finding(point.id, disk.host_path or "", "unreadable", error.message)
         return
     if frozen is None:
-        yield Finding(point.id, disk.host_path or "", "missing", "the snapshot's image is no longer on this host")
+        gone = phrase("the snapshot's image is no longer on this host")
+        yield Finding(point.id, disk.host_path or "", "missing", gone)
         return
     path, image_format = frozen
     if image_format == "qcow2":

@@ -16,6 +16,10 @@ from kvm_backup.web.security.audit import note
 
 SECONDS = 100.0
 """How long the server may take, once it lets us in."""
+_TOO_SLOW = phrase(
+    "Nothing was added. A repository that holds very many points is added with 'kvm-backup repository add', which "
+    "waits for as long as it takes."
+)
 _one_at_a_time = Lock()
 
 
@@ -33,7 +37,7 @@ def add_or_ask(request: Request, new: NewRemote, accepted: Collection[str]) -> A
                 return stranger
             note(request, "repository.add", new.name, f"{new.url}, host key {stranger.key.fingerprint}")
             stranger.accept()
-        added = remotes.add(new, Deadline(SECONDS))
+        added = remotes.add(new, Deadline(SECONDS, _TOO_SLOW))
     note(request, "repository.add", added.name, f"{added.address}, of {added.joined.of or '-'}")
     application_of(request).shipping.facts.revision += 1
     return added

@@ -9,7 +9,7 @@ from pathlib import Path
 from kvm_backup.domain.bandwidth import BandwidthPlan
 from kvm_backup.repository.ssh.account import Account, account_of
 from kvm_backup.repository.ssh.address import SshAddress
-from kvm_backup.repository.ssh.connection import SshConnection
+from kvm_backup.repository.ssh.connection import LOGIN_SECONDS, SshConnection
 from kvm_backup.repository.ssh.transfer import Transfer, Watch
 
 
@@ -26,6 +26,7 @@ class Access:
         now: Callable[[], datetime],
         watch: Watch,
         token: str,
+        login_timeout: int = LOGIN_SECONDS,
     ) -> None:
         self.address = address
         self._open = open_connections
@@ -34,11 +35,14 @@ class Access:
         self._now = now
         self._watch = watch
         self._token = token
+        self._login_timeout = login_timeout
 
     @cached_property
     def transfer(self) -> Transfer:
         """Raises RemoteUnreachableError, HostKeyError, RemoteAccessError, ToolMissingError, what the watch raises."""
-        connection = SshConnection(self.address, config=self._config, watch=self._watch.check)
+        connection = SshConnection(
+            self.address, config=self._config, login_timeout=self._login_timeout, watch=self._watch.check
+        )
         return Transfer(
             self._open.enter_context(connection),
             plan=self._plan,
@@ -50,7 +54,7 @@ class Access:
     @cached_property
     def account(self) -> Account:
         """What it allows, found out once. Raises as `transfer`."""
-        return account_of(self.transfer.connection)
+        return account_of(self.transfer.connection, self._watch.check)
 
     @property
     def has_shell(self) -> bool:

@@ -26,6 +26,7 @@ _END_POLL = 0.01
 _END_SECONDS = 5.0
 _LINE = 200
 """Characters."""
+LOGIN_SECONDS = 60
 PATIENCE = 1800.0
 """Seconds that a command on the server may take, beside those for the files that it reads: it may wait until all is
 on disk there. A dead link is noticed long before; that the shell or a disk there hangs, nothing else tells."""
@@ -50,7 +51,7 @@ class SshConnection:
         address: SshAddress,
         *,
         config: Path | None = None,
-        login_timeout: int = 60,
+        login_timeout: int = LOGIN_SECONDS,
         alive_interval: int = 15,
         watch: Callable[[], None] = lambda: None,
     ) -> None:

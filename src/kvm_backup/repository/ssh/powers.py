@@ -14,9 +14,9 @@ def only_adds(transfer: Transfer, founded: Path) -> bool:
 
     `founded` holds the kvm-backup.json that is there. Raises RemoteUnreachableError and its like.
     """
-    if account_of(transfer.connection) is Account.SHELL:
+    if account_of(transfer.connection, transfer.watch.check) is Account.SHELL:
         return False
-    return not _overwrites(transfer, founded) and not _deletes(transfer)
+    return not _overwrites(transfer, founded) and not may_remove(transfer)
 
 
 def _overwrites(transfer: Transfer, founded: Path) -> bool:
@@ -25,7 +25,8 @@ def _overwrites(transfer: Transfer, founded: Path) -> bool:
     return bool(transfer.differing(founded, transfer.connection.address.path, "--ignore-times", *only))
 
 
-def _deletes(transfer: Transfer) -> bool:
+def may_remove(transfer: Transfer) -> bool:
+    """Whether the account may remove what lies there. Raises RemoteUnreachableError and its like."""
     with tempfile.TemporaryDirectory(prefix="kvm-backup-remote-") as nothing:
         try:
             transfer.differing(Path(nothing), transfer.connection.address.below(".check"), "--delete")

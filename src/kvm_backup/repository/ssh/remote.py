@@ -18,13 +18,23 @@ from kvm_backup.repository.encryption.files import EncryptedFile
 from kvm_backup.repository.encryption.keys import Identities
 from kvm_backup.repository.encryption.marker import is_encrypted
 from kvm_backup.repository.encryption.reading import no_identities
-from kvm_backup.repository.ssh import arrival_by_rsync, arrival_by_shell, founding, powers, remote_points, removal
+from kvm_backup.repository.ssh import (
+    arrival_by_rsync,
+    arrival_by_shell,
+    founding,
+    powers,
+    remote_points,
+    removal,
+    server_facts,
+)
 from kvm_backup.repository.ssh.access import Access
 from kvm_backup.repository.ssh.account import Account
 from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.arrival_by_rsync import There
+from kvm_backup.repository.ssh.connection import LOGIN_SECONDS
 from kvm_backup.repository.ssh.digests import differing
 from kvm_backup.repository.ssh.incomplete import incomplete
+from kvm_backup.repository.ssh.server_facts import ServerFacts
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.token import new_token
 from kvm_backup.repository.ssh.transfer import Moved, NoWatch, Watch
@@ -38,6 +48,7 @@ class Remote:
     zone of the plan's hours. `watch` hears how far each transfer is, and may end it. `identities` is asked for the
     private keys when something encrypted is read. `token` is part of the names under which points arrive: with the
     same one a shipment that was cut goes on, and who does not know it can plant nothing there (token.py).
+    `login_timeout` is in seconds.
 
     Every call raises RemoteUnreachableError, HostKeyError, RemoteAccessError, RemoteSetupError, ToolMissingError and
     what the watch raises; what else, its own text tells.
@@ -54,6 +65,7 @@ class Remote:
         watch: Watch | None = None,
         identities: Callable[[], Identities | None] = lambda: None,
         token: str | None = None,
+        login_timeout: int = LOGIN_SECONDS,
     ) -> None:
         self.address = address
         token = token or new_token()
@@ -69,6 +81,7 @@ class Remote:
                 now=now,
                 watch=watch or NoWatch(),
                 token=token,
+                login_timeout=login_timeout,
             )
 
         self._adding = access(address)
@@ -112,6 +125,18 @@ class Remote:
     def only_adds(self, local_root: Path) -> bool:
         """Whether the account that adds can do no harm to what is there; `local_root` is that it copies."""
         return powers.only_adds(self._adding.transfer, local_root)
+
+    def may_remove(self) -> bool:
+        """Whether the account that prunes may remove what is there."""
+        return powers.may_remove(self._pruning.transfer)
+
+    @cached_property
+    def server_facts(self) -> ServerFacts | None:
+        """What the server tells of itself; None where no account has a shell."""
+        for access in (self._adding, self._pruning):
+            if access.has_shell:
+                return server_facts.ask(access.transfer)
+        return None
 
     def identity(self) -> str | None:
         """The repository's id, None where there is none yet.

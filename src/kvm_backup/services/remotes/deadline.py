@@ -8,9 +8,10 @@ from kvm_backup.domain.phrase import phrase
 
 
 class Deadline:
-    """A watch on transfers that ends them after `seconds`."""
+    """A watch on transfers that ends them after `seconds`; `hint` says what to do then."""
 
-    def __init__(self, seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, hint: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._hint = hint
         self._seconds = seconds
         self._monotonic = monotonic
         self._end = monotonic() + seconds
@@ -23,8 +24,5 @@ class Deadline:
         if self._monotonic() > self._end:
             raise RemoteUnreachableError(
                 phrase("the server took longer than {seconds} seconds to answer", seconds=round(self._seconds)),
-                hint=phrase(
-                    "Nothing was added. A repository that holds very many points is added with "
-                    "'kvm-backup repository add', which waits for as long as it takes."
-                ),
+                hint=self._hint,
             )

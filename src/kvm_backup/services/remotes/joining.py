@@ -53,10 +53,7 @@ def join_as_copy(remote: Remote, here: Locals, of: str | None, recipients: Seque
         remote.found(root)
         harmless = remote.only_adds(root)
     if readable and remote.identity() != local.id:
-        raise RemoteSetupError(
-            phrase("{place}: the account that prunes sees another folder", place=remote.address),
-            hint=phrase("Both addresses must lead to the same folder; a path that rrsync locks in begins at /."),
-        )
+        raise another_folder(remote.address)
     return Joined(local.name, local.id, readable, harmless, made=readable and there is None)
 
 
@@ -72,6 +69,14 @@ def join_to_read(remote: Remote) -> Joined:
             hint=phrase("Correct the address; a disk of its own may need mounting there."),
         )
     return Joined(None, there, readable=True)
+
+
+def another_folder(place: object) -> RemoteSetupError:
+    """The error for two accounts that see different folders."""
+    return RemoteSetupError(
+        phrase("{place}: the account that prunes sees another folder", place=place),
+        hint=phrase("Both addresses must lead to the same folder; a path that rrsync locks in begins at /."),
+    )
 
 
 def _identity_of(local: LocalRepository, recipients: Sequence[str]) -> AbstractContextManager[Path]:

@@ -155,7 +155,7 @@ class RemoteStore:
         return FetchedPoint(point, fetched, self.mirror, self.address)
 
     def _space(self, fetched: LocalRepository) -> SpaceWatch:
-        return SpaceWatch("fetched points", fetched.root, self.space_reserve)
+        return SpaceWatch(phrase("fetched points"), fetched.root, self.space_reserve)
 
     def _require_same(self, remote: Remote) -> None:
         """Raises when another disk is mounted there, or none."""
