@@ -33,6 +33,7 @@ _WORDS = {
     events.Step.PRUNE: phrase("consolidating"),
     events.Step.VERIFY: phrase("checking"),
     events.Step.RESTORE: phrase("restoring"),
+    events.Step.ENCRYPT: phrase("encrypting"),
     events.Step.SHIP: phrase("shipping"),
     events.Step.FETCH: phrase("fetching"),
 }

@@ -34,6 +34,8 @@ class Step(StrEnum):
     """Old points are removed, after some were made full ones."""
     VERIFY = "verify"
     RESTORE = "restore"
+    ENCRYPT = "encrypt"
+    """The files of a point are encrypted, before they are sent. Back and forth with the next, point by point."""
     SHIP = "ship"
     """Points are sent to another server, and checked there."""
     FETCH = "fetch"

@@ -20,6 +20,8 @@ from kvm_backup.repository.encryption.staging import Staging, stagings
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.mirror import Mirror
 from kvm_backup.repository.ssh.transfer import NoWatch
+from kvm_backup.services import events
+from kvm_backup.services.shipping import sealing
 from tests.integration.ship.servers import Server
 from tests.integration.shipping.conftest import House
 from tests.integration.shipping.keys import KEY
@@ -255,3 +257,37 @@ def test_a_damaged_file_there_is_left_out_and_the_others_come(sealed: House, key
     flip_bit(there(sealed, manifest) / "vda.qcow2.age", 100_000)
     os.truncate(there(sealed, manifest) / "domain.xml.age", 100)
     assert set(fetched(sealed, manifest, tmp_path / "fetched")) == {"vdb.qcow2", "manifest.json"}
+
+
+def test_how_far_the_encryption_of_a_large_point_is_is_told_before_it_is_sent(
+    sealed: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [sealed.shelf.add(), sealed.shelf.add(targets=("vda", "vdb"), seed=2)]
+    large = points[1].bytes_stored
+    monkeypatch.setattr(sealing, "TOLD_FROM", large)
+    sealed.ship()
+    steps = [event.step for event in sealed.told if isinstance(event, events.StepStarted)]
+    assert steps == [events.Step.SHIP, events.Step.ENCRYPT, events.Step.SHIP]
+    told = [event for event in sealed.told if isinstance(event, events.Progress)]
+    encrypted = [event for event in told if event.step is events.Step.ENCRYPT]
+    assert encrypted[0].done == 0
+    assert [event.done for event in encrypted] == sorted(event.done for event in encrypted)
+    assert large <= encrypted[-1].done <= encrypted[-1].total < large + 10_000
+    after = told[max(place for place, event in enumerate(told) if event is encrypted[-1]) + 1]
+    assert (after.step, after.done) == (events.Step.SHIP, points[0].bytes_stored)
+    assert (told[-1].done, told[-1].total) == (points[0].bytes_stored + large,) * 2
+
+
+def test_what_was_encrypted_before_a_cut_is_not_told_as_encrypted_again(
+    sealed: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "TOLD_FROM", 1)
+    sealed.remote["bandwidth"] = "64KiB"
+    sealed.restart()
+    sealed.shelf.add()
+    with pytest.raises(CancelledError):
+        sealed.application.shipping.service("nas", stop_requested=Stop(sealed)).run(sealed.points)
+    del sealed.remote["bandwidth"]
+    sealed.restart()
+    sealed.ship()
+    assert {event.step for event in sealed.told if isinstance(event, events.Progress)} == {events.Step.SHIP}

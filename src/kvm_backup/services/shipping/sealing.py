@@ -13,6 +13,9 @@ from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.ssh.shipment import Shipment
 from kvm_backup.services.control import SpaceWatch
 
+TOLD_FROM = 256 << 20
+"""Bytes. To encrypt fewer takes about a second: a run that ships hundreds of small points tells nothing of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
@@ -37,8 +40,11 @@ class Sealing:
             self.require_proved(self.recipients)
 
     @contextmanager
-    def shipment(self, manifest: Manifest, check: Callable[[], None]) -> Iterator[Shipment]:
-        """What is to be sent of a point; `check` is called while it is encrypted, and raises to end that.
+    def shipment(
+        self, manifest: Manifest, check: Callable[[], None], told: Callable[[int, int], None]
+    ) -> Iterator[Shipment]:
+        """What is to be sent of a point; `check` is called while it is encrypted, and raises to end that. `told` gets
+        how many bytes are encrypted, and of how many, where that takes longer than a moment.
 
         Raises DamagedPointError, PointChangedError, EncryptionKeyError, VmBusyError, NoSpaceError, StorageError.
         """
@@ -48,9 +54,14 @@ class Sealing:
             return
         staging = Staging.of(folder, self.remote)
         space = SpaceWatch("encrypted files", self.local.root, self.space_reserve)
-        control = _Control(check, space)
+        control = _Control(check, space, told)
+
+        def room(needed: int) -> None:
+            space.check(needed)
+            control.begin(needed)
+
         try:
-            with staging.filled(manifest, self.recipients, room=space.check, control=control) as made:
+            with staging.filled(manifest, self.recipients, room=room, control=control) as made:
                 yield Shipment(staging.folder, manifest, made)
         except DamagedPointError:
             # Whatever is wrong with these files, the next try shall not begin with them.
@@ -81,14 +92,27 @@ class Sealing:
 
 
 class _Control:
-    """Ends the encryption when the run shall end, or the disk is nearly full."""
+    """Ends the encryption when the run shall end, or the disk is nearly full; tells how far it is."""
 
-    def __init__(self, check: Callable[[], None], space: SpaceWatch) -> None:
+    def __init__(self, check: Callable[[], None], space: SpaceWatch, told: Callable[[int, int], None]) -> None:
         self._check = check
         self._space = space
+        self._told = told
+        self._done = 0
+        self._total = 0
+
+    def begin(self, total: int) -> None:
+        """So many bytes are to be encrypted."""
+        self._total = total
+        self._tell()
 
     def advance(self, done: int) -> None:
-        """Only what crosses the wire counts."""
+        self._done += done
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._total >= TOLD_FROM:
+            self._told(min(self._done, self._total), self._total)
 
     def check(self) -> None:
         self._check()

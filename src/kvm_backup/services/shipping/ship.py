@@ -132,6 +132,7 @@ class _Shipping:
         self._vm = wanted
         self._done = ShippedVm()
         self._watch = ShipWatch(service.stop_requested, self._tell_progress)
+        self._step = events.Step.SHIP
         self._comparison = Comparison(service.mirror, service.zone, service.clock, service.may_compare)
 
     def run(self) -> ShippedVm:
@@ -151,7 +152,7 @@ class _Shipping:
         """Log in, compare, send and remove; what is lacking then."""
         service = self._service
         service.sealing.check()
-        service.listener(events.StepStarted(self._vm.vm, events.Step.SHIP))
+        self._begin(events.Step.SHIP)
         with service.connect(self._watch) as remote:
             service.check_copies(remote)
             if self._comparison.is_due:
@@ -219,7 +220,8 @@ class _Shipping:
     def _send(self, remote: Remote, one: Shippable) -> None:
         manifest = one.manifest
         self._watch.begin(manifest.bytes_stored)
-        with self._service.sealing.shipment(manifest, self._watch.check) as shipment:
+        with self._service.sealing.shipment(manifest, self._watch.check, self._tell_encrypted) as shipment:
+            self._go_on_shipping()
             shipped = remote.ship(shipment, base=one.base.stamp if one.base else None)
         content = serialize(manifest)
         if shipment.encrypted:
@@ -257,6 +259,20 @@ class _Shipping:
 
     def _notice(self, message: str) -> None:
         self._service.listener(events.Notice(self._vm.vm, message))
+
+    def _begin(self, step: events.Step) -> None:
+        self._step = step
+        self._service.listener(events.StepStarted(self._vm.vm, step))
+
+    def _tell_encrypted(self, done: int, total: int) -> None:
+        if self._step is not events.Step.ENCRYPT:
+            self._begin(events.Step.ENCRYPT)
+        self._service.listener(events.Progress(self._vm.vm, events.Step.ENCRYPT, done, total))
+
+    def _go_on_shipping(self) -> None:
+        if self._step is not events.Step.SHIP:
+            self._begin(events.Step.SHIP)
+            self._watch.tell()
 
     def _tell_progress(self, done: int, total: int) -> None:
         self._service.listener(events.Progress(self._vm.vm, events.Step.SHIP, done, total))

@@ -52,7 +52,11 @@ class ShipWatch:
     def finish(self) -> None:
         self._advance_to(self._before + self._size)
 
+    def tell(self) -> None:
+        """Tell again how far it is."""
+        self._told(self._reached, max(self._reached, self._total))
+
     def _advance_to(self, position: int) -> None:
         if position > self._reached:
             self._reached = position
-            self._told(position, max(position, self._total))
+            self.tell()
