@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bench.fleet_runs import bulk_insert_runs, resolved_alerts, space_samples
 from kvm_backup.bootstrap import Application
 from kvm_backup.database.tables import HOSTS
 from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.schedule import Schedule
 from kvm_backup.runtime.observer import Observer
 
 DOMAINS = "domains.xml"
@@ -95,6 +97,21 @@ def fill(state_dir: Path, fleet: Fleet, runs: int, points: int, disk: int = 400 
     application = Application.from_environment()
     Observer(application.survey, application.alerts, print).step()
     clock("the service's look at all of it")
+
+
+def put_off(application: Application, time: timedelta) -> None:
+    """Disable what is due within that time: a night's backups beside it are not what pages cost.
+
+    Raises KvmBackupError.
+    """
+    now = datetime.now(UTC)
+
+    def without_soon(schedules: Sequence[Schedule]) -> list[Schedule]:
+        planned = [schedule.planned_after(now, application.zone) for schedule in schedules]
+        soon = {one.id for one in planned if one.next_run is not None and one.next_run <= now + time}
+        return [replace(one, enabled=False, next_run=None) if one.id in soon else one for one in planned]
+
+    application.schedule_file.update(without_soon)
 
 
 class _Said:

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,8 @@ from bench.live_pages import Cost, watch
 from bench.page_server import BASE, PageServer, libvirt_memory, percentile
 
 LIMIT_MS = 100.0
+_QUIET = timedelta(minutes=30)
+"""No schedule is due while it measures."""
 _MIB = 1 << 20
 
 
@@ -42,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
         return status
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(f"load average {os.getloadavg()[0]:.1f}; {state_dir}")
-    with PageServer(state_dir) as server, server.signed_in() as client:
+    page_server = PageServer(state_dir)
+    fleet.put_off(page_server.application, _QUIET)
+    with page_server as server, server.signed_in() as client:
         slow = _measure_pages(console, server, client, chosen.requests, chosen.only)
         if not (chosen.only or chosen.no_live):
             _measure_live(console, server, chosen.pages, chosen.seconds, chosen.every)

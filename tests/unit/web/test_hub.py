@@ -95,7 +95,7 @@ class Page:
             name = next((value for key, value in fields if key == "event"), None)
             if name is not None:
                 self.events.append((name, "\n".join(value for key, value in fields if key == "data")))
-                self.last_id = next(value for key, value in fields if key == "id")
+                self.last_id = next((value for key, value in fields if key == "id"), self.last_id)
 
 
 def in_hub(world: World, story: Callable[[Hub], Coroutine[Any, Any, None]]) -> None:
@@ -173,8 +173,8 @@ def test_progress_is_told_as_markup_in_each_language_and_is_no_change_of_the_lis
         english = Page(hub.connect("anne", "en", hub.version))
         french = Page(hub.connect("zoé", "fr", hub.version))
         more = [Page(hub.connect(f"user {number}", "fr", hub.version)) for number in range(20)]
-        await english.until(has("run-r1"))
-        await french.until(has("run-r1"))
+        await english.until(has("overview"))
+        await french.until(has("overview"))
         before = len(world.rendered)
         world.running = (replace(RUN, done=500),)
         assert await english.until(has("run-r1")) == [("run-r1", "en 500\nof 1000")]
@@ -205,6 +205,56 @@ def test_a_page_that_connects_again_gets_what_it_missed_and_no_more() -> None:
         for unknown in ("", "other-7", f"{hub.version.split('-')[0]}-x", "٣-٣"):
             stranger = Page(hub.connect("anne", "en", unknown))
             assert "schedules" in names(await stranger.until(has("overview")))
+
+    in_hub(world, story)
+
+
+def test_many_pages_are_told_in_turns_and_none_is_left_out_however_often_something_changes() -> None:
+    world = World(running=(RUN,))
+
+    async def story(hub: Hub) -> None:
+        pages = [Page(hub.connect(f"user {number}", ("en", "fr")[number % 2], hub.version)) for number in range(40)]
+        for page in pages:
+            await page.until(has("overview"))
+        looks = world.looks
+        for number in range(2, 22, 2):
+            world.file = number
+            world.running = (replace(RUN, done=number),)
+            # Progress waits for nobody's turn.
+            await pages[0].until(lambda events, told=number: ("run-r1", f"en {told}\nof 1000") in events)  # type: ignore[misc]
+        looks = world.looks - looks
+        given = []
+        for page in pages[1:]:
+            while not page.connection.queue.empty():
+                page.take(page.connection.queue.get_nowait())
+            given.append(sum(name == "schedules" for name, _data in page.events))
+        assert hub.pages == len(pages)
+        assert max(given) - min(given) <= 1
+        assert sum(given) <= 10 + 2 * looks
+        world.file = "the last"
+        for page in pages:
+            page.events.clear()
+            await page.until(has("schedules"))
+
+    in_hub(world, story)
+
+
+def test_a_page_that_connects_again_before_its_turn_misses_nothing() -> None:
+    world = World()
+
+    async def story(hub: Hub) -> None:
+        others = [Page(hub.connect(f"user {number}", "en", hub.version)) for number in range(60)]
+        last = Page(hub.connect("anne", "en", hub.version))
+        for page in (*others, last):
+            await page.until(has("overview"))
+        world.file = 2
+        await others[0].until(has("schedules"))
+        world.alerts = 7
+        await last.until(has("badge"))
+        assert "schedules" in last.connection.due
+        hub.leave(last.connection)
+        back = Page(hub.connect("anne", "en", last.last_id))
+        assert "schedules" in names(await back.until(has("badge")))
 
     in_hub(world, story)
 

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +24,10 @@ _T = TypeVar("_T")
 _POLL_SECONDS = 1.0
 _LOOKS_BETWEEN_SIGNALS = 1.9
 """The same signal is given in every second look at most."""
+_TURNS_EACH_LOOK = 2
+_TURNS_SAVED = 10
+"""Each signal makes a page fetch something: so many pages are told in a look, and after a quiet time so many at once.
+The others follow in their turn, so that many pages which stay open take no more of the host than a few."""
 _QUEUE_LENGTH = 32
 PER_USER = 64
 IN_ALL = 512
@@ -39,10 +43,11 @@ class TooManyConnectionsError(Exception):
 
 @dataclass(eq=False, slots=True)
 class Connection:
-    """One open page. Its queue holds chunks of events; None ends it."""
+    """One open page. Its queue holds chunks of events; None ends it. `due` are signals that wait for its turn."""
 
     user: str
     language: str
+    due: set[str] = field(default_factory=set)
     queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE_LENGTH))
 
     def put(self, chunk: bytes) -> bool:
@@ -76,6 +81,14 @@ class Sources:
     show_badge: Callable[[int], str]
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a look has found: signals, and by language the markup that goes to every page at once."""
+
+    changed: Sequence[str]
+    markup: Mapping[str, bytes]
+
+
 class Hub:
     """Looks each `every` seconds while a page is open.
 
@@ -94,7 +107,9 @@ class Hub:
         self._spacing = every * _LOOKS_BETWEEN_SIGNALS
         self._shown: dict[str, dict[str, str]] = {}
         self._rates = Rates()
-        self._connections: set[Connection] = set()
+        self._turns = _TURNS_SAVED
+        self._connections: dict[Connection, None] = {}
+        """Who was given signals last comes last."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wanted: asyncio.Event | None = None
         self._closed = False
@@ -120,14 +135,14 @@ class Hub:
             raise TooManyConnectionsError
         connection = Connection(user, language)
         connection.put(wire.RETRY + self._missed(since, language))
-        self._connections.add(connection)
+        self._connections[connection] = None
         if self._wanted is not None:
             self._wanted.set()
         return connection
 
     def leave(self, connection: Connection) -> None:
         """A page was closed."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     def close(self) -> None:
         """End every stream now, and take no more."""
@@ -153,18 +168,30 @@ class Hub:
                 await self._wanted.wait()
                 continue
             began = time.monotonic()
-            chunks = await to_thread.run_sync(self._look)
-            if chunks:
-                self._tell(chunks)
+            self._tell(await to_thread.run_sync(self._look))
             # However slow the database is, most of the time is left to others.
             passed = time.monotonic() - began
             await asyncio.sleep(max(self._every - passed, passed / 2, 0.01))
 
-    def _tell(self, chunks: Mapping[str, bytes]) -> None:
+    def _tell(self, news: News) -> None:
         for connection in tuple(self._connections):
-            if not connection.put(chunks[connection.language]):
-                self._connections.discard(connection)
-                connection.end()
+            connection.due.update(news.changed)
+            if markup := news.markup[connection.language]:
+                self._put(connection, markup)
+        self._turns = min(_TURNS_SAVED, self._turns + _TURNS_EACH_LOOK)
+        for connection in [one for one in self._connections if one.due][: self._turns]:
+            self._turns -= 1
+            # Only signals have a number: a page that connects again gets all markup, and the signals it was not told.
+            self._put(connection, b"".join(wire.event(name, "", self.version) for name in sorted(connection.due)))
+            connection.due.clear()
+            if connection in self._connections:
+                del self._connections[connection]
+                self._connections[connection] = None
+
+    def _put(self, connection: Connection, chunk: bytes) -> None:
+        if not connection.put(chunk):
+            self.leave(connection)
+            connection.end()
 
     def _missed(self, since: str, language: str) -> bytes:
         boot, _dash, number = since.partition("-")
@@ -173,29 +200,25 @@ class Hub:
         fragments = self._shown.get(language, {})
         return b"".join(
             [
-                *(wire.event(name, html, self.version) for name, html in fragments.items()),
+                *(wire.event(name, html) for name, html in fragments.items()),
                 *(wire.event(name, "", self.version) for name in names),
             ]
         )
 
-    def _look(self) -> dict[str, bytes]:
-        """The new events as one chunk for each language."""
+    def _look(self) -> News:
         pulse, changed = self._changes()
         fragments = {code: self._render(code, pulse) for code in LANGUAGES}
-        news = {
-            code: [(name, html) for name, html in shown.items() if self._shown.get(code, {}).get(name) != html]
+        before, self._shown = self._shown, fragments
+        if changed:
+            self._number += 1
+            self._signals |= dict.fromkeys(changed, self._number)
+        markup = {
+            code: b"".join(
+                wire.event(name, html) for name, html in shown.items() if before.get(code, {}).get(name) != html
+            )
             for code, shown in fragments.items()
         }
-        self._shown = fragments
-        if not changed and not any(news.values()):
-            return {}
-        self._number += 1
-        self._signals |= dict.fromkeys(changed, self._number)
-        signals = b"".join(wire.event(name, "", self.version) for name in changed)
-        return {
-            code: b"".join(wire.event(name, html, self.version) for name, html in told) + signals
-            for code, told in news.items()
-        }
+        return News(changed, markup)
 
     def _changes(self) -> tuple[Pulse | None, list[str]]:
         pulse = _quietly(self._sources.pulse)

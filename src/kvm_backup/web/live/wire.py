@@ -7,10 +7,12 @@ RETRY = b"retry: 2000\n\n"
 """How many milliseconds a browser waits before it connects again."""
 
 
-def event(name: str, data: str, event_id: str) -> bytes:
-    """One event. `name` and `event_id` are our own words; `data` may be any text."""
+def event(name: str, data: str, event_id: str = "") -> bytes:
+    """One event. `name` and `event_id` are our own words; `data` may be any text. Without an id the browser goes on
+    to name the one before when it connects again."""
     lines = "".join(f"data: {line}\n" for line in (data.splitlines() or [""]))
-    return f"id: {event_id}\nevent: {name}\n{lines}\n".encode(errors="replace")
+    numbered = f"id: {event_id}\n" if event_id else ""
+    return f"{numbered}event: {name}\n{lines}\n".encode(errors="replace")
 
 
 def run_event(run_id: str) -> str:
