@@ -259,8 +259,20 @@ def test_a_key_that_the_server_does_not_take_is_told_and_nothing_is_written(pers
     done = person.adds("nas", url(person.server), "--yes")
     assert done.status == EXIT_FAILED
     assert "the server refused the login" in done.text
-    assert "authorized_keys" in done.text
+    public = person.server.root / "shell.pub"
+    config = person.server.config
+    assert f"The line in {public} must be in authorized_keys of the account root@shell" in in_one_line(done.text)
+    assert f"'ssh-copy-id -i {public} -F {config} root@shell'" in in_one_line(done.text)
+    assert f"'ssh -F {config} -v shell'" in in_one_line(done.text)
     assert person.tables() == []
+
+
+def test_without_any_key_it_is_told_how_to_make_one(person: Person, shelf: Shelf) -> None:
+    for key in person.server.root.glob("shell*"):
+        key.unlink()
+    done = person.adds("nas", url(person.server), "--yes")
+    assert done.status == EXIT_FAILED
+    assert "'ssh-keygen -t ed25519' makes one" in in_one_line(done.text)
 
 
 def test_the_key_that_only_adds_is_noticed_and_pruning_needs_another(person: Person, shelf: Shelf) -> None:

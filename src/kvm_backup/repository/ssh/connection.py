@@ -19,7 +19,8 @@ from kvm_backup.domain.errors import KvmBackupError, RemoteUnreachableError, Too
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.process import Completed, Program
 from kvm_backup.repository.ssh.address import SshAddress
-from kvm_backup.repository.ssh.failures import SSH_FAILED, failure
+from kvm_backup.repository.ssh.failures import SSH_FAILED, LoginRefusedError, failure
+from kvm_backup.repository.ssh.own_keys import how_to_be_let_in
 
 _POLL = 0.05
 _END_POLL = 0.01
@@ -140,7 +141,7 @@ class SshConnection:
             self._watch()
             if self._master.poll() is not None:
                 said = process.finish(self._master, _END_SECONDS)
-                raise self.failure(Completed(SSH_FAILED, "", said))
+                raise self._with_advice(self.failure(Completed(SSH_FAILED, "", said)))
             if time.monotonic() >= deadline:
                 raise RemoteUnreachableError(
                     phrase(
@@ -153,6 +154,11 @@ class SshConnection:
                     ),
                 )
             time.sleep(_POLL)
+
+    def _with_advice(self, error: KvmBackupError) -> KvmBackupError:
+        if not isinstance(error, LoginRefusedError):
+            return error
+        return LoginRefusedError(error.message, hint=how_to_be_let_in(self.address, self._config))
 
     def _close(self) -> None:
         if self._master is not None:

@@ -33,6 +33,10 @@ class HostKeyUnknownError(HostKeyError):
     """No key of the server is known here."""
 
 
+class LoginRefusedError(RemoteAccessError):
+    """No key of this user is taken there."""
+
+
 class FolderMissingError(RemoteSetupError):
     """The folder on the server is not there."""
 
@@ -121,7 +125,7 @@ def _host_key_unknown(place: str, _line: str) -> KvmBackupError:
 
 
 def _refused(place: str, line: str) -> KvmBackupError:
-    return RemoteAccessError(
+    return LoginRefusedError(
         phrase("{place}: the server refused the login ({line})", place=place, line=line),
         hint=phrase(
             "Check that the public key is in the account's authorized_keys, and which key ssh offers: ssh -v. "
