@@ -27,6 +27,11 @@ from kvm_backup.runtime.observer import Observer
 DOMAINS = "domains.xml"
 HISTORY = timedelta(days=400)
 """Longer ago than any run that is made."""
+_REMOTES = (
+    ("nas", "ssh://backup@127.0.0.1:9/srv/kvm-backup/bench"),
+    ("offsite", "ssh://backup@127.0.0.1:9/srv/offsite"),
+)
+"""Nobody listens there, so that what waits goes on waiting."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"{state_dir} is not empty")
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        os.environ["KVM_BACKUP_CONFIG"] = str(write_settings(state_dir, chosen.database))
+        os.environ["KVM_BACKUP_CONFIG"] = str(write_settings(state_dir, chosen.database, _REMOTES))
         fill(state_dir, make_fleet(chosen.vms, chosen.schedules, chosen.seed), chosen.runs, chosen.points)
     except KvmBackupError as error:
         print(f"the fleet cannot be made: {error.message}. {error.hint}", file=sys.stderr)
@@ -53,8 +58,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def write_settings(state_dir: Path, database: str | None) -> Path:
-    """The settings under which such a folder is served (KVM_BACKUP_CONFIG)."""
+def write_settings(state_dir: Path, database: str | None, remotes: Sequence[tuple[str, str]]) -> Path:
+    """The settings under which such a folder is served (KVM_BACKUP_CONFIG).
+
+    `remotes` are names and addresses of copies of its repository.
+    """
     path = state_dir / "kvm-backup.toml"
     lines = [
         f"state_dir = {json.dumps(str(state_dir))}",
@@ -63,6 +71,10 @@ def write_settings(state_dir: Path, database: str | None) -> Path:
         # A folder that is served days later would begin with thousands of runs that were missed.
         "[scheduler]\ncatch_up = false",
         f"[libvirt]\nuri = {json.dumps(f'test://{state_dir / DOMAINS}')}",
+        *(
+            f"[[repository]]\nname = {json.dumps(name)}\nurl = {json.dumps(url)}\nof = 'default'"
+            for name, url in remotes
+        ),
         *([f"[database]\nurl = {json.dumps(database)}"] if database else []),
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -92,10 +104,12 @@ def fill(state_dir: Path, fleet: Fleet, runs: int, points: int, disk: int = 400 
     clock("their sums by day")
     space_samples(application.database, now, disk)
     resolved_alerts(application.database, fleet, now)
-    count = write_points(fleet, application.repository(), points, now)
-    clock(f"{count} restore points (manifests without images)")
+    mirrors = [application.shipping.mirror(name) for name in application.settings.remotes()]
+    count = write_points(fleet, application.repository(), mirrors, points, now)
+    clock(f"{count} restore points (manifests without images), and the mirrors of {len(mirrors)} remotes")
     application = Application.from_environment()
     Observer(application.survey, application.alerts, print).step()
+    application.shipping.facts.look_through()
     clock("the service's look at all of it")
 
 

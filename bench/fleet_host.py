@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,10 +24,12 @@ from kvm_backup.domain.point import (
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.timing import Timing, parse_timing
 from kvm_backup.repository.local import LocalRepository
+from kvm_backup.repository.mirror import Mirror
 from kvm_backup.services.schedules.file import ScheduleFile
 
 HOST = "bench"
 GIB = 1 << 30
+_WAITS_OF = 50
 _ROLES = ("web", "db", "mail", "dns", "ldap", "git", "ci", "cache", "proxy", "erp", "files", "desk", "test", "app")
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
@@ -139,19 +141,32 @@ def write_schedules(fleet: Fleet, file: ScheduleFile, zone: ZoneInfo, now: datet
     file.update(lambda _before: made)
 
 
-def write_points(fleet: Fleet, repository: LocalRepository, points: int, now: datetime) -> int:
-    """A short chain of each VM, as manifests without images; how many were made."""
+def write_points(
+    fleet: Fleet, repository: LocalRepository, mirrors: Sequence[Mirror], points: int, now: datetime
+) -> int:
+    """A short chain of each VM, as manifests without images, and the record that remotes hold them, too; how many.
+
+    Of one VM in fifty the newest point waits for each remote.
+    """
     chance = random.Random(fleet.seed + 1)
+    shipped: list[str] = []
     count = 0
-    for vm in fleet.vms:
+    for place, vm in enumerate(fleet.vms):
         if vm.never:
             continue
         newest = now - (timedelta(days=4) if vm.fails else timedelta(minutes=chance.randrange(5, 180)))
-        for manifest in _chain(vm, repository.id, newest, points, chance):
-            folder = repository.root / manifest.id
-            folder.mkdir(mode=0o700, parents=True)
-            (folder / MANIFEST_FILE).write_bytes(serialize(manifest))
-            count += 1
+        chain = list(_chain(vm, repository.id, newest, points, chance))
+        there = chain[:-1] if place % _WAITS_OF == 0 else chain
+        shipped += [manifest.id for manifest in there]
+        count += len(chain)
+        for held, manifests in ((repository, chain), *((mirror.repository, there) for mirror in mirrors)):
+            for manifest in manifests:
+                folder = held.root / manifest.id
+                folder.mkdir(mode=0o700, parents=True)
+                (folder / MANIFEST_FILE).write_bytes(serialize(manifest))
+    for mirror in mirrors:
+        mirror.vouch(shipped)
+        mirror.note_compared()
     return count
 
 

@@ -22,6 +22,7 @@ _PAGES = (
     ("/runs", {"runs"}),
     ("/schedules", {"schedules", "runs"}),
     ("/alerts", {"alerts"}),
+    ("/repositories", {"shipping", "runs", "vms", "alerts"}),
 )
 """An open page, and the signals on which it fetches its list anew."""
 _SETTLED_SECONDS = 3.0

@@ -47,6 +47,10 @@ _SCHEDULES = (
     ("Complète du dimanche", "weekly", "sunday:04:00", Mode.FULL, ("erp", "supervision")),
     ("Fin de mois", "monthly", "31:23:00", Mode.FULL, ("base-clients",)),
 )
+_REMOTES = (
+    ("nas", "ssh://sauvegarde@nas.exemple.fr/srv/kvm-backup/alpha"),
+    ("coffre", "ssh://alpha@coffre.exemple.net/sauvegardes"),
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         state_dir = Path(folder) / "state"
         state_dir.mkdir()
-        os.environ["KVM_BACKUP_CONFIG"] = str(write_settings(state_dir, None))
+        os.environ["KVM_BACKUP_CONFIG"] = str(write_settings(state_dir, None, _REMOTES))
         fill(state_dir, small_fleet(), _RUNS, _POINTS, _DISK)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments_of_root)
         with PageServer(state_dir) as server, going_on(server) as run_id:
