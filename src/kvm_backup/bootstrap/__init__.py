@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -14,44 +14,39 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from kvm_backup.config.live import LiveSettings
-from kvm_backup.config.repository import DEFAULT_REPOSITORY
 from kvm_backup.config.settings import Settings, load
 from kvm_backup.config.zone import find_zone
 from kvm_backup.domain.errors import (
     HypervisorUnavailableError,
-    InvalidScheduleError,
     KvmBackupError,
-    RepositoryNotFoundError,
-    TargetExistsError,
 )
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.repository.durable import replace_content, storage_error
+from kvm_backup.repository.durable import storage_error
 
 if TYPE_CHECKING:
     # Imported where they are used: libvirt and SQLAlchemy cost a command that needs neither half a second.
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL
 
     from kvm_backup.bootstrap.examining import Examining
     from kvm_backup.bootstrap.places import Places
+    from kvm_backup.bootstrap.points import Points
     from kvm_backup.bootstrap.remotes import Remotes
+    from kvm_backup.bootstrap.repositories import Repositories
+    from kvm_backup.bootstrap.rules import Rules
     from kvm_backup.bootstrap.shipping import Shipping
-    from kvm_backup.config.settings import VmSettings
     from kvm_backup.database.audit import AuditLog
     from kvm_backup.database.engine import Database
     from kvm_backup.database.history import History
     from kvm_backup.database.inventory import Inventory
     from kvm_backup.database.statistics import Statistics
     from kvm_backup.domain.alert import Condition
-    from kvm_backup.domain.point import Manifest, Mode
+    from kvm_backup.domain.point import Mode
     from kvm_backup.domain.request import RunRequest
-    from kvm_backup.domain.retention import RetentionRule, RetentionWish
     from kvm_backup.domain.run import Run
-    from kvm_backup.domain.schedule import Schedule
     from kvm_backup.domain.task import RestoreTarget
-    from kvm_backup.domain.vm import Vm
     from kvm_backup.hypervisor.connection import Hypervisor
     from kvm_backup.repository.catalogue import Catalogue
     from kvm_backup.repository.encryption.keys import Identities
@@ -71,10 +66,8 @@ if TYPE_CHECKING:
     from kvm_backup.services.facts import Facts
     from kvm_backup.services.folders import Folders
     from kvm_backup.services.log_reader import LogReader
-    from kvm_backup.services.options import BackupOptions
     from kvm_backup.services.overview import OverviewService
     from kvm_backup.services.own_runs import OwnRuns
-    from kvm_backup.services.point_places import PlacedPoints
     from kvm_backup.services.prune import PruneService
     from kvm_backup.services.requests import Asker, Requests
     from kvm_backup.services.run_log import LogFile
@@ -85,12 +78,9 @@ if TYPE_CHECKING:
     from kvm_backup.services.stores.store import Store
     from kvm_backup.services.survey.survey import Survey
     from kvm_backup.services.tasks import Pruner, TaskService
-    from kvm_backup.services.vm_points import VmPointList
 
     AskForIdentities = Callable[[str, Callable[[Identities], None]], Identities | None]
 
-_MADE_ONCE = "repository-made"
-"""Notes that the default repository was there: one that is gone is not made again, its points are elsewhere."""
 _SOCKET_PATH_ROOM = 60
 """How long the runtime folder's path may be, so that the sockets below it fit in the kernel's 107 bytes."""
 
@@ -170,8 +160,8 @@ class Application:
             zone=self.zone,
             clock=lambda: datetime.now(UTC),
             list_vms=lambda: self.hypervisor.list_vms(),
-            lasting_repository=self._repository_of_schedule,
-            check_ship_to=self._check_ship_to,
+            lasting_repository=self.repositories.of_schedule,
+            check_ship_to=self.repositories.check_ship_to,
         )
 
     @cached_property
@@ -244,10 +234,10 @@ class Application:
             history=self.history,
             schedule_file=self.schedule_file,
             hypervisor=lambda: self.hypervisor,
-            excluded_disks=self.excluded_disks,
+            excluded_disks=self.rules.excluded_disks,
             catalogue=lambda: self.catalogue,
-            repositories=self._repositories_in_use,
-            lasting_name=self._lasting_name,
+            repositories=self.repositories.in_use,
+            lasting_name=self.repositories.lasting_name,
             folders={"scratch": self.folders.scratch, "state": self.state_dir()},
             reserve=self.settings.backup.space_reserve,
             keep=timedelta(days=self.settings.database.keep_days),
@@ -387,7 +377,7 @@ class Application:
             open_repository=self.repository,
             view=lambda name: self.store(name).view,
             is_far=lambda name: name in self.shipping.remotes,
-            lasting_name=self._lasting_name,
+            lasting_name=self.repositories.lasting_name,
             hypervisor=lambda: self.hypervisor,
         )
 
@@ -419,21 +409,21 @@ class Application:
 
     def request_backup(self, vm: str, mode: Mode, repository: str | None = None, who: str | None = None) -> Run:
         """Back a VM up; `vm` is its name or UUID. Raises VmNotFoundError before anything is queued."""
-        self.configured_repository(repository)
+        self.repositories.configured(repository)
         return self.enqueue_run(self.requests.backup_of_known_vm(vm, mode, repository, _web(who)))
 
     def request_verify(
         self, point: str, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> Run:
         """Check a point, by its whole id, and all that it builds on."""
-        self.configured_store(repository)
+        self.repositories.configured_store(repository)
         return self.enqueue_run(self.requests.verify_point(point, repository, _web(who), deep=deep))
 
     def request_verify_vm(
         self, vm: str, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> Run:
         """Check every point of a VM; `vm` is its UUID, its folder in the repository or, slower, its name."""
-        self.configured_store(repository)
+        self.repositories.configured_store(repository)
         folder = self.requests.folder_of(vm, repository)
         return self.enqueue_run(self.requests.verify_folder(folder, repository, _web(who), deep=deep))
 
@@ -441,7 +431,7 @@ class Application:
         self, repository: str | None = None, who: str | None = None, *, deep: bool = False
     ) -> list[Run]:
         """Check every point of a repository, one run for each VM."""
-        self.configured_store(repository)
+        self.repositories.configured_store(repository)
         asked = [
             self.requests.verify_folder(folder, repository, _web(who), deep=deep)
             for folder in self.requests.all_folders(repository)
@@ -455,18 +445,18 @@ class Application:
 
         Raises TargetExistsError, VmRunningError, BadArgumentError before anything is queued.
         """
-        self.configured_store(repository)
+        self.repositories.configured_store(repository)
         return self.enqueue_run(self.requests.checked_restore(point, target, repository, _web(who)))
 
     def request_prune(self, vm: str, repository: str | None = None, who: str | None = None) -> Run:
         """Prune the points of a VM; `vm` as for `request_verify_vm`."""
-        self.configured_store(repository)
+        self.repositories.configured_store(repository)
         folder = self.requests.folder_of(vm, repository)
         return self.enqueue_run(self.requests.prune_folder(folder, repository, _web(who)))
 
     def request_prune_all(self, repository: str | None = None, who: str | None = None) -> list[Run]:
         """Prune every VM that a repository holds points of, one run for each."""
-        self.configured_store(repository)
+        self.repositories.configured_store(repository)
         asked = [
             self.requests.prune_folder(folder, repository, _web(who))
             for folder in self.requests.all_folders(repository)
@@ -512,7 +502,7 @@ class Application:
             space_reserve=self.settings.backup.space_reserve,
             level=self.settings.backup.compression_level,
         )
-        return downloads.open(self.configured_repository(repository), point, target, stop_requested)
+        return downloads.open(self.repositories.configured(repository), point, target, stop_requested)
 
     @cached_property
     def _asking(self) -> Asking:
@@ -644,13 +634,13 @@ class Application:
                 clock=lambda: datetime.now(UTC),
                 say=say,
                 host=self.host,
-                repository=self._lasting_name(None),
+                repository=self.repositories.lasting_name(None),
                 catch_up=self.settings.scheduler.catch_up,
             )
 
             def tick() -> object:
                 claim.renew()
-                scheduler.repository = self._lasting_name(None)
+                scheduler.repository = self.repositories.lasting_name(None)
                 return scheduler.tick()
 
             return tick
@@ -694,48 +684,6 @@ class Application:
             beside=observed,
         )
 
-    def _lasting_name(self, repository: str | None) -> str:
-        """What names a repository also from another folder, for a retry or the service."""
-        wanted = repository or self.settings.default_repository
-        if wanted not in self.settings.repositories() and "/" in wanted:
-            return str(Path(wanted).absolute())
-        return wanted
-
-    def _repository_of_schedule(self, wanted: str) -> str:
-        """Raises InvalidScheduleError."""
-        if wanted not in self.settings.repositories() and "/" not in wanted:
-            configured = ", ".join(sorted(self.settings.repositories()))
-            expected = phrase("one of {choices}, or a path with a / in it", choices=configured)
-            raise InvalidScheduleError("repository", wanted, expected)
-        return self._lasting_name(wanted)
-
-    def _check_ship_to(self, names: Sequence[str], repository: str | None) -> None:
-        """Raises InvalidScheduleError for a remote to which nothing of that local repository goes."""
-        root = self._root_of(self._lasting_name(repository))
-        fitting = [
-            name
-            for name, remote in self.settings.remotes().items()
-            if remote.of is not None and self._root_of(remote.of) == root
-        ]
-        for name in names:
-            if name not in fitting:
-                choices = ", ".join([*sorted(fitting), "none", "default"])
-                expected = phrase("repositories on other servers that copy this one: {choices}", choices=choices)
-                raise InvalidScheduleError("ship_to", name, expected)
-
-    def _repositories_in_use(self, schedules: Iterable[Schedule]) -> dict[str, Callable[[], LocalRepository]]:
-        """What opens each repository that settings or schedules name, by its lasting name."""
-        from kvm_backup.repository.local import LocalRepository
-
-        configured, in_state = self.settings.repositories(), self.settings.state_dir / "repository"
-        names = [*configured, *(self._lasting_name(schedule.repository) for schedule in schedules)]
-        return {
-            name: partial(self.repository, name)
-            for name in names
-            # The one in the state folder is made by the first run that uses it.
-            if configured.get(name) != in_state or not LocalRepository.may_be_made(in_state)
-        }
-
     def _settings_problem(self) -> KvmBackupError | None:
         """Why the settings are not those of their file."""
         if self.live is None:
@@ -757,118 +705,34 @@ class Application:
             now=datetime.now(UTC),
         )
 
-    def _root_of(self, repository: str) -> Path:
-        """The folder of a repository by its name or path, whether there is one or not."""
-        return self.settings.repositories().get(repository, Path(repository)).resolve()
+    @property
+    def repositories(self) -> Repositories:
+        """What opens them."""
+        from kvm_backup.bootstrap.repositories import Repositories
+
+        return Repositories(self)
 
     def repository(self, name: str | None = None) -> LocalRepository:
-        """A configured repository by name, or one by its path. The default one is made on first use.
-
-        Raises RepositoryNotFoundError, RepositoryFormatError, StorageError.
-        """
-        from kvm_backup.repository.local import LocalRepository
-
-        if name is not None and "/" in name and name not in self.settings.repositories():
-            return LocalRepository.open(Path(name).name, Path(name).absolute())
-        return self.configured_repository(name)
-
-    def configured_repository(self, name: str | None = None) -> LocalRepository:
-        """A repository of the settings by its name, which is all that a page may name: where else root reads and
-        writes is said on the command line. Raises as `repository` does.
-        """
-        from kvm_backup.repository.local import LocalRepository
-
-        wanted = name or self.settings.default_repository
-        configured = self.settings.repositories()
-        path = configured.get(wanted)
-        if wanted in self.shipping.remotes:
-            self.shipping.refuse(wanted)
-        if path is None:
-            raise RepositoryNotFoundError(
-                phrase("no repository is called {wanted!r}", wanted=wanted),
-                hint=phrase(
-                    "Configured: {names}. Add one with 'kvm-backup repository init PATH'.",
-                    names=", ".join(sorted({*configured, *self.shipping.remotes})),
-                ),
-            )
-        state_default = self.settings.state_dir / "repository"
-        made_once = self.settings.state_dir / _MADE_ONCE if wanted == DEFAULT_REPOSITORY else None
-        if self.would_make(wanted):
-            self.state_dir()
-            # Two first runs may meet here: whoever comes second finds what the other made.
-            with suppress(TargetExistsError):
-                LocalRepository.create(wanted, path)
-        try:
-            opened = LocalRepository.open(wanted, path)
-            if path == state_default and made_once and not made_once.exists():
-                # A state folder that is full must not keep anybody from the points.
-                with suppress(KvmBackupError):
-                    replace_content(made_once, f"{opened.id}\n".encode())
-            return opened
-        except RepositoryNotFoundError as error:
-            raise RepositoryNotFoundError(
-                phrase("repository {wanted} is configured, but there is none in {path}", wanted=wanted, path=path),
-                hint=phrase(
-                    "Is its disk mounted? Mount it first; a new repository in its place would hold no points."
-                ),
-            ) from error
-
-    def would_make(self, name: str) -> bool:
-        """Whether the first use of a repository makes it: it is the default one, and there never was one."""
-        from kvm_backup.repository.local import LocalRepository
-
-        place, made_once = self.settings.state_dir / "repository", self.settings.state_dir / _MADE_ONCE
-        return (
-            name == DEFAULT_REPOSITORY
-            and self.settings.repositories()[name] == place
-            and not made_once.exists()
-            and LocalRepository.may_be_made(place)
-        )
+        """Raises as Repositories.open."""
+        return self.repositories.open(name)
 
     def store(self, name: str | None = None) -> Store:
-        """What points are read from: of `repository`, or by its name one on another server. Raises as the former."""
-        return self._remote_store(name) or self._local_store(self.repository(name))
+        """What points are read from. Raises as Repositories.store."""
+        return self.repositories.store(name)
 
-    def configured_store(self, name: str | None = None) -> Store:
-        """The same for what a page may name, as of `configured_repository`."""
-        return self._remote_store(name) or self._local_store(self.configured_repository(name))
+    @property
+    def points(self) -> Points:
+        """The restore points of VMs, as the catalogue knows them."""
+        from kvm_backup.bootstrap.points import Points
 
-    def _remote_store(self, name: str | None) -> Store | None:
-        return self.shipping.store(name) if name is not None and name in self.shipping.remotes else None
+        return Points(self)
 
-    def _local_store(self, repository: LocalRepository) -> Store:
-        from kvm_backup.services.stores.store import LocalStore
+    @property
+    def rules(self) -> Rules:
+        """What settings and schedules say of single VMs."""
+        from kvm_backup.bootstrap.rules import Rules
 
-        return LocalStore(repository, frozenset(self.shipping.remotes))
-
-    def points_everywhere(self, vm_uuid: str) -> VmPointList:
-        """The points of a VM in all repositories of the settings, as the catalogue knows them."""
-        from kvm_backup.services.vm_points import points_everywhere
-
-        return points_everywhere(sorted(self.settings.repositories()), self.repository, self.catalogue, vm_uuid)
-
-    def points_in(self, repository: str, vm_uuid: str) -> list[Manifest]:
-        """The points of a VM in one repository that a page may name, also a remote, as the catalogue knows them.
-
-        Raises as `configured_store`.
-        """
-        return self.catalogue.points(self.configured_store(repository).view, vm_uuid)
-
-    def placed_points(self, vm_uuid: str) -> PlacedPoints:
-        """The points of a VM with where each of them is, as catalogue and tables know it. Raises DatabaseError."""
-        from kvm_backup.services.point_places import placed_points
-        from kvm_backup.services.vm_points import points_everywhere
-
-        remotes = {name: remote.of for name, remote in self.shipping.remotes.items()}
-        there = points_everywhere(
-            sorted(remotes), lambda name: self.shipping.mirror(name).repository, self.catalogue, vm_uuid
-        )
-        waiting = self.shipping.facts.store.of_vm(vm_uuid) if remotes else []
-        return placed_points(self.points_everywhere(vm_uuid), there, remotes, waiting)
-
-    def excluded_disks(self, vm: Vm) -> frozenset[str]:
-        settings = self.vm_settings(vm.name, vm.uuid)
-        return settings.exclude_disks if settings else frozenset()
+        return Rules(self)
 
     def backup_service(
         self, repository: LocalRepository, listener: Listener, stop_requested: Callable[[], bool]
@@ -880,7 +744,7 @@ class Application:
             hypervisor=self.hypervisor,
             repository=repository,
             folders=self.folders,
-            options_for=lambda vm: self._backup_options(vm, repository),
+            options_for=lambda vm: self.rules.backup_options(vm, repository),
             clock=lambda: datetime.now(UTC),
             listener=listener,
             stop_requested=stop_requested,
@@ -896,7 +760,7 @@ class Application:
             repository=repository,
             catalogue=self.catalogue,
             locks=self.folders.locks,
-            rule_for=lambda name, uuid: self.retention_rule(repository, name, uuid),
+            rule_for=lambda name, uuid: self.rules.retention(repository, name, uuid),
             zone=self.zone,
             lock_wait=self.settings.backup.lock_wait,
             space_reserve=self.settings.backup.space_reserve,
@@ -925,73 +789,6 @@ class Application:
         found = points_of(store, vm.name, vm.uuid)
         if found is not None:
             self.prune_service(store, listener, stop_requested).run(found)
-
-    def retention_rule(self, repository: LocalRepository, vm_name: str, vm_uuid: str) -> RetentionRule:
-        """The rule for a VM in a repository, made of settings and schedules.
-
-        Raises SchedulesFileError, StorageError: what the schedules want to keep must be known before points go.
-        """
-        wishes = [schedule.retention for schedule in self.schedules_of_vm(vm_name, vm_uuid, repository)]
-        return self._rule_of_settings(repository, vm_name, vm_uuid, wishes)
-
-    def _rule_of_settings(
-        self, repository: LocalRepository, vm_name: str, vm_uuid: str, wishes: Iterable[RetentionWish]
-    ) -> RetentionRule:
-        from kvm_backup.config.retention import effective_rule
-
-        own = self.vm_settings(vm_name, vm_uuid)
-        root = repository.root.resolve()
-        of_repository = next(
-            (one for one in self.settings.repository if one.path and one.path.resolve() == root), None
-        )
-        return effective_rule(
-            self.settings.retention,
-            of_repository.retention if of_repository else None,
-            wishes,
-            own.retention if own else None,
-        )
-
-    def usual_retention(self, repository: str | None) -> RetentionRule:
-        """What stays in a repository, by its name, of VMs of which neither a schedule nor the settings say more."""
-        from kvm_backup.config.retention import effective_rule
-
-        wanted = repository or self.settings.default_repository
-        named = next((one for one in self.settings.repository if one.name == wanted), None)
-        return effective_rule(self.settings.retention, named.retention if named else None, [], None)
-
-    def vm_settings(self, vm_name: str, vm_uuid: str | None) -> VmSettings | None:
-        """What the settings say of one VM."""
-        return self.settings.vm.get(vm_name) or self.settings.vm.get(vm_uuid or "")
-
-    def schedules_of_vm(self, vm_name: str, vm_uuid: str | None, repository: LocalRepository) -> list[Schedule]:
-        """The schedules that back a VM up into a repository, disabled ones included.
-
-        Raises SchedulesFileError, StorageError.
-        """
-        root = repository.root.resolve()
-        return [
-            schedule
-            for schedule in self.schedule_file.read()
-            if schedule.covers(vm_name, vm_uuid or "")
-            and self._root_of(self._lasting_name(schedule.repository)) == root
-        ]
-
-    def _backup_options(self, vm: Vm, repository: LocalRepository) -> BackupOptions:
-        from kvm_backup.services.options import BackupOptions
-
-        backup = self.settings.backup
-        own = self.vm_settings(vm.name, vm.uuid)
-        freeze = backup.freeze if own is None or own.freeze is None else own.freeze
-        return BackupOptions(
-            freeze_timeout=backup.freeze_timeout if freeze else None,
-            compression_level=backup.compression_level,
-            space_reserve=backup.space_reserve,
-            lock_wait=backup.lock_wait,
-            excluded_disks=self.excluded_disks(vm),
-            snapshots_kept=self.settings.snapshot.keep,
-            # Schedules have no say in it, so that a backup does not depend on their file.
-            longest_chain=self._rule_of_settings(repository, vm.name, vm.uuid, []).chain,
-        )
 
     def state_dir(self) -> Path:
         """The state folder, made if need be; QEMU's user must be able to pass through it to the scratch files."""

@@ -72,7 +72,7 @@ class Examining:
         from kvm_backup.services.remotes.examination import Copied
 
         assert remote.of is not None
-        local = self.parts.configured_repository(remote.of)
+        local = self.parts.repositories.configured(remote.of)
         sealing = self.parts.shipping.sealing(remote.name, local)
         return Copied(remote.of, local.id, sealing.identity, waiting.bytes(remote.name))
 

@@ -138,7 +138,7 @@ class Places:
         path, default = str(settings.repositories()[name]), name == settings.default_repository
         copies = self.parts.shipping.copies_of(name)
         try:
-            points = self.parts.catalogue.count(self.parts.configured_repository(name).catalogue_key)
+            points = self.parts.catalogue.count(self.parts.repositories.configured(name).catalogue_key)
         except KvmBackupError as error:
             return LocalPlace(name, path, default, None, space, copies, error)
         return LocalPlace(name, path, default, points, space, copies)
@@ -154,7 +154,7 @@ class Places:
         if remote.of is None:
             rule = effective_rule(self.parts.settings.retention, remote.retention, [], None)
         else:
-            rule = overridden(self.parts.usual_retention(remote.of), remote.retention)
+            rule = overridden(self.parts.rules.usual_retention(remote.of), remote.retention)
         return RemotePlace(
             name=name,
             url=remote.url or "",

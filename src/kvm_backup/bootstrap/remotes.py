@@ -125,7 +125,7 @@ class Remotes:
         if remote.recipients:
             self.parts.proved_recipients.require(remote.recipients)
         state = self.parts.state_dir()
-        here = Locals(self.parts.settings.default_repository, self.parts.configured_repository, self._known_id)
+        here = Locals(self.parts.settings.default_repository, self.parts.repositories.configured, self._known_id)
         # What only a copy has says that a copy is wanted, as naming the repository does.
         wanted = new.of or (here.default if {"keep_local", "recipients"} & new.options.keys() else None)
         with self.parts.shipping.connection(remote, watch) as connection:
@@ -159,7 +159,7 @@ class Remotes:
         expected = None
         if remote.of is not None:
             with suppress(RepositoryNotFoundError):
-                expected = self.parts.configured_repository(remote.of).id
+                expected = self.parts.repositories.configured(remote.of).id
         assert remote.url is not None
         with self.parts.shipping.connect(name) as connection:
             mirror = reread(connection, name, remote.url, self.parts.state_dir(), expected)
@@ -171,7 +171,7 @@ class Remotes:
         """What is there just as here is this host's own, whoever brought it there. Raises StorageError."""
         from kvm_backup.services.shipping.lack import own_points
 
-        mirror.vouch(own_points(self.parts.configured_repository(of), mirror))
+        mirror.vouch(own_points(self.parts.repositories.configured(of), mirror))
 
     def _catalogued(self, mirror: Mirror) -> tuple[int, list[DamagedPoint]]:
         damaged = self.parts.catalogue.refresh(mirror.repository, everything=True)
@@ -199,6 +199,6 @@ class Remotes:
         try:
             return LocalRepository.open(name, path).id
         except RepositoryNotFoundError:
-            if self.parts.would_make(name):
+            if self.parts.repositories.would_make(name):
                 return None
             raise

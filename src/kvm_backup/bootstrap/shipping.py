@@ -336,8 +336,8 @@ class Shipping:
         copies = self.copies_of(local)
         if not copies:
             return []
-        own = self.parts.vm_settings(points.vm, points.vm_uuid)
-        schedules = self.parts.schedules_of_vm(points.vm, points.vm_uuid, self.parts.repository(local))
+        own = self.parts.rules.of_vm(points.vm, points.vm_uuid)
+        schedules = self.parts.rules.schedules_of_vm(points.vm, points.vm_uuid, self.parts.repository(local))
         return remotes_of_vm(copies, own.ship_to if own else None, [schedule.ship_to for schedule in schedules])
 
     def copies_of(self, local: str) -> list[str]:
@@ -351,7 +351,7 @@ class Shipping:
         remote = self.remote(name)
         if remote.of is None:
             return effective_rule(self.parts.settings.retention, remote.retention, [], None)
-        here = self.parts.retention_rule(self.parts.repository(remote.of), vm_name, vm_uuid)
+        here = self.parts.rules.retention(self.parts.repository(remote.of), vm_name, vm_uuid)
         return overridden(here, remote.retention)
 
     def waiting(self, local: str, points: VmPoints) -> dict[str, str]:

@@ -21,7 +21,7 @@ def list_vms(repository: RepositoryOption = None, json: JsonOption = False) -> N
     store = parts.store(repository).view
     parts.catalogue.refresh(store)
     rows = [
-        vm_summary(vm, parts.excluded_disks(vm), parts.catalogue.points(store, vm.uuid))
+        vm_summary(vm, parts.rules.excluded_disks(vm), parts.catalogue.points(store, vm.uuid))
         for vm in parts.hypervisor.list_vms()
     ]
     if json:

@@ -53,7 +53,7 @@ def test_what_failed_is_tried_again_at_once() -> None:
 def test_a_double_click_on_run_now_starts_the_vms_of_a_schedule_once(dashboard: Dashboard) -> None:
     application = dashboard.application
     schedule = application.schedules.add("pressed twice", ["web", "mail"], "daily", "02:00", "full")
-    application.configured_repository()
+    application.repositories.configured()
     with dashboard.logged_in(Role.OPERATOR) as client, ThreadPoolExecutor(4) as pool:
         fields = {"csrf": csrf_of(client.get("/account").text)}
         presses = [pool.submit(client.post, f"/schedules/{schedule.id}/run", data=fields) for _ in range(4)]

@@ -33,9 +33,9 @@ Text = Annotated[str, Form()]
 def point(request: Request, user: Viewer, repository: str, folder: str, stamp: str) -> Response:  # noqa: ARG001
     """The point and what can be done with it."""
     application = application_of(request)
-    store = application.configured_store(repository)
+    store = application.repositories.configured_store(repository)
     manifest = store.view.load(f"{folder}/{stamp}")
-    own = application.points_in(repository, manifest.vm_uuid)
+    own = application.points.held_by(repository, manifest.vm_uuid)
     details = point_details(store, manifest)
     return render(
         request,
@@ -96,7 +96,7 @@ def restore(
     }
     application = application_of(request)
     point_id = f"{folder}/{stamp}"
-    manifest = application.configured_store(repository).view.load(point_id)
+    manifest = application.repositories.configured_store(repository).view.load(point_id)
     note(request, "point.restore", f"{repository}:{point_id}", way)
     try:
         target = restore_target(
@@ -154,7 +154,7 @@ def _form(
     *,
     status: int = 200,
 ) -> Response:
-    manifest = application_of(request).configured_store(repository).view.load(point_id)
+    manifest = application_of(request).repositories.configured_store(repository).view.load(point_id)
     return render(
         request,
         "points/restore.html",
@@ -174,7 +174,7 @@ def _path_there(path: str) -> str:
 
 
 def _place(application: Application, manifest: Manifest, repository: str) -> PlacedPoint | None:
-    found = application.placed_points(manifest.vm_uuid).points
+    found = application.points.placed(manifest.vm_uuid).points
     return next((one for one in found if one.point.id == manifest.id and one.is_in(repository)), None)
 
 

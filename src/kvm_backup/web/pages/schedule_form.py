@@ -335,7 +335,7 @@ def _shipped(schedule: Schedule) -> str:
 
 
 def _kept(application: Application, repository: str) -> str:
-    return schedule_words.kept(application.usual_retention(repository or None))
+    return schedule_words.kept(application.rules.usual_retention(repository or None))
 
 
 def _allowed(draft: Draft, user: Account) -> Draft:

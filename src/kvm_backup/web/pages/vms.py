@@ -86,7 +86,7 @@ def one_vm(request: Request, user: Viewer, uuid: str) -> Response:  # noqa: ARG0
     """One VM; as a fragment, what of it changes."""
     application = application_of(request)
     vm = application.inventory.get(uuid)
-    points = application.placed_points(vm.uuid)
+    points = application.points.placed(vm.uuid)
     calendar = application.calendar.of([vm])
     return render(
         request,

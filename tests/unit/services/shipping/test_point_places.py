@@ -11,7 +11,7 @@ def placed(harbour: Harbour) -> list[PlacedPoint]:
     application = harbour.application
     application.catalogue.refresh(harbour.shelf.repository)
     harbour.facts.look_through()
-    return list(application.placed_points(VM_UUID).points)
+    return list(application.points.placed(VM_UUID).points)
 
 
 def test_a_point_is_told_once_with_all_its_places_and_where_it_still_goes(harbour: Harbour) -> None:

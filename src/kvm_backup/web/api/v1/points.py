@@ -18,7 +18,7 @@ _QCOW2 = {"application/octet-stream": {"schema": {"type": "string", "format": "b
 @router.get("", responses=problems(404))
 def get_point(request: Request, user: Viewer, repository: str, folder: str, stamp: str) -> models.PointDetails:  # noqa: ARG001
     """All that its manifest tells."""
-    store = application_of(request).configured_store(repository)
+    store = application_of(request).repositories.configured_store(repository)
     return models.PointDetails(**point_details(store, store.view.load(f"{folder}/{stamp}")))
 
 
@@ -40,7 +40,7 @@ def restore_point(
     application = application_of(request)
     point_id = f"{folder}/{stamp}"
     note(request, "point.restore", f"{repository}:{point_id}", wanted.way)
-    manifest = application.configured_store(repository).view.load(point_id)
+    manifest = application.repositories.configured_store(repository).view.load(point_id)
     target = restore_target(user, manifest, **wanted.model_dump())
     run = application.request_restore(point_id, target, repository, who=user.name)
     return models.Run.model_validate(run)

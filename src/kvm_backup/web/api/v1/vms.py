@@ -59,7 +59,7 @@ def get_vm_xml(request: Request, user: Viewer, uuid: str) -> Response:  # noqa: 
 def list_points(request: Request, user: Viewer, uuid: str) -> models.PointList:  # noqa: ARG001
     """Its restore points in all repositories of the settings."""
     application = application_of(request)
-    found = application.points_everywhere(application.inventory.get(uuid).uuid)
+    found = application.points.everywhere(application.inventory.get(uuid).uuid)
     points = [
         models.Point(
             **point_summary(application.store(held.repository), held.point, held.elsewhere)
