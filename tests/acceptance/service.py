@@ -40,16 +40,16 @@ application = Application.from_environment()
 repository, kind, *words = sys.argv[1:]
 match kind:
     case "verify":
-        run = application.request_verify(words[0], repository or None, "zoé", deep=True)
+        run = application.queue.verify(words[0], repository or None, "zoé", deep=True)
     case "prune":
-        run = application.request_prune(words[0], repository or None, "zoé")
+        run = application.queue.prune(words[0], repository or None, "zoé")
     case _:
         targets = {
             "to": lambda folder: ToFolder(folder),
             "as": lambda name, disks_in: AsNewVm(name, disks_in, start=True),
             "in-place": InPlace,
         }
-        run = application.request_restore(words[0], targets[kind](*words[1:]), repository or None, "zoé")
+        run = application.queue.restore(words[0], targets[kind](*words[1:]), repository or None, "zoé")
 print(run.id)
 """
 

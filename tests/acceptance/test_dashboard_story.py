@@ -67,7 +67,7 @@ def page(session: Page) -> Iterator[Page]:
 def point(home: House) -> Path:
     """The folder of a point of the small VM."""
     application = home.dashboard.application
-    run = application.request_backup(home.small.uuid, Mode.FULL)
+    run = application.queue.backup(home.small.uuid, Mode.FULL)
     until(lambda: application.history.get(run.id).state.final, "end the backup")
     made = application.history.get(run.id).point
     assert made is not None
@@ -278,7 +278,7 @@ def test_a_failure_appears_as_an_alert_on_an_open_page_and_is_acknowledged(page:
     expect(page.locator("#alert-count .count")).to_have_count(0)
     gone.destroy()
     gone.domain.undefine()
-    application.request_schedule(next(one.id for one in application.schedules.all() if one.name == "Perdue"))
+    application.queue.schedule(next(one.id for one in application.schedules.all() if one.name == "Perdue"))
     expect(page.locator("#alert-count .count")).to_contain_text("1")
     alert = page.locator(".alerts li", has_text="disparue").first
     expect(alert).to_be_visible()

@@ -38,7 +38,7 @@ def home(module_lab: Lab) -> Iterator[House]:
         home.user("anne")
         home.user("a-rather-long-name-of-an-administrator-who-never-signs-in")
         application.schedules.add("Nightly", [home.small.name, home.large.name, "unknown"], "daily", "02:00", "full")
-        made = application.request_backup(home.small.uuid, Mode.FULL)
+        made = application.queue.backup(home.small.uuid, Mode.FULL)
         until(lambda: application.history.get(made.id).state is RunState.SUCCEEDED, "back it up")
         failed = begun(application, home.large.name)
         problem = RunResult(

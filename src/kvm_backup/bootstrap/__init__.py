@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kvm_backup.bootstrap.examining import Examining
     from kvm_backup.bootstrap.places import Places
     from kvm_backup.bootstrap.points import Points
+    from kvm_backup.bootstrap.queue import RunQueue
     from kvm_backup.bootstrap.remotes import Remotes
     from kvm_backup.bootstrap.repositories import Repositories
     from kvm_backup.bootstrap.rules import Rules
@@ -43,16 +44,12 @@ if TYPE_CHECKING:
     from kvm_backup.database.inventory import Inventory
     from kvm_backup.database.statistics import Statistics
     from kvm_backup.domain.alert import Condition
-    from kvm_backup.domain.point import Mode
     from kvm_backup.domain.request import RunRequest
-    from kvm_backup.domain.run import Run
-    from kvm_backup.domain.task import RestoreTarget
     from kvm_backup.hypervisor.connection import Hypervisor
     from kvm_backup.repository.catalogue import Catalogue
     from kvm_backup.repository.encryption.keys import Identities
     from kvm_backup.repository.encryption.proof import ProvedRecipients
     from kvm_backup.repository.local import LocalRepository
-    from kvm_backup.runtime.asking import Asking
     from kvm_backup.runtime.daemon import Daemon
     from kvm_backup.runtime.hand_over import Follower
     from kvm_backup.services.access import AccessServices
@@ -69,7 +66,7 @@ if TYPE_CHECKING:
     from kvm_backup.services.overview import OverviewService
     from kvm_backup.services.own_runs import OwnRuns
     from kvm_backup.services.prune import PruneService
-    from kvm_backup.services.requests import Asker, Requests
+    from kvm_backup.services.requests import Requests
     from kvm_backup.services.run_log import LogFile
     from kvm_backup.services.runs import RunService
     from kvm_backup.services.schedules.commands import ScheduleService
@@ -368,7 +365,7 @@ class Application:
 
     @cached_property
     def requests(self) -> Requests:
-        """What makes requests for runs, to be given to `start_run` or `enqueue_run`."""
+        """What makes requests for runs, to be given to `start_run` or `RunQueue.enqueue`."""
         from kvm_backup.services.requests import Requests
 
         return Requests(
@@ -397,90 +394,15 @@ class Application:
         from kvm_backup.domain.run import RunKind
 
         if request.kind is RunKind.BACKUP and self.service_runs():
-            return self._follower.follow(self.enqueue_run(request), listener, stop_requested)
+            return self._follower.follow(self.queue.enqueue(request), listener, stop_requested)
         return self.runs.do(request, listener=listener, stop_requested=stop_requested, confirm=confirm)
 
-    # What the web page asks for: checked as far as that is quick, queued, and returned at once. `repository` is a
-    # name of the settings, or None for the default one; `who` is the user's name. All raise KvmBackupError.
+    @cached_property
+    def queue(self) -> RunQueue:
+        """What is asked of the service."""
+        from kvm_backup.bootstrap.queue import RunQueue
 
-    def enqueue_run(self, request: RunRequest) -> Run:
-        """Put a run into the queue of its host. Twice is the same as once."""
-        return self._asking.enqueue(request)
-
-    def request_backup(self, vm: str, mode: Mode, repository: str | None = None, who: str | None = None) -> Run:
-        """Back a VM up; `vm` is its name or UUID. Raises VmNotFoundError before anything is queued."""
-        self.repositories.configured(repository)
-        return self.enqueue_run(self.requests.backup_of_known_vm(vm, mode, repository, _web(who)))
-
-    def request_verify(
-        self, point: str, repository: str | None = None, who: str | None = None, *, deep: bool = False
-    ) -> Run:
-        """Check a point, by its whole id, and all that it builds on."""
-        self.repositories.configured_store(repository)
-        return self.enqueue_run(self.requests.verify_point(point, repository, _web(who), deep=deep))
-
-    def request_verify_vm(
-        self, vm: str, repository: str | None = None, who: str | None = None, *, deep: bool = False
-    ) -> Run:
-        """Check every point of a VM; `vm` is its UUID, its folder in the repository or, slower, its name."""
-        self.repositories.configured_store(repository)
-        folder = self.requests.folder_of(vm, repository)
-        return self.enqueue_run(self.requests.verify_folder(folder, repository, _web(who), deep=deep))
-
-    def request_verify_all(
-        self, repository: str | None = None, who: str | None = None, *, deep: bool = False
-    ) -> list[Run]:
-        """Check every point of a repository, one run for each VM."""
-        self.repositories.configured_store(repository)
-        asked = [
-            self.requests.verify_folder(folder, repository, _web(who), deep=deep)
-            for folder in self.requests.all_folders(repository)
-        ]
-        return self._asking.enqueue_all(asked)
-
-    def request_restore(
-        self, point: str, target: RestoreTarget, repository: str | None = None, who: str | None = None
-    ) -> Run:
-        """Restore a point, by its whole id. The caller has let the user confirm what `InPlace` overwrites.
-
-        Raises TargetExistsError, VmRunningError, BadArgumentError before anything is queued.
-        """
-        self.repositories.configured_store(repository)
-        return self.enqueue_run(self.requests.checked_restore(point, target, repository, _web(who)))
-
-    def request_prune(self, vm: str, repository: str | None = None, who: str | None = None) -> Run:
-        """Prune the points of a VM; `vm` as for `request_verify_vm`."""
-        self.repositories.configured_store(repository)
-        folder = self.requests.folder_of(vm, repository)
-        return self.enqueue_run(self.requests.prune_folder(folder, repository, _web(who)))
-
-    def request_prune_all(self, repository: str | None = None, who: str | None = None) -> list[Run]:
-        """Prune every VM that a repository holds points of, one run for each."""
-        self.repositories.configured_store(repository)
-        asked = [
-            self.requests.prune_folder(folder, repository, _web(who))
-            for folder in self.requests.all_folders(repository)
-        ]
-        return self._asking.enqueue_all(asked)
-
-    def request_ship(self, remote: str, folder: str | None = None, who: str | None = None) -> list[Run]:
-        """Ship now what waits for a remote, of one VM by its folder, or of all, those first that wait longest.
-
-        Raises RepositoryNotFoundError, PointNotFoundError when nothing of it waits.
-        """
-        return self._asking.ship(self.shipping.wanted_now(remote, folder, _web(who)))
-
-    def request_schedule(self, schedule_id: str, who: str | None = None) -> list[Run]:
-        """Run a schedule now: a run for each of its VMs. Its next time stays."""
-        return self._asking.schedule(schedule_id, _web(who))
-
-    def cancel_run(self, run_id: str, who: str | None = None) -> Run:
-        """Cancel a run: one that has not begun ends now, one that goes on within seconds."""
-        return self._asking.cancel(run_id, _web(who))
-
-    def retry_run(self, run_id: str, who: str | None = None) -> Run:
-        """Do a run that has ended once more, as a new run. A restore in place is refused: it is confirmed anew."""
-        return self._asking.retry(run_id, _web(who))
+        return RunQueue(self)
 
     def open_disk(
         self,
@@ -504,21 +426,6 @@ class Application:
         )
         return downloads.open(self.repositories.configured(repository), point, target, stop_requested)
 
-    @cached_property
-    def _asking(self) -> Asking:
-        from kvm_backup.runtime.asking import Asking
-        from kvm_backup.runtime.queue import QueueClient
-        from kvm_backup.services.run_log import make_log
-
-        return Asking(
-            history=self.history,
-            open_client=lambda: QueueClient(database_url=self.queue_url),
-            log=make_log(self.log_file, host=self.host),
-            requests=self.requests,
-            runs=self.runs,
-            schedules=self.schedules,
-        )
-
     def service_runs(self) -> bool:
         """Whether the service works on this state folder."""
         from kvm_backup.runtime.heartbeat import service_runs
@@ -535,23 +442,6 @@ class Application:
             service_runs=self.service_runs,
             point_path=lambda name, point: str(self.repository(name).path_of(point)),
         )
-
-    @cached_property
-    def queue_url(self) -> str:
-        """Of the database that the queue is in: that of the history on PostgreSQL, else a file of its own, because
-        SQLite lets one writer at a time and the queue is asked twice a second. Raises DatabaseError, StorageError.
-        """
-        from kvm_backup.database.engine import sqlite_url
-
-        if self.settings.database.url is not None:
-            return self.database_url.render_as_string(hide_password=False)
-        path = self.state_dir() / "queue.db"
-        try:
-            # SQLite itself would make a file that everybody may read.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        except OSError as error:
-            raise storage_error(error, path) from error
-        return sqlite_url(path).render_as_string()
 
     def daemon(
         self, say: Callable[[str], None], beside: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -594,8 +484,8 @@ class Application:
 
             try:
                 # A run that is cut off here is settled again; what was asked for is not asked for twice.
-                self._asking.enqueue_all(self.shipping.after(request, later))
-                self._asking.follow(request)
+                self.queue.asking.enqueue_all(self.shipping.after(request, later))
+                self.queue.asking.follow(request)
             except KvmBackupError as error:
                 later(error)
             settle_schedule(self.schedule_file, self.history, request.schedule_id)
@@ -617,7 +507,7 @@ class Application:
                 script_timeout=self.settings.hooks.timeout,
             )
             queue = DurableQueue(
-                database_url=self.queue_url,
+                database_url=self.queue.url,
                 host=self.host,
                 parallel=self.settings.scheduler.parallel,
                 execute=activity.counted(workflow),
@@ -666,7 +556,7 @@ class Application:
         def observed() -> Iterator[None]:
             observer = Observer(self.survey, self.alerts, say)
             shipper = Shipper(
-                ask=lambda: self._asking.enqueue_all(self.shipping.unasked(say)),
+                ask=lambda: self.queue.asking.enqueue_all(self.shipping.unasked(say)),
                 revision=self.shipping.revision,
                 say=say,
             )
@@ -798,13 +688,6 @@ class Application:
         except OSError as error:
             raise storage_error(error, path) from error
         return path
-
-
-def _web(who: str | None) -> Asker:
-    from kvm_backup.domain.run import Trigger
-    from kvm_backup.services.requests import Asker
-
-    return Asker(Trigger.WEB, who)
 
 
 def _runtime_dir(state: Path) -> Path:

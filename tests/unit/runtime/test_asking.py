@@ -89,7 +89,7 @@ def application(tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -
 def service(application: Application) -> Iterator[Service]:
     made = Service(application)
     queue = DurableQueue(
-        database_url=application.queue_url,
+        database_url=application.queue.url,
         host=application.host,
         parallel=4,
         execute=made.execute,
@@ -106,15 +106,15 @@ def test_each_kind_is_queued_and_done_by_the_service_of_the_same_process(
     point = shelf.add()
     folder = point.id.split("/")[0]
     asked = [
-        application.request_backup(VM_UUID, Mode.FULL, None, "zoé"),
-        application.request_verify(point.id, None, "zoé", deep=True),
-        application.request_verify_vm(VM_UUID),
-        application.request_restore(point.id, ToFolder(str(tmp_path / "to"))),
-        application.request_restore(point.id, AsNewVm("web2", str(tmp_path))),
-        application.request_restore(point.id, InPlace(stop=True)),
-        application.request_prune(folder),
-        *application.request_verify_all(),
-        *application.request_prune_all(),
+        application.queue.backup(VM_UUID, Mode.FULL, None, "zoé"),
+        application.queue.verify(point.id, None, "zoé", deep=True),
+        application.queue.verify_vm(VM_UUID),
+        application.queue.restore(point.id, ToFolder(str(tmp_path / "to"))),
+        application.queue.restore(point.id, AsNewVm("web2", str(tmp_path))),
+        application.queue.restore(point.id, InPlace(stop=True)),
+        application.queue.prune(folder),
+        *application.queue.verify_all(),
+        *application.queue.prune_all(),
     ]
     service.wait_for(len(asked))
     assert {run.id for run in asked} == {request.run_id for request in service.done}
@@ -133,7 +133,7 @@ def test_each_kind_is_queued_and_done_by_the_service_of_the_same_process(
 
 
 def test_who_asked_is_told_by_the_log_of_the_run(application: Application, service: Service) -> None:
-    run = application.request_backup("web", Mode.FULL, None, "zoé")
+    run = application.queue.backup("web", Mode.FULL, None, "zoé")
     service.wait_for(1)
     [queued] = [line for line in application.log_reader(run.id).new_lines() if line["event"] == "queued"]
     assert {key: queued[key] for key in ("vm", "kind", "trigger", "user")} == {
@@ -149,14 +149,14 @@ def test_a_request_that_many_put_into_the_queue_at_once_is_done_once(
 
     def ask() -> None:
         gate.wait()
-        application.enqueue_run(request)
+        application.queue.enqueue(request)
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    last = application.request_backup("web", Mode.INCREMENTAL)
+    last = application.queue.backup("web", Mode.INCREMENTAL)
     service.wait_for(2)
     assert [one.run_id for one in service.done] == [request.run_id, last.id]
     assert len(application.history.newest()) == 2
@@ -165,14 +165,14 @@ def test_a_request_that_many_put_into_the_queue_at_once_is_done_once(
 def test_runs_of_one_vm_are_done_in_the_order_in_which_they_were_asked_for(
     application: Application, service: Service
 ) -> None:
-    asked = [application.request_backup("web", Mode.FULL).id for _ in range(6)]
+    asked = [application.queue.backup("web", Mode.FULL).id for _ in range(6)]
     service.wait_for(6)
     assert [one.run_id for one in service.done] == asked
     assert len({run_id[:8] for run_id in asked}) == 6
 
 
 def test_asking_leaves_the_services_ear_for_its_queue_open(application: Application, service: Service) -> None:
-    application.request_backup("web", Mode.FULL)
+    application.queue.backup("web", Mode.FULL)
     logging.getLogger("dbos").warning("it thunders")
     assert any("it thunders" in line for line in service.said)
 
@@ -191,14 +191,14 @@ def test_what_cannot_be_done_is_refused_before_it_is_queued(
     (tmp_path / "web3-vda.qcow2").touch()
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "vda.qcow2").touch()
-    restore = application.request_restore
+    restore = application.queue.restore
     for ask, kind in [
-        (lambda: application.request_backup("ghost", Mode.FULL), VmNotFoundError),
-        (lambda: application.request_backup("web", Mode.FULL, "nas"), RepositoryNotFoundError),
-        (lambda: application.request_verify("web--1a2b3c4d/20200101T000000Z"), PointNotFoundError),
-        (lambda: application.request_verify("../../etc"), PointNotFoundError),
-        (lambda: application.request_verify_vm("ghost"), PointNotFoundError),
-        (lambda: application.request_prune("../.."), PointNotFoundError),
+        (lambda: application.queue.backup("ghost", Mode.FULL), VmNotFoundError),
+        (lambda: application.queue.backup("web", Mode.FULL, "nas"), RepositoryNotFoundError),
+        (lambda: application.queue.verify("web--1a2b3c4d/20200101T000000Z"), PointNotFoundError),
+        (lambda: application.queue.verify("../../etc"), PointNotFoundError),
+        (lambda: application.queue.verify_vm("ghost"), PointNotFoundError),
+        (lambda: application.queue.prune("../.."), PointNotFoundError),
         (lambda: restore("web--1a2b3c4d/20200101T000000Z", AsNewVm("web2")), PointNotFoundError),
         (lambda: restore(point, AsNewVm("web", str(tmp_path))), TargetExistsError),
         (lambda: restore(point, AsNewVm("web3", str(tmp_path))), TargetExistsError),
@@ -207,16 +207,16 @@ def test_what_cannot_be_done_is_refused_before_it_is_queued(
         (lambda: restore(point, ToFolder("restored")), BadArgumentError),
         (lambda: restore(point, ToFolder(str(tmp_path / "to"))), TargetExistsError),
         (lambda: restore(point, InPlace()), VmRunningError),
-        (lambda: application.request_schedule("nosuch"), ScheduleNotFoundError),
-        (lambda: application.cancel_run("nosuch"), RunNotFoundError),
-        (lambda: application.retry_run("nosuch"), RunNotFoundError),
+        (lambda: application.queue.schedule("nosuch"), ScheduleNotFoundError),
+        (lambda: application.queue.cancel("nosuch"), RunNotFoundError),
+        (lambda: application.queue.retry("nosuch"), RunNotFoundError),
     ]:
         assert isinstance(refused(application, ask), kind), kind
 
 
 def test_without_a_queue_the_run_has_failed_and_says_why(application: Application) -> None:
     with pytest.raises(DatabaseError, match="queue"):
-        application.request_backup("web", Mode.FULL)
+        application.queue.backup("web", Mode.FULL)
     [run] = application.history.newest()
     assert (run.state, run.error_code) == (RunState.FAILED, "database")
 
@@ -225,7 +225,7 @@ def test_a_schedule_that_is_run_by_hand_is_a_run_for_each_of_its_vms(
     application: Application, service: Service
 ) -> None:
     made = application.schedules.add("night", ["web", "db", "web2"], "daily", "02:00", "full")
-    runs = application.request_schedule(made.id[:8], "zoé")
+    runs = application.queue.schedule(made.id[:8], "zoé")
     service.wait_for(3)
     assert [(run.vm_name, run.schedule_id, run.schedule_name, run.due) for run in runs] == [
         (vm, made.id, "night", None) for vm in ("web", "db", "web2")
@@ -253,7 +253,7 @@ def test_a_retry_asks_for_the_same_once_more_and_counts_on(
         application.requests.prune_folder(point.split("/")[0], None),
     ]
     for request in requests:
-        again = application.retry_run(ended(application, request).id, "zoé")
+        again = application.queue.retry(ended(application, request).id, "zoé")
         assert (again.kind, again.attempt, again.state) == (request.kind, 2, RunState.QUEUED)
     service.wait_for(len(requests))
     assert sorted(map(repr, (one.task for one in service.done))) == sorted(repr(one.task) for one in requests)
@@ -265,17 +265,17 @@ def test_a_restore_in_place_is_not_done_again_without_another_confirmation(
 ) -> None:
     run = ended(application, application.requests.restore(shelf.add().id, InPlace(stop=True), None))
     with pytest.raises(BadArgumentError, match="confirmed each time"):
-        application.retry_run(run.id)
+        application.queue.retry(run.id)
     assert application.history.newest() == [replace(run, steps=())]
 
 
 def test_a_run_in_the_queue_is_cancelled_at_once_and_its_log_tells_by_whom(application: Application) -> None:
     run = application.history.create(application.requests.backup("web", Mode.FULL, None).as_run())
-    assert application.cancel_run(run.id, "zoé").state is RunState.CANCELLED
+    assert application.queue.cancel(run.id, "zoé").state is RunState.CANCELLED
     [line] = application.log_reader(run.id).new_lines()
     assert (line["event"], line["user"]) == ("cancel", "zoé")
     with pytest.raises(BadArgumentError, match="has ended"):
-        application.cancel_run(run.id)
+        application.queue.cancel(run.id)
 
 
 def test_what_a_run_was_asked_to_do_is_in_the_history_of_its_kind(application: Application, shelf: Shelf) -> None:

@@ -114,7 +114,7 @@ def restore(
         run = asked_once(
             request,
             user,
-            lambda: application.request_restore(point_id, target, repository, who=user.name),
+            lambda: application.queue.restore(point_id, target, repository, who=user.name),
             target,
         )
     except KvmBackupError as error:
@@ -132,7 +132,7 @@ def verify(request: Request, user: Operator, repository: str, folder: str, stamp
     run = asked_once(
         request,
         user,
-        lambda: application.request_verify(f"{folder}/{stamp}", repository, deep=bool(deep), who=user.name),
+        lambda: application.queue.verify(f"{folder}/{stamp}", repository, deep=bool(deep), who=user.name),
         bool(deep),
     )
     return redirect(request, f"/runs/{quote(run.id, safe='')}", Message(_("The check is queued.")))

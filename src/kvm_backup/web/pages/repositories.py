@@ -54,7 +54,7 @@ def repositories(
 def ship_all(request: Request, user: Operator, name: str) -> Response:
     """Ship everything now that waits for a remote."""
     note(request, "repository.ship", name)
-    runs = asked_once(request, user, lambda: application_of(request).request_ship(name, who=user.name))
+    runs = asked_once(request, user, lambda: application_of(request).queue.ship(name, who=user.name))
     text = ngettext(
         "{count} shipment to {name} begins now.", "{count} shipments to {name} begin now.", len(runs), name=name
     )
@@ -65,7 +65,7 @@ def ship_all(request: Request, user: Operator, name: str) -> Response:
 def ship_one(request: Request, user: Operator, name: str, folder: str) -> Response:
     """Ship now what waits of one VM: a run that waits until later begins at once."""
     note(request, "repository.ship", name, folder)
-    [run] = asked_once(request, user, lambda: application_of(request).request_ship(name, folder, who=user.name))
+    [run] = asked_once(request, user, lambda: application_of(request).queue.ship(name, folder, who=user.name))
     return redirect(request, LIST, Message(_("{vm} is shipped to {name} now.", vm=run.vm_name, name=name)))
 
 
@@ -80,7 +80,7 @@ def cancel(request: Request, user: Operator, name: str, folder: str) -> Response
             phrase("nothing of it is being shipped to {name}", name=name),
             hint=phrase("It may have arrived meanwhile: the page of repositories shows it."),
         )
-    asked = application.cancel_run(run.id, who=user.name)
+    asked = application.queue.cancel(run.id, who=user.name)
     text = (
         _("The shipment is cancelled.")
         if asked.state.final

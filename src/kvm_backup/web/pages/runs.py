@@ -101,7 +101,7 @@ def one_run(request: Request, user: Viewer, run_id: str) -> Response:  # noqa: A
 def cancel(request: Request, user: Operator, run_id: str) -> Response:
     """Ask a run to end; one that has not begun ends now."""
     note(request, "run.cancel", run_id)
-    run = application_of(request).cancel_run(run_id, who=user.name)
+    run = application_of(request).queue.cancel(run_id, who=user.name)
     text = (
         _("The run is cancelled.") if run.state.final else _("The run was asked to end; it does so within seconds.")
     )
@@ -112,7 +112,7 @@ def cancel(request: Request, user: Operator, run_id: str) -> Response:
 def retry(request: Request, user: Operator, run_id: str) -> Response:
     """Do a run that has ended once more, as a new one."""
     note(request, "run.retry", run_id)
-    run = asked_once(request, user, lambda: application_of(request).retry_run(run_id, who=user.name))
+    run = asked_once(request, user, lambda: application_of(request).queue.retry(run_id, who=user.name))
     return redirect(request, f"/runs/{run.id}", Message(_("This is the new run.")))
 
 

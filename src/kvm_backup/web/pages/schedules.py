@@ -92,7 +92,7 @@ def run(request: Request, user: Operator, schedule_id: str) -> Response:
     """Back its VMs up now; its next time stays."""
     schedule = noted(request, schedule_id, "schedule.run")
     application = application_of(request)
-    started = asked_once(request, user, lambda: application.request_schedule(schedule.id, who=user.name))
+    started = asked_once(request, user, lambda: application.queue.schedule(schedule.id, who=user.name))
     text = ngettext(
         "{name}: {count} backup was asked for.",
         "{name}: {count} backups were asked for.",

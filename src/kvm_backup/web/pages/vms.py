@@ -146,7 +146,7 @@ def back_up(
     run = asked_once(
         request,
         user,
-        lambda: application.request_backup(vm.uuid, wanted, repository or None, who=user.name),
+        lambda: application.queue.backup(vm.uuid, wanted, repository or None, who=user.name),
         wanted,
         repository,
     )

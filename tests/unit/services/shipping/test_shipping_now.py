@@ -18,7 +18,7 @@ from tests.unit.services.shipping.conftest import Harbour, failed
 def queue(harbour: Harbour) -> None:
     """A queue that a service has made, which does not run now."""
     made = DurableQueue(
-        database_url=harbour.application.queue_url, host="none", parallel=1, execute=lambda *_: None, say=print
+        database_url=harbour.application.queue.url, host="none", parallel=1, execute=lambda *_: None, say=print
     )
     made.start()
     made.stop()
@@ -32,7 +32,7 @@ def test_what_nobody_ships_yet_is_queued_once(harbour: Harbour) -> None:
     harbour.shelf.add()
     harbour.facts.look_through()
     app = harbour.application
-    [run] = app.request_ship("nas", folder(harbour), who="anne")
+    [run] = app.queue.ship("nas", folder(harbour), who="anne")
     assert (run.kind, run.state, run.trigger, run.repository) == (
         RunKind.SHIP,
         RunState.QUEUED,
@@ -40,8 +40,8 @@ def test_what_nobody_ships_yet_is_queued_once(harbour: Harbour) -> None:
         "nas",
     )
     assert (run.task, run.vm_uuid) == (ShipTask(folder(harbour)), VM_UUID)
-    assert [one.id for one in app.request_ship("nas", folder(harbour))] == [run.id]
-    assert [one.id for one in app.request_ship("nas")] == [run.id]
+    assert [one.id for one in app.queue.ship("nas", folder(harbour))] == [run.id]
+    assert [one.id for one in app.queue.ship("nas")] == [run.id]
     assert len(app.history.unfinished_of("alpha")) == 1
 
 
@@ -49,13 +49,13 @@ def test_a_run_that_waits_until_later_begins_now_and_stays_the_same_run(harbour:
     point = harbour.shelf.add()
     harbour.facts.look_through()
     app = harbour.application
-    [queued] = app.request_ship("nas", folder(harbour))
-    client = QueueClient(database_url=app.queue_url)
+    [queued] = app.queue.ship("nas", folder(harbour))
+    client = QueueClient(database_url=app.queue.url)
     [request] = client.live("alpha")
     client.enqueue(request.again(), delay=1800)
     app.history.start(queued.id)
     app.history.wait(queued.id, datetime.now(UTC) + timedelta(minutes=30), failed("remote-unreachable"))
-    [run] = app.request_ship("nas", point.id.partition("/")[0])
+    [run] = app.queue.ship("nas", point.id.partition("/")[0])
     assert (run.id, run.state) == (queued.id, RunState.WAITING)
     assert run.retry_at is not None
     assert run.retry_at <= datetime.now(UTC)
@@ -67,16 +67,16 @@ def test_everything_that_waits_for_a_remote_is_asked_for_and_nothing_for_another
     harbour.shelf.add()
     Shelf(harbour.shelf.root, "db", "1a2b3c4e-0000-4000-8000-000000000002").add()
     harbour.facts.look_through()
-    runs = harbour.application.request_ship("away")
+    runs = harbour.application.queue.ship("away")
     assert sorted((run.vm_name, run.repository) for run in runs) == [("db", "away"), ("web", "away")]
 
 
 def test_what_does_not_wait_is_refused_with_a_word(harbour: Harbour) -> None:
     harbour.facts.look_through()
     with pytest.raises(PointNotFoundError, match="nothing waits to be shipped to nas"):
-        harbour.application.request_ship("nas", "web--1a2b3c4d")
+        harbour.application.queue.ship("nas", "web--1a2b3c4d")
     with pytest.raises(RepositoryNotFoundError):
-        harbour.application.request_ship("shelf")
+        harbour.application.queue.ship("shelf")
     assert harbour.application.history.unfinished_of("alpha") == []
 
 
@@ -89,12 +89,12 @@ def test_once_a_server_takes_something_again_what_waited_for_it_follows_at_once(
     harbour.facts.look_through()
     app = harbour.application
     later = datetime.now(UTC) + timedelta(minutes=30)
-    for run in (*app.request_ship("nas"), *app.request_ship("away")):
+    for run in (*app.queue.ship("nas"), *app.queue.ship("away")):
         app.history.start(run.id)
         app.history.wait(run.id, later, failed(code))
     arrived = harbour.ship_run("nas", point)
     points = points_in(harbour.shelf.repository, point.folder)
     request = replace(app.shipping.departures.request("nas", points), run_id=arrived.id)
-    app._asking.follow(request)
+    app.queue.asking.follow(request)
     hastened = {run.repository for run in app.history.unfinished_of("alpha") if run.retry_at != later}
     assert hastened == ({"nas"} if follows else set())

@@ -28,7 +28,7 @@ def verify_point(
 ) -> models.Run:
     """Check it and all that it builds on. The answer is the run."""
     note(request, "point.verify", f"{repository}:{folder}/{stamp}")
-    run = application_of(request).request_verify(f"{folder}/{stamp}", repository, deep=wanted.deep, who=user.name)
+    run = application_of(request).queue.verify(f"{folder}/{stamp}", repository, deep=wanted.deep, who=user.name)
     return models.Run.model_validate(run)
 
 
@@ -42,7 +42,7 @@ def restore_point(
     note(request, "point.restore", f"{repository}:{point_id}", wanted.way)
     manifest = application.repositories.configured_store(repository).view.load(point_id)
     target = restore_target(user, manifest, **wanted.model_dump())
-    run = application.request_restore(point_id, target, repository, who=user.name)
+    run = application.queue.restore(point_id, target, repository, who=user.name)
     return models.Run.model_validate(run)
 
 

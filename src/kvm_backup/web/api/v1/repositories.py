@@ -84,7 +84,7 @@ def ship(request: Request, user: Operator, repository: str, wanted: models.ShipW
     at once, nothing is asked for twice.
     """
     note(request, "repository.ship", repository, wanted.folder or "")
-    runs = application_of(request).request_ship(repository, wanted.folder, who=user.name)
+    runs = application_of(request).queue.ship(repository, wanted.folder, who=user.name)
     return models.RunsAsked(runs=[models.Run.model_validate(run) for run in runs])
 
 
@@ -94,7 +94,7 @@ def verify_repository(
 ) -> models.RunsAsked:
     """Check every point, in one run for each VM."""
     note(request, "repository.verify", repository)
-    runs = application_of(request).request_verify_all(repository, deep=wanted.deep, who=user.name)
+    runs = application_of(request).queue.verify_all(repository, deep=wanted.deep, who=user.name)
     return models.RunsAsked(runs=[models.Run.model_validate(run) for run in runs])
 
 
@@ -102,7 +102,7 @@ def verify_repository(
 def prune_repository(request: Request, user: Operator, repository: str) -> models.RunsAsked:
     """Remove what no rule keeps, in one run for each VM."""
     note(request, "repository.prune", repository)
-    runs = application_of(request).request_prune_all(repository, who=user.name)
+    runs = application_of(request).queue.prune_all(repository, who=user.name)
     return models.RunsAsked(runs=[models.Run.model_validate(run) for run in runs])
 
 

@@ -70,14 +70,14 @@ def get_run_log(request: Request, user: Viewer, run_id: str) -> models.Log:  # n
 def cancel_run(request: Request, user: Operator, run_id: str) -> models.Run:
     """Cancel it: one that has not begun ends now, one that goes on within seconds."""
     note(request, "run.cancel", run_id)
-    return models.Run.model_validate(application_of(request).cancel_run(run_id, who=user.name))
+    return models.Run.model_validate(application_of(request).queue.cancel(run_id, who=user.name))
 
 
 @router.post("/{run_id}/retry", status_code=202, responses=problems(404, 409))
 def retry_run(request: Request, user: Operator, run_id: str) -> models.Run:
     """Do a run that has ended once more. The answer is the new run."""
     note(request, "run.retry", run_id)
-    return models.Run.model_validate(application_of(request).retry_run(run_id, who=user.name))
+    return models.Run.model_validate(application_of(request).queue.retry(run_id, who=user.name))
 
 
 def _place(older: str | None) -> tuple[datetime, str] | None:

@@ -111,7 +111,7 @@ def disable_schedule(request: Request, user: Operator, schedule_id: str) -> mode
 def run_schedule(request: Request, user: Operator, schedule_id: str) -> models.RunsAsked:
     """Run it now: one run for each of its VMs. Its next time stays."""
     note(request, "schedule.run", schedule_id)
-    runs = application_of(request).request_schedule(schedule_id, who=user.name)
+    runs = application_of(request).queue.schedule(schedule_id, who=user.name)
     return models.RunsAsked(runs=[models.Run.model_validate(run) for run in runs])
 
 

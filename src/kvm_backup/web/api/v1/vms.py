@@ -78,5 +78,5 @@ def back_up(request: Request, user: Operator, uuid: str, wanted: models.BackupWa
     application = application_of(request)
     vm = application.inventory.get(uuid)
     note(request, "vm.backup", vm.name, wanted.mode.value)
-    run = application.request_backup(vm.uuid, wanted.mode, wanted.repository, who=user.name)
+    run = application.queue.backup(vm.uuid, wanted.mode, wanted.repository, who=user.name)
     return models.Run.model_validate(run)
