@@ -95,6 +95,29 @@ def test_a_machine_without_the_key_asks_at_the_terminal_and_without_one_says_wha
     assert len(new.points(repository="nas")) == len(list(shipped.repository.all_points()))
 
 
+def test_a_wrong_key_for_what_was_never_read_is_asked_for_again(
+    tmp_path: Path, server: Server, shipped: Shelf, key_file: Path
+) -> None:
+    new = host(tmp_path / "new", server)
+    add = ("repository", "add", "nas", str(server.address()), "--only-read", "--yes")
+    shown = answered(new.environment, [f"{Identities.new().secrets[0]}\n", f"{key_file}\n"], *add)
+    assert "none of the private keys opens" in shown
+    assert len(new.points(repository="nas")) == len(list(shipped.repository.all_points()))
+
+
+@pytest.mark.parametrize(("account", "keep", "told"), [("adder", "nothing", True), ("shell", "nothing", False)])
+def test_who_adds_a_remote_is_told_that_images_stay_where_nobody_can_compute_digests(
+    tmp_path: Path, server: Server, key_file: Path, account: str, keep: str, told: bool
+) -> None:
+    product = host(tmp_path / "product", server)
+    Shelf(product.repository).add()
+    product.run("key", "check", key_file).succeeded()
+    [recipient] = Identities.load(key_file).recipients
+    add = ("repository", "add", "nas", str(server.address(account)), "--yes", "--recipient", recipient)
+    added = product.run(*add, "--keep-local", keep).succeeded()
+    assert ("whatever keep_local says" in " ".join(added.stdout.split())) == told
+
+
 def test_a_wrong_key_is_told_and_asked_for_again_below_no_bar(
     tmp_path: Path, server: Server, shipped: Shelf, key_file: Path
 ) -> None:

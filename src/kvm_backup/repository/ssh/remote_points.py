@@ -52,12 +52,13 @@ def mirror_manifests(
     if not is_encrypted(content):
         mirror.mkdir(mode=0o700, parents=True, exist_ok=True)
         return _fetch_manifests(transfer, mirror, MANIFEST_FILE)
-    keys = identities()
-    if keys is None:
-        raise no_identities(transfer.connection.address)
     encrypted = mirror / ENCRYPTED_FOLDER
     encrypted.mkdir(mode=0o700, parents=True, exist_ok=True)
     moved = _fetch_manifests(transfer, encrypted, ENCRYPTED_MANIFEST_FILE)
+    # Asked for only now: a key can be tried on what is here, and a wrong one be asked for again.
+    keys = identities()
+    if keys is None:
+        raise no_identities(transfer.connection.address)
     decrypt_manifests(encrypted, Mirror("mirror", mirror, there), keys)
     durable.replace_content(mirror / REPOSITORY_FILE, plain_identity(content))
     return moved
