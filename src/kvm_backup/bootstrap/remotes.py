@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from kvm_backup.config.registry import prepare_table
 from kvm_backup.config.repository import DEFAULT_REPOSITORY, RepositorySettings
 from kvm_backup.domain.errors import BadArgumentError, RemoteAccessError, RepositoryNotFoundError
+from kvm_backup.domain.keep_local import KeepLocal
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.ssh.address import SshAddress
 
@@ -57,13 +58,15 @@ class NewRemote:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """A remote that is in the settings now, of which `points` are known to be there."""
+    """A remote that is in the settings now, of which `points` are known to be there. `keeps_all`: images would go
+    from here by its `keep_local`, and never will, since nobody there can tell that it holds what is encrypted."""
 
     name: str
     address: SshAddress
     joined: Joined
     points: int
     file: Path
+    keeps_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +144,13 @@ class Remotes:
                 if joined.of is not None:
                     self._vouch(joined.of, mirror)
                 points = self._catalogued(mirror)[0]
+            would_go = joined.of is not None and remote.keep_local is not KeepLocal.ALL
+            keeps_all = bool(would_go and remote.recipients and not connection.has_shell)
         # The file may have been changed since, by somebody who was asked something longer.
         file = prepare_table(new.table(joined.of)).write()
         if self.parts.live is not None:
             self.parts.live.take()
-        return Added(new.name, remote.address, joined, points, file)
+        return Added(new.name, remote.address, joined, points, file, keeps_all)
 
     def rescan(self, name: str) -> tuple[int, list[DamagedPoint]]:
         """Read anew what a remote holds: how many points, and those whose manifests cannot be read. That works, too,

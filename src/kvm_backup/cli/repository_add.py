@@ -149,6 +149,13 @@ def _copy(added: Added) -> list[str]:
                 waiting,
             ).format(count=waiting, name=added.name)
         )
+    if added.keeps_all:
+        lines.append(
+            _(
+                "All images stay here, whatever keep_local says: they are encrypted there, and only an account with "
+                "a shell (prune_url) could show that they are whole."
+            )
+        )
     return lines
 
 

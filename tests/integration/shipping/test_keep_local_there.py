@@ -162,10 +162,27 @@ def test_encrypted_images_go_when_the_server_computes_the_digests_that_they_were
     assert here(sealed, points) == [False, False]
 
 
-def test_encrypted_images_stay_where_nobody_can_compute_digests_and_that_is_told(sealed: House) -> None:
+@pytest.mark.parametrize("prune", [None, "rrsync"])
+def test_encrypted_images_stay_where_nobody_can_compute_digests_and_that_is_told_once(
+    sealed: House, prune: str | None
+) -> None:
     sealed.remote["url"] = str(sealed.server.address("adder"))
+    if prune:
+        sealed.remote["prune_url"] = str(sealed.server.address(prune))
     keep(sealed, "nothing")
-    points = chain(sealed, 1)
+    points = chain(sealed, 3)
     sealed.ship()
-    assert here(sealed, points) == [True]
-    assert "no account there has a shell" in notices(sealed)[0]
+    assert here(sealed, points) == [True, True, True]
+    [told] = notices(sealed)
+    assert "no account there has a shell" in told
+    assert "keep_local is without effect" in told
+
+
+def test_encrypted_images_go_when_the_account_that_prunes_computes_digests(sealed: House) -> None:
+    sealed.remote["url"] = str(sealed.server.address("adder"))
+    sealed.remote["prune_url"] = str(sealed.server.address("shell"))
+    keep(sealed, "nothing")
+    points = chain(sealed, 2)
+    sealed.ship()
+    assert here(sealed, points) == [False, False]
+    assert notices(sealed) == []

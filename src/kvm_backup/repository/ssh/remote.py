@@ -107,6 +107,11 @@ class Remote:
         """What the account that adds allows."""
         return self._adding.account
 
+    @property
+    def has_shell(self) -> bool:
+        """Whether an account can compute digests there."""
+        return self._adding.has_shell or self._pruning.has_shell
+
     def found(self, local_root: Path) -> None:
         """Make it the copy of the local repository in that folder, unless it is. For `repository add`.
 
@@ -181,16 +186,16 @@ class Remote:
                 return differing(access.transfer, shipment, folder)
         return None
 
-    def unlike(self, shipment: Shipment) -> list[str] | None:
+    def unlike(self, shipment: Shipment) -> list[str]:
         """The files of a point that are not there as the shipment has them: by digests where an account has a shell,
-        else by rsync's checksums, for which all of its files are here. None for an encrypted one without a shell.
+        as an encrypted one needs, else by rsync's checksums, for which all of its files are here.
 
         Raises DamagedPointError and PointChangedError when the files here are no measure.
         """
         for access in (self._adding, self._pruning):
             if access.has_shell:
                 return differing(access.transfer, shipment, access.address.below(shipment.manifest.id))
-        return None if shipment.encrypted else arrival_by_rsync.unlike(self._adding.transfer, shipment)
+        return arrival_by_rsync.unlike(self._adding.transfer, shipment)
 
     @cached_property
     def is_encrypted(self) -> bool:

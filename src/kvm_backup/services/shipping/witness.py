@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kvm_backup.domain.errors import DamagedPointError, PointChangedError
+from kvm_backup.domain.errors import DamagedPointError, PointChangedError, RemoteAccessError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest, serialize
 from kvm_backup.repository.mirror import Mirror
@@ -25,11 +25,20 @@ class RemoteWitness:
 
     def ask(self, points: Sequence[Manifest], check: Callable[[], None]) -> Iterator[Answer]:
         """What the server holds of each point: by digests where an account there has a shell, else by rsync's
-        checksums. Raises what `check` and `Remote` raise: nothing is told of a server that does not hold the copy of
-        the local repository, since a disk of its own may not be mounted there.
+        checksums. Raises what `check` and `Remote` raise, and RemoteAccessError when what is there is encrypted and
+        no account has a shell. Nothing is told of a server that does not hold the copy of the local repository,
+        since a disk of its own may not be mounted there.
         """
         with self.connect(EndingWatch(check)) as remote, self.sealing.identity() as identity:
             remote.check_copies(identity)
+            if self.sealing.recipients and not remote.has_shell:
+                raise RemoteAccessError(
+                    phrase(
+                        "its points are encrypted, and no account there has a shell that could tell. Images never go "
+                        "so: keep_local is without effect"
+                    ),
+                    hint=phrase('Give it a prune_url with a shell, or set keep_local = "all".'),
+                )
             for point in points:
                 yield self._ask(remote, point)
 
@@ -44,6 +53,4 @@ class RemoteWitness:
             lacking = remote.unlike(Shipment(folder, point, sealed))
         except (DamagedPointError, PointChangedError) as error:
             return Answer(point, unknown=error.message)
-        if lacking is None:
-            return Answer(point, unknown=phrase("it is encrypted, and no account there has a shell"))
         return Answer(point, lacking=tuple(lacking))

@@ -177,6 +177,12 @@ def _added(request: Request, added: Added) -> Response:
         hint = _("This key may also change and remove what is there. How to let it only add: docs/shipping.md.")
     elif added.joined.of is not None and not added.joined.readable:
         hint = _("This key can only add: what is there is safe from whoever steals it.")
+    if added.keeps_all:
+        stays = _(
+            "All images stay here, whatever keep_local says: they are encrypted there, and only an account with "
+            "a shell (prune_url) could show that they are whole."
+        )
+        hint = f"{stays} {hint}"
     message = Message(text, "good", hint)
     if wants_fragment(request) and urlsplit(request.headers.get("hx-current-url", "")).path == LIST:
         headers = {"HX-Trigger": "repositories-changed"}
