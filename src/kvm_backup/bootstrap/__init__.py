@@ -8,7 +8,7 @@ import socket
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kvm_backup.bootstrap.repositories import Repositories
     from kvm_backup.bootstrap.rules import Rules
     from kvm_backup.bootstrap.shipping import Shipping
+    from kvm_backup.bootstrap.work import RunWork
     from kvm_backup.database.audit import AuditLog
     from kvm_backup.database.engine import Database
     from kvm_backup.database.history import History
@@ -51,30 +52,23 @@ if TYPE_CHECKING:
     from kvm_backup.repository.encryption.proof import ProvedRecipients
     from kvm_backup.repository.local import LocalRepository
     from kvm_backup.runtime.daemon import Daemon
-    from kvm_backup.runtime.hand_over import Follower
     from kvm_backup.services.access import AccessServices
     from kvm_backup.services.accounts import AccountService
     from kvm_backup.services.alerts import AlertService
     from kvm_backup.services.api_tokens import ApiTokenService
-    from kvm_backup.services.backup import BackupService
     from kvm_backup.services.calendar import CalendarService
-    from kvm_backup.services.download import DiskDownload
-    from kvm_backup.services.events import Finished, Listener
     from kvm_backup.services.facts import Facts
     from kvm_backup.services.folders import Folders
     from kvm_backup.services.log_reader import LogReader
     from kvm_backup.services.overview import OverviewService
     from kvm_backup.services.own_runs import OwnRuns
-    from kvm_backup.services.prune import PruneService
     from kvm_backup.services.requests import Requests
     from kvm_backup.services.run_log import LogFile
-    from kvm_backup.services.runs import RunService
     from kvm_backup.services.schedules.commands import ScheduleService
     from kvm_backup.services.schedules.file import ScheduleFile
     from kvm_backup.services.sign_in import SignInService
     from kvm_backup.services.stores.store import Store
     from kvm_backup.services.survey.survey import Survey
-    from kvm_backup.services.tasks import Pruner, TaskService
 
     AskForIdentities = Callable[[str, Callable[[Identities], None]], Identities | None]
 
@@ -296,38 +290,6 @@ class Application:
         """The name of this host in the history and of its queue."""
         return self.settings.host or socket.gethostname()
 
-    @cached_property
-    def runs(self) -> RunService:
-        from kvm_backup.services.run_log import make_log
-        from kvm_backup.services.runs import RunService
-
-        return RunService(
-            open_history=lambda: self.history,
-            log=make_log(self.log_file, host=self.host),
-            own_runs=self.own_runs,
-            find_vm=lambda name: self.hypervisor.vm(name),
-            backup_service=lambda repository, listener, stop_requested: replace(
-                self.backup_service(self.repository(repository), listener, stop_requested),
-                after_point=lambda vm: self.prune_after_backup(vm, repository, listener, stop_requested),
-            ),
-            tasks=self.tasks,
-            script_timeout=self.settings.hooks.timeout,
-        )
-
-    @cached_property
-    def tasks(self) -> TaskService:
-        """What does verifies, restores and prunes."""
-        from kvm_backup.services.tasks import TaskService
-
-        return TaskService(
-            open_store=self.store,
-            hypervisor=lambda: self.hypervisor,
-            prune_service=self.pruner,
-            ship_service=self.shipping.service,
-            locks=lambda: self.folders.locks,
-            lock_wait=self.settings.backup.lock_wait,
-        )
-
     @property
     def proved_recipients(self) -> ProvedRecipients:
         """The public keys whose private one was shown on this host. Raises StorageError."""
@@ -365,7 +327,7 @@ class Application:
 
     @cached_property
     def requests(self) -> Requests:
-        """What makes requests for runs, to be given to `start_run` or `RunQueue.enqueue`."""
+        """What makes requests for runs, to be given to `RunWork.start` or `RunQueue.enqueue`."""
         from kvm_backup.services.requests import Requests
 
         return Requests(
@@ -378,24 +340,12 @@ class Application:
             hypervisor=lambda: self.hypervisor,
         )
 
-    def start_run(
-        self,
-        request: RunRequest,
-        *,
-        listener: Listener,
-        stop_requested: Callable[[], bool],
-        confirm: Callable[[str], bool] = lambda _question: True,
-    ) -> tuple[Finished, KvmBackupError | None]:
-        """Begin a new run and see it through; every command comes here.
+    @cached_property
+    def work(self) -> RunWork:
+        """What does runs."""
+        from kvm_backup.bootstrap.work import RunWork
 
-        A backup is done by the service when that runs. Other kinds are done in this process: they tell what they
-        find as they go, and a restore in place asks `confirm` once it knows what will be lost.
-        """
-        from kvm_backup.domain.run import RunKind
-
-        if request.kind is RunKind.BACKUP and self.service_runs():
-            return self._follower.follow(self.queue.enqueue(request), listener, stop_requested)
-        return self.runs.do(request, listener=listener, stop_requested=stop_requested, confirm=confirm)
+        return RunWork(self)
 
     @cached_property
     def queue(self) -> RunQueue:
@@ -404,44 +354,11 @@ class Application:
 
         return RunQueue(self)
 
-    def open_disk(
-        self,
-        repository: str | None,
-        point: str,
-        target: str,
-        *,
-        stop_requested: Callable[[], bool] = lambda: False,
-    ) -> DiskDownload:
-        """A disk of a point as one qcow2 file, to be sent: its name, its size, its bytes in `chunks`.
-
-        Everything is checked, and a chain put together, before this returns. Raises PointNotFoundError,
-        UnsupportedDiskError, DamagedPointError, BrokenChainError, NoSpaceError, CancelledError, StorageError.
-        """
-        from kvm_backup.services.download import DiskDownloads
-
-        downloads = DiskDownloads(
-            scratch=self.folders.scratch,
-            space_reserve=self.settings.backup.space_reserve,
-            level=self.settings.backup.compression_level,
-        )
-        return downloads.open(self.repositories.configured(repository), point, target, stop_requested)
-
     def service_runs(self) -> bool:
         """Whether the service works on this state folder."""
         from kvm_backup.runtime.heartbeat import service_runs
 
         return service_runs(self.settings.state_dir)
-
-    @cached_property
-    def _follower(self) -> Follower:
-        from kvm_backup.runtime.hand_over import Follower
-
-        return Follower(
-            history=self.history,
-            log_reader=self.log_reader,
-            service_runs=self.service_runs,
-            point_path=lambda name, point: str(self.repository(name).path_of(point)),
-        )
 
     def daemon(
         self, say: Callable[[str], None], beside: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -469,10 +386,10 @@ class Application:
             history=self.history,
             log=make_log(self.log_file, host=self.host),
             find_vm=lambda name: self.hypervisor.vm(name),
-            backup_service=lambda repository, listener, stop_requested: self.backup_service(
+            backup_service=lambda repository, listener, stop_requested: self.work.backup_service(
                 self.repository(repository), listener, stop_requested
             ),
-            tasks=replace(self.tasks, goes_on=activity.stopping),
+            tasks=replace(self.work.tasks, goes_on=activity.stopping),
             say=say,
         )
         state_dir = self.state_dir()
@@ -495,7 +412,7 @@ class Application:
                 history=self.history,
                 recorder=work.recorder,
                 perform=work.perform,
-                prune=lambda request, listener: self.prune_after_backup(
+                prune=lambda request, listener: self.work.prune_after_backup(
                     request.vm, request.repository, listener, activity.stopping
                 ),
                 enqueue=lambda request, delay: queue.client.enqueue(request, delay=delay),
@@ -623,62 +540,6 @@ class Application:
         from kvm_backup.bootstrap.rules import Rules
 
         return Rules(self)
-
-    def backup_service(
-        self, repository: LocalRepository, listener: Listener, stop_requested: Callable[[], bool]
-    ) -> BackupService:
-        """A service that backs VMs up into one repository."""
-        from kvm_backup.services.backup import BackupService
-
-        return BackupService(
-            hypervisor=self.hypervisor,
-            repository=repository,
-            folders=self.folders,
-            options_for=lambda vm: self.rules.backup_options(vm, repository),
-            clock=lambda: datetime.now(UTC),
-            listener=listener,
-            stop_requested=stop_requested,
-        )
-
-    def prune_service(
-        self, repository: LocalRepository, listener: Listener, stop_requested: Callable[[], bool]
-    ) -> PruneService:
-        """A service that prunes one repository."""
-        from kvm_backup.services.prune import PruneService
-
-        return PruneService(
-            repository=repository,
-            catalogue=self.catalogue,
-            locks=self.folders.locks,
-            rule_for=lambda name, uuid: self.rules.retention(repository, name, uuid),
-            zone=self.zone,
-            lock_wait=self.settings.backup.lock_wait,
-            space_reserve=self.settings.backup.space_reserve,
-            level=self.settings.backup.compression_level,
-            listener=listener,
-            stop_requested=stop_requested,
-            waiting=partial(self.shipping.waiting, repository.name),
-        )
-
-    def pruner(self, name: str | None, listener: Listener, stop_requested: Callable[[], bool]) -> Pruner:
-        """What prunes a repository by its name or path, wherever it is."""
-        if name is not None and name in self.shipping.remotes:
-            return self.shipping.prune_service(name, listener, stop_requested)
-        return self.prune_service(self.repository(name), listener, stop_requested)
-
-    def prune_after_backup(
-        self, vm_name: str, repository: str, listener: Listener, stop_requested: Callable[[], bool]
-    ) -> None:
-        """Prune a VM that was just backed up, if the settings want that. Raises KvmBackupError."""
-        from kvm_backup.services.prune import points_of
-
-        if not self.settings.retention.after_backup:
-            return
-        store = self.repository(repository)
-        vm = self.hypervisor.vm(vm_name)
-        found = points_of(store, vm.name, vm.uuid)
-        if found is not None:
-            self.prune_service(store, listener, stop_requested).run(found)
 
     def state_dir(self) -> Path:
         """The state folder, made if need be; QEMU's user must be able to pass through it to the scratch files."""

@@ -114,7 +114,7 @@ class RunQueue:
             open_client=lambda: QueueClient(database_url=self.url),
             log=make_log(self.parts.log_file, host=self.parts.host),
             requests=self.parts.requests,
-            runs=self.parts.runs,
+            runs=self.parts.work.runs,
             schedules=self.parts.schedules,
         )
 

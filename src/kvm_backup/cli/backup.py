@@ -76,7 +76,7 @@ def back_up_each(
     with EventView(json_lines=json) as view:
 
         def run(request: RunRequest, wish: Wish) -> None:
-            finished, error = parts.start_run(request, listener=view, stop_requested=wish)
+            finished, error = parts.work.start(request, listener=view, stop_requested=wish)
             if error is not None:
                 errors.append(error)
                 if not json:

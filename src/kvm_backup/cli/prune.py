@@ -64,7 +64,7 @@ def prune_each(parts: Application, requests: Sequence[RunRequest], *, json: bool
                 view(event)
 
         for request in requests:
-            _, error = parts.start_run(request, listener=listen, stop_requested=stop_requested)
+            _, error = parts.work.start(request, listener=listen, stop_requested=stop_requested)
             while notices:
                 view(notices.pop(0))
             _tell(error, errors)
@@ -75,7 +75,7 @@ def _preview(parts: Application, repository: str | None, chosen: Sequence[VmPoin
     """What would be done; no run of it is kept."""
     errors: list[KvmBackupError] = []
     with EventView(json_lines=False) as view:
-        service = parts.pruner(repository, _quiet if json else view, stop_requested)
+        service = parts.work.pruner(repository, _quiet if json else view, stop_requested)
         for wanted in chosen:
             try:
                 pruned = service.run(wanted, dry_run=True)

@@ -91,7 +91,7 @@ def restore_now(
             elif not isinstance(event, Started | Finished):
                 view(event)
 
-        _finished, error = parts.start_run(request, listener=listen, stop_requested=stop_requested, confirm=confirm)
+        _finished, error = parts.work.start(request, listener=listen, stop_requested=stop_requested, confirm=confirm)
     if error is not None:
         raise error
     for event in done:

@@ -161,7 +161,7 @@ def show_logs(
 @app.command("cancel")
 def cancel_run(run: RunArgument) -> None:
     """Cancel a run. One that goes on ends within seconds, and leaves nothing."""
-    cancelled = application().runs.cancel(run)
+    cancelled = application().work.runs.cancel(run)
     done = _("run {id} of {vm}: cancelled") if cancelled.state.final else _("run {id} of {vm}: asked to end")
     console().print(done.format(id=cell(cancelled.id), vm=cell(cancelled.vm_name)))
 
@@ -170,7 +170,7 @@ def cancel_run(run: RunArgument) -> None:
 def retry_run(run: RunArgument, json: JsonOption = False) -> None:
     """Do a run that has ended once more, as a new run."""
     parts = application()
-    request = parts.requests.again(parts.runs.to_try_again(run), Asker(Trigger.RETRY))
+    request = parts.requests.again(parts.work.runs.to_try_again(run), Asker(Trigger.RETRY))
     match request.task:
         case BackupTask():
             raise typer.Exit(exit_code(back_up_each(parts, [request], json=json), 1))

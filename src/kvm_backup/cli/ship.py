@@ -94,7 +94,7 @@ def ship_now(parts: Application, requests: Sequence[RunRequest], *, json: bool) 
         for request in requests:
             if request.repository in away:
                 continue
-            finished, error = parts.start_run(request, listener=view, stop_requested=stop_requested)
+            finished, error = parts.work.start(request, listener=view, stop_requested=stop_requested)
             if isinstance(error, CancelledError):
                 raise error
             if error is not None:

@@ -71,7 +71,7 @@ def verify_each(parts: Application, requests: Sequence[RunRequest], *, json: boo
                 view(event)
 
         for request in requests:
-            _finished, error = parts.start_run(request, listener=listen, stop_requested=stop_requested)
+            _finished, error = parts.work.start(request, listener=listen, stop_requested=stop_requested)
             if error is not None and not isinstance(error, DamagedPointError):
                 raise error
             if error is not None and error.hint:

@@ -46,7 +46,7 @@ def there(house: House) -> set[str]:
 
 def prune(house: House, *, dry_run: bool = False) -> Pruned:
     house.told.clear()
-    return house.application.pruner("nas", house.told.append, lambda: False).run(house.points, dry_run=dry_run)
+    return house.application.work.pruner("nas", house.told.append, lambda: False).run(house.points, dry_run=dry_run)
 
 
 def shipped(house: House, count: int) -> list[Manifest]:

@@ -23,7 +23,7 @@ def shipped(house: House, length: int) -> list[Manifest]:
 
 def verify(house: House) -> tuple[RunRequest, KvmBackupError | None]:
     request = house.application.requests.verify_folder(house.points.folder.name, "nas")
-    _, error = house.application.start_run(request, listener=house.told.append, stop_requested=lambda: False)
+    _, error = house.application.work.start(request, listener=house.told.append, stop_requested=lambda: False)
     return request, error
 
 

@@ -26,7 +26,7 @@ def prune(house: House) -> tuple[Pruned | None, str | None]:
     """As a run; what it did, and the code of its error."""
     house.told.clear()
     request = house.application.requests.prune_folder(house.points.folder.name, "nas")
-    _, error = house.application.start_run(request, listener=house.told.append, stop_requested=lambda: False)
+    _, error = house.application.work.start(request, listener=house.told.append, stop_requested=lambda: False)
     done = [event.pruned for event in house.told if isinstance(event, events.VmPruned)]
     return (done[0] if done else None), error.code if error else None
 
@@ -34,7 +34,7 @@ def prune(house: House) -> tuple[Pruned | None, str | None]:
 def test_a_dry_run_tells_what_would_go_and_why_the_rest_stays_and_asks_nobody(house: House) -> None:
     points = three_full_points(house)
     house.server.stop()
-    pruner = house.application.pruner("nas", house.told.append, lambda: False)
+    pruner = house.application.work.pruner("nas", house.told.append, lambda: False)
     pruned = pruner.run(house.points, dry_run=True)
     assert [(point.id, point.kept) for point in pruned.points] == [
         (points[0].id, False),
@@ -99,7 +99,7 @@ def test_what_another_host_ships_is_pruned_only_by_a_rule_that_was_given_for_it_
     house.remote |= {"of": None, "retention": {}}
     house.restart()
     with pytest.raises(BadArgumentError, match="what shall stay in repository nas is not said"):
-        house.application.pruner("nas", house.told.append, lambda: False)
+        house.application.work.pruner("nas", house.told.append, lambda: False)
     # Since it was read the other host has shipped one more, which the rule keeps in the place of the newest known.
     newer = house.shelf.add(seed=9)
     shutil.copytree(house.shelf.repository.path_of(newer.id), house.server.store / newer.id)
@@ -120,7 +120,7 @@ def test_a_parent_that_something_builds_on_there_though_not_here_stays(house: Ho
     house.settings["retention"] = KEEP_ONE
     house.restart()
     app = house.application
-    app.prune_service(app.repository("shelf"), house.told.append, lambda: False).run(house.points)
+    app.work.prune_service(app.repository("shelf"), house.told.append, lambda: False).run(house.points)
     # The child is a full one here now, and waits; there it is the incremental one yet.
     assert house.waiting() == [child.id]
     pruned, error = prune(house)

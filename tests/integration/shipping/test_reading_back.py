@@ -46,7 +46,7 @@ def restore(
         at(event)
 
     request = house.application.requests.restore(point.id, target, "nas")
-    _, error = house.application.start_run(request, listener=listen, stop_requested=stop)
+    _, error = house.application.work.start(request, listener=listen, stop_requested=stop)
     return error
 
 
@@ -59,7 +59,7 @@ def verify(house: House, *, deep: bool = False, point: str | None = None) -> dic
         else requests.verify_folder(house.points.folder.name, "nas", deep=deep)
     )
     house.told.clear()
-    _, error = house.application.start_run(request, listener=house.told.append, stop_requested=lambda: False)
+    _, error = house.application.work.start(request, listener=house.told.append, stop_requested=lambda: False)
     found = [event.verdict for event in house.told if isinstance(event, events.PointVerified)]
     assert error is None or error.code == "damaged-point", error
     assert (error is None) == all(verdict.good for verdict in found)
@@ -184,7 +184,7 @@ def test_a_restore_in_place_asks_once_and_before_anything_is_fetched(house: Hous
 
     def in_place() -> str | None:
         request = house.application.requests.restore(point.id, InPlace(str(tmp_path)), "nas")
-        finished, _ = house.application.start_run(
+        finished, _ = house.application.work.start(
             request, listener=house.told.append, stop_requested=lambda: False, confirm=answer
         )
         return finished.error_code

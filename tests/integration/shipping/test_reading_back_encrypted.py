@@ -9,6 +9,8 @@ import pytest
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.task import ToFolder
+from kvm_backup.repository.ssh.remote import Remote
+from kvm_backup.repository.ssh.transfer import Moved
 from kvm_backup.services import events
 from tests.integration.shipping.conftest import House
 from tests.unit.builders import flip_bit
@@ -31,16 +33,21 @@ def points(sealed: House, key_file: Path) -> list[Manifest]:
 def restore(house: House, point: Manifest, to: Path) -> KvmBackupError | None:
     house.told.clear()
     request = house.application.requests.restore(point.id, ToFolder(str(to)), "nas")
-    return house.application.start_run(request, listener=house.told.append, stop_requested=lambda: False)[1]
+    return house.application.work.start(request, listener=house.told.append, stop_requested=lambda: False)[1]
 
 
 def verdicts(house: House, point: Manifest, *, deep: bool) -> dict[str, bool]:
     house.told.clear()
     request = house.application.requests.verify_folder(point.id.split("/")[0], "nas", deep=deep)
-    house.application.start_run(request, listener=house.told.append, stop_requested=lambda: False)
+    house.application.work.start(request, listener=house.told.append, stop_requested=lambda: False)
     return {
         event.verdict.point: event.verdict.good for event in house.told if isinstance(event, events.PointVerified)
     }
+
+
+def findings(house: House) -> set[tuple[str, str]]:
+    verified = [event.verdict for event in house.told if isinstance(event, events.PointVerified)]
+    return {(finding.point, finding.file) for verdict in verified for finding in verdict.findings}
 
 
 def left(house: House) -> list[Path]:
@@ -60,12 +67,57 @@ def test_a_chain_is_fetched_decrypted_and_restored(sealed: House, points: list[M
     assert left(sealed) == []
 
 
-@pytest.mark.parametrize("deep", [False, True])
-def test_points_there_are_verified_by_what_they_decrypt_to(sealed: House, points: list[Manifest], deep: bool) -> None:
+@pytest.mark.parametrize(("account", "deep"), [("shell", True), ("rrsync", False), ("rrsync", True)])
+def test_points_there_are_verified_by_what_they_decrypt_to(
+    sealed: House, points: list[Manifest], account: str, deep: bool
+) -> None:
+    sealed.use(account)
     assert verdicts(sealed, points[0], deep=deep) == {points[0].id: True, points[1].id: True}
     flip_bit(sealed.server.store / points[0].id / "vda.qcow2.age", 100_000)
     assert verdicts(sealed, points[0], deep=deep) == {points[0].id: False, points[1].id: True}
     assert left(sealed) == []
+
+
+def fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Remote, "fetch", lambda *_: pytest.fail("something was fetched"))
+
+
+def test_what_this_host_sent_is_verified_there_by_its_digests_without_a_key_and_nothing_is_fetched(
+    sealed: House, points: list[Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed.remote.pop("identity_file")
+    sealed.restart()
+    fetches_nothing(monkeypatch)
+    assert verdicts(sealed, points[0], deep=False) == {points[0].id: True, points[1].id: True}
+    flip_bit(sealed.server.store / points[0].id / "vda.qcow2.age", 100_000)
+    (sealed.server.store / points[1].id / "manifest.json.age").unlink()
+    assert verdicts(sealed, points[0], deep=False) == {points[0].id: False, points[1].id: False}
+    assert findings(sealed) == {(points[0].id, "vda.qcow2.age"), (points[1].id, "manifest.json.age")}
+
+
+def test_only_what_this_host_did_not_send_is_fetched_to_be_verified(
+    sealed: House, points: list[Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed.application.shipping.mirror("nas").arrived.forget(points[1].id)
+    fetched: list[str] = []
+    fetch = Remote.fetch
+
+    def noted(self: Remote, manifest: Manifest, folder: Path) -> Moved:
+        fetched.append(manifest.id)
+        return fetch(self, manifest, folder)
+
+    monkeypatch.setattr(Remote, "fetch", noted)
+    assert verdicts(sealed, points[0], deep=False) == {points[0].id: True, points[1].id: True}
+    assert fetched == [points[1].id]
+
+
+def test_a_point_that_vanished_is_one_finding(
+    sealed: House, points: list[Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetches_nothing(monkeypatch)
+    shutil.rmtree(sealed.server.store / points[1].id)
+    assert verdicts(sealed, points[0], deep=False) == {points[0].id: True, points[1].id: False}
+    assert findings(sealed) == {(points[1].id, "manifest.json")}
 
 
 def test_a_damaged_file_there_is_named(sealed: House, points: list[Manifest], tmp_path: Path) -> None:
@@ -88,7 +140,7 @@ def test_after_a_cut_the_same_restore_goes_on(sealed: House, points: list[Manife
             sealed.server.cut()
 
     request = sealed.application.requests.restore(points[1].id, ToFolder(str(tmp_path / "out")), "nas")
-    _, error = sealed.application.start_run(request, listener=listen, stop_requested=lambda: False)
+    _, error = sealed.application.work.start(request, listener=listen, stop_requested=lambda: False)
     assert error is not None
     assert error.code == "remote-unreachable"
     assert any(path.name == "vda.qcow2" for path in left(sealed))

@@ -62,7 +62,7 @@ def test_a_consolidated_point_waits_again_and_replaces_the_incremental_one(house
     house.settings = {"retention": {"last": 2, "daily": 0, "weekly": 0, "monthly": 0}}
     house.remote = {"retention": {"last": 10}}
     app = house.restart()
-    app.prune_service(app.repository("shelf"), house.told.append, lambda: False).run(house.points)
+    app.work.prune_service(app.repository("shelf"), house.told.append, lambda: False).run(house.points)
     full = house.shelf.repository.load(points[1].id)
     assert full.mode is Mode.FULL
     assert house.waiting() == [points[1].id]
@@ -78,7 +78,7 @@ def test_points_that_wait_are_neither_removed_nor_consolidated(house: House) -> 
     house.settings = {"retention": {"last": 1, "daily": 0, "weekly": 0, "monthly": 0}}
     house.remote = {"retention": {"last": 10}}
     app = house.restart()
-    prune = app.prune_service(app.repository("shelf"), house.told.append, lambda: False)
+    prune = app.work.prune_service(app.repository("shelf"), house.told.append, lambda: False)
     pruned = prune.run(house.points)
     assert [point.kept for point in pruned.points] == [True] * 4
     assert all(Keep.WAITING.value in point.reasons for point in pruned.points)

@@ -142,7 +142,7 @@ def verify(request: Request, user: Operator, repository: str, folder: str, stamp
 def download(request: Request, user: Operator, repository: str, folder: str, stamp: str, target: str) -> Response:  # noqa: ARG001
     """A disk as one standalone qcow2 file."""
     note(request, "point.download", f"{repository}:{folder}/{stamp}", target)
-    return disk_response(application_of(request).open_disk(repository, f"{folder}/{stamp}", target))
+    return disk_response(application_of(request).work.open_disk(repository, f"{folder}/{stamp}", target))
 
 
 def _form(

@@ -46,6 +46,6 @@ def test_retention_lets_nothing_go_while_it_cannot_tell_what_waits(harbour: Harb
     spoil(harbour, "away")
     harbour.arrive("nas", point)
     shelf = harbour.application.repository("shelf")
-    prune = harbour.application.prune_service(shelf, lambda _event: None, lambda: False)
+    prune = harbour.application.work.prune_service(shelf, lambda _event: None, lambda: False)
     with pytest.raises(RepositoryFormatError, match="away"):
         prune.run(points_in(shelf, shelf.folders()[0].name))

@@ -57,4 +57,4 @@ def download_disk(
 ) -> Response:
     """A disk as one qcow2 file that needs no other."""
     note(request, "point.download", f"{repository}:{folder}/{stamp}", target)
-    return disk_response(application_of(request).open_disk(repository, f"{folder}/{stamp}", target))
+    return disk_response(application_of(request).work.open_disk(repository, f"{folder}/{stamp}", target))
