@@ -96,7 +96,7 @@ class Places:
         """The repositories on this host, by name."""
         now = datetime.now(UTC)
         samples = {name: found[-1] for name, found in self.parts.statistics.space(now - _RECENT).items()}
-        return [self._local(name, samples.get(name)) for name in sorted(self.parts.settings.repositories())]
+        return [self._local(name, samples.get(name)) for name in sorted(self.parts.repositories.listed())]
 
     def there(self) -> list[RemotePlace]:
         """The repositories on other servers, by name."""

@@ -100,6 +100,26 @@ class Repositories:
             and LocalRepository.may_be_made(place)
         )
 
+    def listed(self) -> dict[str, Path]:
+        """The folders of those on this host that somebody asked for, by name: without the one in the state folder
+        where another is the default one, nothing copies it, and it holds no point.
+        """
+        settings = self.parts.settings
+        found = dict(settings.repositories())
+        wanted = settings.default_repository == DEFAULT_REPOSITORY or self.parts.shipping.copies_of(
+            DEFAULT_REPOSITORY
+        )
+        if not wanted and found[DEFAULT_REPOSITORY] == settings.state_dir / "repository" and self._holds_nothing():
+            del found[DEFAULT_REPOSITORY]
+        return found
+
+    def _holds_nothing(self) -> bool:
+        """Of the one in the state folder; False where it cannot be looked into."""
+        try:
+            return self.would_make(DEFAULT_REPOSITORY) or not any(self.configured(DEFAULT_REPOSITORY).folders())
+        except KvmBackupError:
+            return False
+
     def store(self, name: str | None = None) -> Store:
         """What points are read from: one that `open` takes, or one on another server, by name. Raises as it does."""
         return self._remote_store(name) or self._local_store(self.open(name))

@@ -58,7 +58,7 @@ def doctor(
 
 
 def _openers(parts: Application) -> list[Callable[[], LocalRepository]]:
-    return [partial(parts.repository, name) for name in parts.settings.repositories()]
+    return [partial(parts.repository, name) for name in parts.repositories.listed()]
 
 
 def _usable(openers: list[Callable[[], LocalRepository]]) -> list[LocalRepository]:

@@ -13,6 +13,7 @@ from kvm_backup.cli.output import cell, console, print_error, print_json, prose,
 from kvm_backup.cli.program import Program
 from kvm_backup.cli.repository_add import add
 from kvm_backup.config.registry import prepare_registration
+from kvm_backup.config.repository import DEFAULT_REPOSITORY
 from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, BadArgumentError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.local import LocalRepository
@@ -56,7 +57,7 @@ def list_repositories(json: JsonOption = False) -> None:
     default = parts.settings.default_repository
     rows = [
         _summary(partial(parts.repository, name), name, path=str(path), default=name == default)
-        for name, path in parts.settings.repositories().items()
+        for name, path in parts.repositories.listed().items()
     ]
     rows += [
         _summary(partial(_mirrored, name), name, url=remote.url, of=remote.of)
@@ -65,9 +66,10 @@ def list_repositories(json: JsonOption = False) -> None:
     if json:
         print_json(rows)
         return
+    alone = [row["name"] for row in rows if row["path"]] == [DEFAULT_REPOSITORY]
     shown = [
         [
-            cell(row["name"]) + (f" ({_('default')})" if row["default"] else ""),
+            cell(row["name"]) + (f" ({_('default')})" if row["default"] and not alone else ""),
             cell(row["path"] or row["url"]),
             cell(row["of"] or ("" if row["path"] else _("only read"))),
             str(row["points"])
@@ -159,6 +161,8 @@ def _summary(
     empty: dict[str, Any] = {"id": None, "points": 0, "bytes_stored": 0, "error": None}
     parts = application()
     try:
+        if path is not None and parts.repositories.would_make(name):
+            return row | empty  # its first use makes it, and this is none
         store = open_it()
         parts.catalogue.refresh(store)
         points = parts.catalogue.points(store)

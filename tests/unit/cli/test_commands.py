@@ -231,10 +231,21 @@ def test_a_repository_becomes_the_default_once_and_the_rest_of_the_settings_stay
     assert command("repository", "init", str(tmp_path / "nas"), "--default").status == EXIT_DONE
     assert "# mine\n[snapshot]\nkeep = 4\n" in settings.read_text()
     listed = json.loads(command("repository", "list", "--json").output)
-    assert [row["name"] for row in listed if row["default"]] == ["nas"]
+    assert [(row["name"], row["default"]) for row in listed] == [("nas", True)]
     again = command("repository", "init", str(tmp_path / "usb"), "--default")
     assert "nas" in one_clear_error(again, EXIT_BAD_ARGUMENTS)
     assert not (tmp_path / "usb").exists()
+
+
+def test_the_default_repository_is_listed_before_its_first_use_and_not_made_for_that(
+    command: Command, tmp_path: Path
+) -> None:
+    before = command("repository", "list")
+    assert [line.split()[0] for line in before.output.splitlines()] == ["REPOSITORY", "default"]
+    assert "(default)" not in before.output
+    [row] = json.loads(command("repository", "list", "--json").output)
+    assert (row["default"], row["id"], row["error"]) == (True, None, None)
+    assert not Path(row["path"]).exists()
 
 
 def test_the_name_of_no_repository_is_answered_with_all_there_are(command: Command, tmp_path: Path) -> None:
