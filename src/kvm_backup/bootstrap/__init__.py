@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -18,15 +17,13 @@ from kvm_backup.config.settings import Settings, load
 from kvm_backup.config.zone import find_zone
 from kvm_backup.domain.errors import (
     HypervisorUnavailableError,
-    KvmBackupError,
 )
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.durable import storage_error
 
 if TYPE_CHECKING:
     # Imported where they are used: libvirt and SQLAlchemy cost a command that needs neither half a second.
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable
 
     from sqlalchemy import URL
 
@@ -44,14 +41,11 @@ if TYPE_CHECKING:
     from kvm_backup.database.history import History
     from kvm_backup.database.inventory import Inventory
     from kvm_backup.database.statistics import Statistics
-    from kvm_backup.domain.alert import Condition
-    from kvm_backup.domain.request import RunRequest
     from kvm_backup.hypervisor.connection import Hypervisor
     from kvm_backup.repository.catalogue import Catalogue
     from kvm_backup.repository.encryption.keys import Identities
     from kvm_backup.repository.encryption.proof import ProvedRecipients
     from kvm_backup.repository.local import LocalRepository
-    from kvm_backup.runtime.daemon import Daemon
     from kvm_backup.services.access import AccessServices
     from kvm_backup.services.accounts import AccountService
     from kvm_backup.services.alerts import AlertService
@@ -101,24 +95,14 @@ class Application:
         """As they are now: some follow their file. Ask for them where they are used, and keep none."""
         return self.live.current() if self.live else self.at_start
 
-    @cached_property
-    def hypervisor(self) -> Hypervisor:
-        """Raises HypervisorUnavailableError."""
+    def state_dir(self) -> Path:
+        """The state folder, made if need be; QEMU's user must be able to pass through it to the scratch files."""
+        path = self.settings.state_dir
         try:
-            from kvm_backup.hypervisor.connection import Hypervisor
-        except ImportError as error:
-            raise HypervisorUnavailableError(
-                phrase("libvirt's Python module cannot be used: {error}", error=error),
-                hint=phrase("Install it: apt-get install python3-libvirt."),
-            ) from error
-
-        return Hypervisor.connect(self.settings.libvirt.uri)
-
-    @cached_property
-    def catalogue(self) -> Catalogue:
-        from kvm_backup.repository.catalogue import Catalogue
-
-        return Catalogue.open(self.state_dir() / "catalogue.db")
+            path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        return path
 
     @cached_property
     def folders(self) -> Folders:
@@ -135,6 +119,94 @@ class Application:
     def zone(self) -> ZoneInfo:
         """The zone of all wall-clock times. Raises SettingsError."""
         return find_zone(self.settings.timezone)
+
+    @cached_property
+    def host(self) -> str:
+        """The name of this host in the history and of its queue."""
+        return self.settings.host or socket.gethostname()
+
+    @cached_property
+    def hypervisor(self) -> Hypervisor:
+        """Raises HypervisorUnavailableError."""
+        try:
+            from kvm_backup.hypervisor.connection import Hypervisor
+        except ImportError as error:
+            raise HypervisorUnavailableError(
+                phrase("libvirt's Python module cannot be used: {error}", error=error),
+                hint=phrase("Install it: apt-get install python3-libvirt."),
+            ) from error
+
+        return Hypervisor.connect(self.settings.libvirt.uri)
+
+    @property
+    def repositories(self) -> Repositories:
+        """What opens them."""
+        from kvm_backup.bootstrap.repositories import Repositories
+
+        return Repositories(self)
+
+    def repository(self, name: str | None = None) -> LocalRepository:
+        """Raises as Repositories.open."""
+        return self.repositories.open(name)
+
+    def store(self, name: str | None = None) -> Store:
+        """What points are read from. Raises as Repositories.store."""
+        return self.repositories.store(name)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        from kvm_backup.repository.catalogue import Catalogue
+
+        return Catalogue.open(self.state_dir() / "catalogue.db")
+
+    @property
+    def points(self) -> Points:
+        """The restore points of VMs, as the catalogue knows them."""
+        from kvm_backup.bootstrap.points import Points
+
+        return Points(self)
+
+    @property
+    def rules(self) -> Rules:
+        """What settings and schedules say of single VMs."""
+        from kvm_backup.bootstrap.rules import Rules
+
+        return Rules(self)
+
+    @cached_property
+    def shipping(self) -> Shipping:
+        """What works with repositories on other servers."""
+        from kvm_backup.bootstrap.shipping import Shipping
+
+        return Shipping(self)
+
+    @property
+    def remotes(self) -> Remotes:
+        """What adds repositories on other servers."""
+        from kvm_backup.bootstrap.remotes import Remotes
+
+        return Remotes(self)
+
+    @property
+    def examining(self) -> Examining:
+        """What doctor says of repositories on other servers."""
+        from kvm_backup.bootstrap.examining import Examining
+
+        return Examining(self)
+
+    @property
+    def places(self) -> Places:
+        """The repositories as the dashboard shows them."""
+        from kvm_backup.bootstrap.places import Places
+
+        return Places(self)
+
+    @property
+    def proved_recipients(self) -> ProvedRecipients:
+        """The public keys whose private one was shown on this host. Raises StorageError."""
+        from kvm_backup.repository.encryption.proof import FOLDER, ProvedRecipients
+
+        return ProvedRecipients(self.state_dir() / FOLDER)
 
     @cached_property
     def schedule_file(self) -> ScheduleFile:
@@ -177,88 +249,6 @@ class Application:
 
         return History(self.database, clock=lambda: datetime.now(UTC), zone=self.zone)
 
-    @cached_property
-    def facts(self) -> Facts:
-        """What pages show. Raises DatabaseError, NewerDatabaseError."""
-        from kvm_backup.services.facts import make_facts
-
-        return make_facts(
-            self.database,
-            self.history,
-            self.schedule_file,
-            host=self.host,
-            zone=self.zone,
-            clock=lambda: datetime.now(UTC),
-            daemon=self._not_ticking,
-        )
-
-    @property
-    def inventory(self) -> Inventory:
-        return self.facts.inventory
-
-    @property
-    def statistics(self) -> Statistics:
-        return self.facts.statistics
-
-    @property
-    def alerts(self) -> AlertService:
-        return self.facts.alerts
-
-    @property
-    def calendar(self) -> CalendarService:
-        return self.facts.calendar
-
-    @property
-    def overview(self) -> OverviewService:
-        return self.facts.overview
-
-    @cached_property
-    def survey(self) -> Survey:
-        """What finds the facts out, in the service. Raises DatabaseError, NewerDatabaseError."""
-        from kvm_backup.services.survey.survey import make_survey
-
-        return make_survey(
-            host=self.host,
-            zone=self.zone,
-            inventory=self.inventory,
-            statistics=self.statistics,
-            history=self.history,
-            schedule_file=self.schedule_file,
-            hypervisor=lambda: self.hypervisor,
-            excluded_disks=self.rules.excluded_disks,
-            catalogue=lambda: self.catalogue,
-            repositories=self.repositories.in_use,
-            lasting_name=self.repositories.lasting_name,
-            folders={"scratch": self.folders.scratch, "state": self.state_dir()},
-            reserve=self.settings.backup.space_reserve,
-            keep=timedelta(days=self.settings.database.keep_days),
-            settings_problem=self._settings_problem,
-            shipping=self.shipping.facts,
-        )
-
-    @cached_property
-    def access(self) -> AccessServices:
-        """Raises DatabaseError, NewerDatabaseError."""
-        from kvm_backup.services.access import make_access
-
-        return make_access(self.database, clock=lambda: datetime.now(UTC))
-
-    @property
-    def accounts(self) -> AccountService:
-        return self.access.accounts
-
-    @property
-    def sign_in(self) -> SignInService:
-        return self.access.sign_in
-
-    @property
-    def api_tokens(self) -> ApiTokenService:
-        return self.access.api_tokens
-
-    @property
-    def audit(self) -> AuditLog:
-        return self.access.audit
-
     def swept_history(self) -> History:
         """The history, in which the runs of commands that were killed are marked so. Raises DatabaseError."""
         self.own_runs.sweep(self.history)
@@ -284,46 +274,6 @@ class Application:
         from kvm_backup.services.log_reader import LogReader
 
         return LogReader(self.log_file, run_id, since)
-
-    @cached_property
-    def host(self) -> str:
-        """The name of this host in the history and of its queue."""
-        return self.settings.host or socket.gethostname()
-
-    @property
-    def proved_recipients(self) -> ProvedRecipients:
-        """The public keys whose private one was shown on this host. Raises StorageError."""
-        from kvm_backup.repository.encryption.proof import FOLDER, ProvedRecipients
-
-        return ProvedRecipients(self.state_dir() / FOLDER)
-
-    @property
-    def remotes(self) -> Remotes:
-        """What adds repositories on other servers."""
-        from kvm_backup.bootstrap.remotes import Remotes
-
-        return Remotes(self)
-
-    @property
-    def examining(self) -> Examining:
-        """What doctor says of repositories on other servers."""
-        from kvm_backup.bootstrap.examining import Examining
-
-        return Examining(self)
-
-    @property
-    def places(self) -> Places:
-        """The repositories as the dashboard shows them."""
-        from kvm_backup.bootstrap.places import Places
-
-        return Places(self)
-
-    @cached_property
-    def shipping(self) -> Shipping:
-        """What works with repositories on other servers."""
-        from kvm_backup.bootstrap.shipping import Shipping
-
-        return Shipping(self)
 
     @cached_property
     def requests(self) -> Requests:
@@ -360,195 +310,71 @@ class Application:
 
         return service_runs(self.settings.state_dir)
 
-    def daemon(
-        self, say: Callable[[str], None], beside: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> Daemon:
-        """The service, and what goes on beside it (Daemon.beside).
+    @cached_property
+    def facts(self) -> Facts:
+        """What pages show. Raises DatabaseError, NewerDatabaseError."""
+        from kvm_backup.bootstrap.surveying import not_ticking
+        from kvm_backup.services.facts import make_facts
 
-        `say` is told what a person should read, from several threads.
-        """
-        from kvm_backup.database.name_claim import NameClaim
-        from kvm_backup.runtime.daemon import Activity, Daemon, OnStop, oldest_remembered
-        from kvm_backup.runtime.observer import Observer
-        from kvm_backup.runtime.queue import DurableQueue
-        from kvm_backup.runtime.recovery import mark_lost_runs
-        from kvm_backup.runtime.shipper import Shipper
-        from kvm_backup.runtime.status import settle_schedule
-        from kvm_backup.runtime.tick import Scheduler
-        from kvm_backup.runtime.work import Work
-        from kvm_backup.runtime.workflows import RunWorkflow
-        from kvm_backup.services.run_log import make_log
-
-        if self.live is not None:
-            self.live.say = say
-        activity = Activity(OnStop(self.settings.scheduler.on_stop))
-        work = Work(
-            history=self.history,
-            log=make_log(self.log_file, host=self.host),
-            find_vm=lambda name: self.hypervisor.vm(name),
-            backup_service=lambda repository, listener, stop_requested: self.work.backup_service(
-                self.repository(repository), listener, stop_requested
-            ),
-            tasks=replace(self.work.tasks, goes_on=activity.stopping),
-            say=say,
-        )
-        state_dir = self.state_dir()
-        claim = NameClaim(self.database, self.host)
-
-        def settled(request: RunRequest) -> None:
-            def later(error: KvmBackupError) -> None:
-                say(f"{request.vm}: what it waits to ship is asked for within the hour: {error.message}")
-
-            try:
-                # A run that is cut off here is settled again; what was asked for is not asked for twice.
-                self.queue.asking.enqueue_all(self.shipping.after(request, later))
-                self.queue.asking.follow(request)
-            except KvmBackupError as error:
-                later(error)
-            settle_schedule(self.schedule_file, self.history, request.schedule_id)
-
-        def make_queue() -> DurableQueue:
-            workflow = RunWorkflow(
-                history=self.history,
-                recorder=work.recorder,
-                perform=work.perform,
-                prune=lambda request, listener: self.work.prune_after_backup(
-                    request.vm, request.repository, listener, activity.stopping
-                ),
-                enqueue=lambda request, delay: queue.client.enqueue(request, delay=delay),
-                settled=settled,
-                clock=lambda: datetime.now(UTC),
-                stopping=activity.stopping,
-                pause=activity.pause,
-                say=say,
-                script_timeout=self.settings.hooks.timeout,
-            )
-            queue = DurableQueue(
-                database_url=self.queue.url,
-                host=self.host,
-                parallel=self.settings.scheduler.parallel,
-                execute=activity.counted(workflow),
-                say=say,
-            )
-            return queue
-
-        def make_tick(queue: DurableQueue) -> Callable[[], object]:
-            scheduler = Scheduler(
-                file=self.schedule_file,
-                history=self.history,
-                enqueue=queue.client.enqueue,
-                zone=self.zone,
-                clock=lambda: datetime.now(UTC),
-                say=say,
-                host=self.host,
-                repository=self.repositories.lasting_name(None),
-                catch_up=self.settings.scheduler.catch_up,
-            )
-
-            def tick() -> object:
-                claim.renew()
-                scheduler.repository = self.repositories.lasting_name(None)
-                return scheduler.tick()
-
-            return tick
-
-        def housekeeping(queue: DurableQueue, now: datetime) -> None:
-            mark_lost_runs(
-                self.history,
-                self.own_runs,
-                queue.client.live_runs,
-                host=self.host,
-                now=now,
-                say=say,
-                settled=lambda schedule: settle_schedule(self.schedule_file, self.history, schedule),
-            )
-            queue.client.forget_ended(oldest_remembered(now))
-            oldest = now - timedelta(days=self.settings.database.keep_days)
-            self.history.delete_older_than(oldest)
-            self.access.forget_old(oldest)
-            self.alerts.forget_old(oldest)
-            self.shipping.fetched.forget_old()
-
-        @contextmanager
-        def observed() -> Iterator[None]:
-            observer = Observer(self.survey, self.alerts, say)
-            shipper = Shipper(
-                ask=lambda: self.queue.asking.enqueue_all(self.shipping.unasked(say)),
-                revision=self.shipping.revision,
-                say=say,
-            )
-            with claim.held(), observer.watching(), shipper.watching(), beside():
-                yield
-
-        return Daemon(
-            state_dir=state_dir,
+        return make_facts(
+            self.database,
+            self.history,
+            self.schedule_file,
             host=self.host,
-            activity=activity,
-            make_queue=make_queue,
-            make_tick=make_tick,
-            housekeeping=housekeeping,
-            say=say,
-            beside=observed,
-        )
-
-    def _settings_problem(self) -> KvmBackupError | None:
-        """Why the settings are not those of their file."""
-        if self.live is None:
-            return None
-        self.live.current()
-        return self.live.problem
-
-    def _not_ticking(self) -> Condition | None:
-        """What is wrong with the service, as its lock and its last word tell."""
-        from kvm_backup.domain.alert import not_ticking
-        from kvm_backup.runtime.heartbeat import moment_of, read_heartbeat
-
-        beat = read_heartbeat(self.settings.state_dir)
-        return not_ticking(
-            self.host,
-            running=self.service_runs(),
-            started=moment_of(beat.started) if beat else None,
-            ticked=moment_of(beat.ticked) if beat else None,
-            now=datetime.now(UTC),
+            zone=self.zone,
+            clock=lambda: datetime.now(UTC),
+            daemon=partial(not_ticking, self),
         )
 
     @property
-    def repositories(self) -> Repositories:
-        """What opens them."""
-        from kvm_backup.bootstrap.repositories import Repositories
-
-        return Repositories(self)
-
-    def repository(self, name: str | None = None) -> LocalRepository:
-        """Raises as Repositories.open."""
-        return self.repositories.open(name)
-
-    def store(self, name: str | None = None) -> Store:
-        """What points are read from. Raises as Repositories.store."""
-        return self.repositories.store(name)
+    def inventory(self) -> Inventory:
+        return self.facts.inventory
 
     @property
-    def points(self) -> Points:
-        """The restore points of VMs, as the catalogue knows them."""
-        from kvm_backup.bootstrap.points import Points
-
-        return Points(self)
+    def statistics(self) -> Statistics:
+        return self.facts.statistics
 
     @property
-    def rules(self) -> Rules:
-        """What settings and schedules say of single VMs."""
-        from kvm_backup.bootstrap.rules import Rules
+    def alerts(self) -> AlertService:
+        return self.facts.alerts
 
-        return Rules(self)
+    @property
+    def calendar(self) -> CalendarService:
+        return self.facts.calendar
 
-    def state_dir(self) -> Path:
-        """The state folder, made if need be; QEMU's user must be able to pass through it to the scratch files."""
-        path = self.settings.state_dir
-        try:
-            path.mkdir(mode=0o711, parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, path) from error
-        return path
+    @property
+    def overview(self) -> OverviewService:
+        return self.facts.overview
+
+    @cached_property
+    def survey(self) -> Survey:
+        """What finds the facts out, in the service. Raises DatabaseError, NewerDatabaseError."""
+        from kvm_backup.bootstrap.surveying import survey_of
+
+        return survey_of(self)
+
+    @cached_property
+    def access(self) -> AccessServices:
+        """Raises DatabaseError, NewerDatabaseError."""
+        from kvm_backup.services.access import make_access
+
+        return make_access(self.database, clock=lambda: datetime.now(UTC))
+
+    @property
+    def accounts(self) -> AccountService:
+        return self.access.accounts
+
+    @property
+    def sign_in(self) -> SignInService:
+        return self.access.sign_in
+
+    @property
+    def api_tokens(self) -> ApiTokenService:
+        return self.access.api_tokens
+
+    @property
+    def audit(self) -> AuditLog:
+        return self.access.audit
 
 
 def _runtime_dir(state: Path) -> Path:

@@ -25,7 +25,9 @@ def daemon() -> None:
 
 def run_service(beside: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
     """The service, with what goes on beside it."""
-    made = application().daemon(say, beside)
+    from kvm_backup.bootstrap.service import make_service  # with DBOS, which takes long to load
+
+    made = make_service(application(), say, beside)
 
     def end(_number: int, _frame: FrameType | None) -> None:
         made.activity.ending.set()
