@@ -60,6 +60,16 @@ def lacking(here: Sequence[Manifest], there: Mapping[str, Manifest], wanted: Col
     ]
 
 
+def whole(points: Mapping[str, Manifest]) -> set[str]:
+    """The ids of those points whose chain is all among them, down to the full one that it was made on."""
+    found: set[str] = set()
+    for point in sorted(points.values(), key=lambda each: each.id):  # a parent is older than its child
+        parent = points.get(point.parent) if point.parent else None
+        if point.parent is None or (parent is not None and parent.id in found and parent.uuid == point.parent_uuid):
+            found.add(point.id)
+    return found
+
+
 def removable(there: Mapping[str, Manifest], wanted: Collection[str]) -> list[str]:
     """The points of a remote that it need not keep, children first: not wanted, and no wanted one there, in the state
     that it is in there, builds on them.

@@ -8,13 +8,15 @@ from zoneinfo import ZoneInfo
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.names import parse_stamp
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Mode
-from kvm_backup.domain.retention import PointFacts, RetentionRule, Verdict, decide
+from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest
+from kvm_backup.domain.remote_retention import Sides
+from kvm_backup.domain.retention import RetentionRule, Verdict
 from kvm_backup.domain.shipping import Shippable, lacking, removable, waiting
 from kvm_backup.repository.durable import read_limited
 from kvm_backup.repository.elsewhere import elsewhere
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
 from kvm_backup.repository.mirror import Mirror
+from kvm_backup.services.links import images_are_here
 
 _AHEAD = timedelta(days=1)
 """By so much may clocks and their time zones differ; what is dated later was made by nobody yet."""
@@ -25,7 +27,9 @@ _SHOWN = 5
 @dataclass(frozen=True, slots=True)
 class Lack:
     """`to_ship`: what waits, parents first. `to_remove`: ids that the remote's rule keeps no longer, children first.
-    `held`: what is there as it is here. `verdicts`: what that rule says of each point, oldest first.
+    `held`: what is there as it is here. `verdicts`: what that rule says of each point as if the remote held it, and
+    `verdicts_there` of those alone that are there, both oldest first. `kept_there`: what stays there, oldest first;
+    `newest_there`: of that the newest point that is whole, with what it builds on, full one first.
 
     The rule neither counts nor removes points there that are `foreign`, which this host did not ship, as far as it
     knows, or `ahead`, dated in the future. `stuck` cannot be shipped: what they build on is neither there nor here.
@@ -36,6 +40,9 @@ class Lack:
     to_remove: tuple[str, ...] = ()
     held: frozenset[str] = frozenset()
     verdicts: tuple[Verdict, ...] = ()
+    verdicts_there: tuple[Verdict, ...] = ()
+    newest_there: tuple[Manifest, ...] = ()
+    kept_there: tuple[Manifest, ...] = ()
     foreign: tuple[str, ...] = ()
     ahead: tuple[str, ...] = ()
     stuck: tuple[str, ...] = ()
@@ -55,32 +62,38 @@ class Lack:
 def lack_of(
     local: LocalRepository, mirror: Mirror, folder: str, rule: RetentionRule, zone: ZoneInfo, now: datetime
 ) -> Lack:
-    """Compare a VM's folder with what the remote holds of it; `rule` is the remote's.
+    """Compare a VM's folder with what the remote holds of it; `rule` is the remote's (domain/remote_retention.py).
 
-    The rule is asked about all points as if the remote held them, so that nothing is sent only to be removed, and
-    what went from here by the rule of this side stays there by its own. There nothing can be consolidated: a point
+    What went from here by the rule of this side stays there by its own. There nothing can be consolidated: a point
     that others build on stays. Whoever may only add there could add points that fill the rule: of those that are
     there alone, only what this host shipped counts. Raises StorageError.
     """
     here = list(local.points(local.root / folder))
     there = list(mirror.repository.points(mirror.repository.root / folder))
-    known = {point.id: point for point in there if isinstance(point, Manifest)}
+    known = _manifests(there)
     shipped = mirror.shipped_by_us()
     own = {point.id for point in here} | {point.id for point in there if point.id in shipped}
     ahead = {point.id for point in [*there, *here] if _is_ahead(point, now)}
-    # What the rule has removed once and is there again, since the server was rolled back, goes again.
-    foreign = {point.id for point in there} - own - mirror.removed_by_rule()
-    counted = own - ahead
-    facts = _facts([point for point in [*there, *here] if point.id in counted])
-    verdicts = decide(facts.values(), rule, zone, unchangeable=set(facts))
-    ours = [point for point in here if isinstance(point, Manifest)]
+    back = ({point.id for point in there} & mirror.removed_by_rule()) - own
+    foreign = {point.id for point in there} - own - back
+    ours = list(_manifests(here).values())
     with_files = [point for point in ours if elsewhere(local.path_of(point.id)) is None]
-    wanted = {verdict.id for verdict in verdicts if verdict.kept} | ahead
+    sides = Sides(
+        here=_manifests(here),
+        there=known,
+        with_images={
+            point.id for point in with_files if known.get(point.id) == point or images_are_here(local, point)
+        },
+        unreadable={point.id for point in here if isinstance(point, DamagedPoint)},
+        unreadable_there={point.id for point in there if isinstance(point, DamagedPoint)},
+    )
+    verdicts = sides.wanted(own - ahead, rule, zone)
+    wanted = _kept(verdicts) | ahead
     to_ship = waiting(with_files, known, wanted)
     sent = {one.manifest.id for one in to_ship}
-    return Lack(
+    return replace(
+        _of_there(sides, own - ahead, back - ahead, wanted | foreign, rule, zone),
         to_ship=tuple(to_ship),
-        to_remove=tuple(removable(known, wanted | foreign)),
         held=frozenset(point.id for point in ours if known.get(point.id) == point),
         verdicts=tuple(verdicts),
         foreign=tuple(sorted(foreign)),
@@ -96,12 +109,33 @@ def surplus_of(mirror: LocalRepository, folder: str, rule: RetentionRule, zone: 
     Nobody here knows who shipped them: all count but those that are dated in the future. Raises StorageError.
     """
     there = list(mirror.points(mirror.root / folder))
-    known = {point.id: point for point in there if isinstance(point, Manifest)}
     ahead = {point.id for point in there if _is_ahead(point, now)}
-    facts = _facts([point for point in there if point.id not in ahead])
-    verdicts = decide(facts.values(), rule, zone, unchangeable=set(facts))
-    wanted = {verdict.id for verdict in verdicts if verdict.kept} | ahead
-    return Lack(to_remove=tuple(removable(known, wanted)), verdicts=tuple(verdicts), ahead=tuple(sorted(ahead)))
+    unreadable = {point.id for point in there if isinstance(point, DamagedPoint)}
+    sides = Sides(here={}, there=_manifests(there), unreadable_there=unreadable)
+    found = _of_there(sides, {point.id for point in there} - ahead, set(), ahead, rule, zone)
+    return replace(found, verdicts=found.verdicts_there, ahead=tuple(sorted(ahead)))
+
+
+def _of_there(
+    sides: Sides, own: set[str], back: set[str], untouched: set[str], rule: RetentionRule, zone: ZoneInfo
+) -> Lack:
+    """What goes there and what stays; `untouched` stays in any case."""
+    verdicts = sides.kept_there(own, back, rule, zone)
+    to_remove = removable(sides.there, _kept(verdicts) | untouched)
+    return Lack(
+        to_remove=tuple(to_remove),
+        verdicts_there=tuple(verdicts),
+        newest_there=sides.newest_whole_there(own | back),
+        kept_there=tuple(sides.there[point] for point in sorted((own | back) & sides.there.keys() - set(to_remove))),
+    )
+
+
+def _manifests(points: Iterable[Manifest | DamagedPoint]) -> dict[str, Manifest]:
+    return {point.id: point for point in points if isinstance(point, Manifest)}
+
+
+def _kept(verdicts: Iterable[Verdict]) -> set[str]:
+    return {verdict.id for verdict in verdicts if verdict.kept}
 
 
 def _is_ahead(point: Manifest | DamagedPoint, now: datetime) -> bool:
@@ -153,24 +187,3 @@ def _bytes(repository: LocalRepository, point: str) -> bytes | None:
         return read_limited(repository.path_of(point) / MANIFEST_FILE, MANIFEST_BYTES_MAX)
     except KvmBackupError:
         return None
-
-
-def _facts(points: Iterable[Manifest | DamagedPoint]) -> dict[str, PointFacts]:
-    """By id; of a point that is in both places the last one counts, ours, in its newest state."""
-    found: dict[str, PointFacts] = {}
-    for point in points:
-        if isinstance(point, Manifest):
-            if point.mode is not Mode.SNAPSHOT:
-                found[point.id] = PointFacts(point.id, point.created, point.parent)
-        elif point.id not in found:
-            created = parse_stamp(point.path.name)
-            found[point.id] = PointFacts(point.id, created, None, good=False, readable=False)
-    return _on_known_parents(found)
-
-
-def _on_known_parents(found: dict[str, PointFacts]) -> dict[str, PointFacts]:
-    """A point whose parent is in neither place counts as damaged."""
-    return {
-        fact.id: fact if fact.parent is None or fact.parent in found else replace(fact, good=False)
-        for fact in found.values()
-    }

@@ -97,18 +97,11 @@ class RemotePruneService:
             self.listener(events.Notice(wanted.vm, notice))
         points = tuple(
             _verdict(verdict, there[verdict.id], kept=verdict.id not in lack.to_remove, dry_run=dry_run)
-            for verdict in lack.verdicts
+            for verdict in lack.verdicts_there
             if verdict.id in there
         )
         left = [_left_alone(there[point], lack) for point in [*lack.foreign, *lack.ahead] if point in there]
-        judged = {verdict.id for verdict in lack.verdicts}
-        # What the rule had removed before, and came back with the server's past.
-        back = [
-            _verdict(Verdict(point, ()), there[point], kept=False, dry_run=dry_run)
-            for point in lack.to_remove
-            if point not in judged
-        ]
-        points = tuple(sorted([*points, *left, *back], key=lambda point: point.id))
+        points = tuple(sorted([*points, *left], key=lambda point: point.id))
         return Pruned(
             vm=wanted.vm,
             vm_uuid=wanted.vm_uuid,
