@@ -173,12 +173,12 @@ class Remote:
         return arrival_by_rsync.replace(self._pruning.transfer, shipment, base=base)
 
     def differing(self, shipment: Shipment) -> list[str] | None:
-        """The files of a point that are missing there or whose digests there are not those of its manifest.
+        """The files of a point that are missing there or whose digests there are not those of the shipment.
 
-        `shipment.folder` needs to hold nothing but the manifest. None when no account has a shell, or the points are
-        encrypted: fetch it then.
+        `shipment.folder` needs to hold nothing but the manifest. None when no account has a shell, or the points there
+        are encrypted, and the shipment does not tell as what it was sent: fetch it then.
         """
-        if self.is_encrypted:
+        if self.is_encrypted and not shipment.encrypted:
             return None
         for access in (self._adding, self._pruning):
             if access.has_shell:

@@ -1,11 +1,14 @@
-"""Verifying points where they are: an account with a shell computes their digests, and no image crosses the link."""
+"""Verifying points where they are: an account with a shell computes their digests, and no image crosses the link.
+
+Of encrypted points those digests are compared that their files were sent with, which takes no private key.
+"""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.point import MANIFEST_FILE, Manifest
-from kvm_backup.repository.local import LocalRepository
+from kvm_backup.domain.point import MANIFEST_FILE, Manifest, serialize
+from kvm_backup.repository.mirror import Mirror
 from kvm_backup.repository.ssh.remote import Remote
 from kvm_backup.repository.ssh.shipment import Shipment
 from kvm_backup.services.control import RunControl
@@ -14,57 +17,51 @@ from kvm_backup.services.verify import Finding, Verdict, parent_findings
 
 
 def check_there(
-    remote: Remote, view: LocalRepository, points: Sequence[Manifest], place: str, control: RunControl
-) -> Iterator[Verdict] | None:
-    """A verdict on each point of `view`, the manifests as they were last read; None where no account has a shell.
+    remote: Remote, mirror: Mirror, points: Sequence[Manifest], place: str, control: RunControl
+) -> Generator[Verdict, None, list[Manifest]]:
+    """A verdict on each of the points, whose manifests are as they were last read. Returns those that cannot be
+    judged there: no account has a shell, or this host did not send what is encrypted there.
 
     Raises what `Remote.differing` raises.
     """
-    began = time.monotonic()
-    first = remote.differing(_shipment(view, points[0]))
-    if first is None:
-        return None
-    return _verdicts(remote, view, points, place, control, first, began)
-
-
-def _verdicts(
-    remote: Remote,
-    view: LocalRepository,
-    points: Sequence[Manifest],
-    place: str,
-    control: RunControl,
-    first: list[str],
-    began: float,
-) -> Iterator[Verdict]:
+    left = []
     for point in points:
-        differing = first if point is points[0] else remote.differing(_shipment(view, point)) or []
+        began = time.monotonic()
+        shipment = _shipment(remote, mirror, point)
+        differing = remote.differing(shipment)
+        if differing is None:
+            left.append(point)
+            continue
         control.advance(size_of(point))
+        findings = _findings(shipment, differing, place, mirror.repository.name)
         yield Verdict(
             point=point.id,
             vm=point.vm_name,
             deep=False,
-            findings=(*parent_findings(view, point), *_findings(view, point, differing, place)),
+            findings=(*parent_findings(mirror.repository, point), *findings),
             bytes_checked=size_of(point),
             seconds=time.monotonic() - began,
         )
-        began = time.monotonic()
+    return left
 
 
-def _findings(view: LocalRepository, point: Manifest, differing: list[str], place: str) -> Iterator[Finding]:
-    if set(differing) == set(_shipment(view, point).names):
-        yield Finding(point.id, MANIFEST_FILE, "missing", phrase("the point is not at {place} any more", place=place))
+def _findings(shipment: Shipment, differing: list[str], place: str, remote: str) -> Iterator[Finding]:
+    point = shipment.manifest.id
+    if set(differing) == set(shipment.names):
+        yield Finding(point, MANIFEST_FILE, "missing", phrase("the point is not at {place} any more", place=place))
         return
     for name in differing:
         if name == MANIFEST_FILE:
             message = phrase(
                 "at {place} it is not what was last read; 'kvm-backup repository rescan {name}' reads it anew",
                 place=place,
-                name=view.name,
+                name=remote,
             )
         else:
             message = phrase("at {place} it is missing, or does not match its digest", place=place)
-        yield Finding(point.id, name, "changed", message)
+        yield Finding(point, name, "changed", message)
 
 
-def _shipment(view: LocalRepository, point: Manifest) -> Shipment:
-    return Shipment(view.path_of(point.id), point)
+def _shipment(remote: Remote, mirror: Mirror, point: Manifest) -> Shipment:
+    sent = mirror.arrived.known(point.id, serialize(point)) if remote.is_encrypted else ()
+    return Shipment(mirror.repository.path_of(point.id), point, sent)

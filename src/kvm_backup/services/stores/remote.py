@@ -68,13 +68,15 @@ class RemoteStore:
         self, points: Points, errand: Errand, *, hypervisor: Callable[[], Hypervisor], deep: bool
     ) -> Iterator[Verdict]:
         """A verdict on each point. Where an account there has a shell and `deep` is not asked for, digests are
-        computed there; else one point after the other is fetched. Raises as `holding`.
+        computed there, of encrypted points as far as this host sent them; else one point after the other is fetched.
+        Raises as `holding`.
         """
         unreadable = [point for point in points if isinstance(point, DamagedPoint)]
         yield from verify_points(self.view, unreadable, hypervisor=hypervisor, deep=deep, control=NoControl())
         known = [point for point in points if isinstance(point, Manifest)]
-        if known and (deep or not (yield from self._verify_there(known, errand))):
-            yield from self._verify_fetched(known, errand, hypervisor, deep)
+        left = known if deep or not known else (yield from self._verify_there(known, errand))
+        if left:
+            yield from self._verify_fetched(left, errand, hypervisor, deep)
 
     def mend(self, damaged: Sequence[Verdict], errand: Errand) -> list[str]:
         """Those that are whole in the local repository wait to be shipped again. Raises KvmBackupError."""
@@ -82,17 +84,17 @@ class RemoteStore:
             return []
         return self.mending.ask_again(damaged, lambda: refuse_when_stopped(errand.stop_requested))
 
-    def _verify_there(self, points: Sequence[Manifest], errand: Errand) -> Generator[Verdict, None, bool]:
-        """Returns whether that could be done."""
+    def _verify_there(
+        self, points: Sequence[Manifest], errand: Errand
+    ) -> Generator[Verdict, None, Sequence[Manifest]]:
+        """Returns those of which that could not be done."""
         control = errand.control(events.Step.VERIFY, sum(size_of(point) for point in points))
         with self.connect(FetchWatch(control.check)) as remote:
             self._require_same(remote)
-            verdicts = check_there(remote, self.view, points, self.address, control)
-            if verdicts is None:
-                return False
-            yield from verdicts
-        control.finish()
-        return True
+            left = yield from check_there(remote, self.mirror, points, self.address, control)
+        if len(left) < len(points):
+            control.finish()
+        return left
 
     def _verify_fetched(
         self, points: Sequence[Manifest], errand: Errand, hypervisor: Callable[[], Hypervisor], deep: bool
