@@ -8,7 +8,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -44,7 +44,7 @@ class ScheduleFile:
     def read(self) -> Schedules:
         """All schedules; none when there is no file. Parsed anew only when the file has changed.
 
-        Raises SchedulesFileError with line and column, StorageError.
+        Raises SchedulesFileError with line and column, also when only some of them cannot be used; StorageError.
         """
         known = self._known
         signature, content = self._content(None if known is None else known[0])
@@ -55,11 +55,27 @@ class ScheduleFile:
         return schedules
 
     def read_or_last_good(self) -> tuple[Schedules, KvmBackupError | None]:
-        """The schedules, or those of the last time that the file could be read, and why it cannot be now."""
+        """The schedules, or those of the last time that the file could be read, and why it cannot be now. Where only
+        some of them cannot be used, the others are as they are now.
+        """
         try:
             return self.read(), None
+        except text.BadSchedulesError as error:
+            return self._with_last_good(error.entries), error
         except KvmBackupError as error:
             return (self._known[1] if self._known else ()), error
+
+    def _with_last_good(self, entries: Sequence[Schedule | str | None]) -> Schedules:
+        """What can be used, and in place of the others what they were; all as it was when it cannot be told which of
+        them one was."""
+        usable = {one.id for one in entries if isinstance(one, Schedule)}
+        before = {one.id: one for one in self._known[1]} if self._known else None
+        bad = [one for one in entries if not isinstance(one, Schedule)]
+        if before is None:
+            return tuple(one for one in entries if isinstance(one, Schedule))
+        if len({*bad}) < len(bad) or not all(one in before and one not in usable for one in bad):
+            return tuple(before.values())
+        return tuple(one if isinstance(one, Schedule) else before[one] for one in entries if one is not None)
 
     def update(self, change: Callable[[Schedules], Iterable[Schedule]]) -> Schedules:
         """Lock, read, change, write. What `change` raises leaves the file as it is, and so does an equal result.

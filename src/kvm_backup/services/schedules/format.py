@@ -3,14 +3,14 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from kvm_backup.domain.errors import SchedulesFileError
-from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.phrase import Phrase, listed, phrase
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus, is_one_line
@@ -33,6 +33,7 @@ KEYS = (
 OPTIONAL_KEYS = ("repository", "pre_script", "post_script", "retention", "ship_to")
 """Written only where a schedule says something there, so that a file of the first version stays as it is."""
 RETENTION_MAX = 10_000
+_PROBLEMS_SHOWN = 3
 _NESTING_MAX = 50
 """Python's own limit depends on who calls: what one part reads another could not write."""
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000
@@ -46,10 +47,27 @@ class _BadEntryError(Exception):
     """What is wrong with one object; `_damaged` adds where it is."""
 
 
+class BadSchedulesError(SchedulesFileError):
+    """Some schedules of the file cannot be used. `entries` are all of them in the file's order: in place of one that
+    cannot be used its id, None where that cannot be told.
+    """
+
+    def __init__(self, message: str, entries: Sequence[Schedule | str | None]) -> None:
+        super().__init__(
+            message,
+            hint=phrase(
+                "The service goes on with the others. The file was left as it is, and is not changed until it is "
+                "corrected with an editor."
+            ),
+        )
+        self.entries = tuple(entries)
+
+
 def parse(content: bytes, path: str, zone: ZoneInfo) -> tuple[Schedule, ...]:
     """The schedules in a file's content. Times without an offset, as the first version wrote them, are of `zone`.
 
-    Raises SchedulesFileError naming `path`, the line and the column.
+    Raises SchedulesFileError naming `path`, the line and the column; BadSchedulesError where only some of them cannot
+    be used.
     """
     if len(content) > BYTES_MAX:
         raise _damaged(path, phrase("is larger than {bytes_max} bytes", bytes_max=BYTES_MAX))
@@ -64,22 +82,41 @@ def parse(content: bytes, path: str, zone: ZoneInfo) -> tuple[Schedule, ...]:
         raise _damaged(
             path, phrase("holds {kind} where a list of schedules is expected", kind=_kind(entries)), (1, 1)
         )
-    schedules: list[Schedule] = []
+    found: list[Schedule | str | None] = []
     seen: set[str] = set()
+    problems: list[str] = []
     for number, entry in enumerate(entries):
         try:
             schedule = _schedule(entry, zone)
             if schedule.id in seen:
                 raise _BadEntryError(phrase("another schedule has the id {id!r} too", id=schedule.id))
         except _BadEntryError as error:
-            raise _damaged(
-                path,
-                phrase("schedule {number}: {problem}", number=number + 1, problem=error.args[0]),
-                _place_of_entry(text, number),
-            ) from None
+            if not problems:
+                line, column = _place_of_entry(text, number)
+                problems.append(_at(path, line, column, _problem_of(entry, number, error.args[0])))
+            else:
+                problems.append(_problem_of(entry, number, error.args[0]))
+            found.append(_id_of(entry))
+            continue
         seen.add(schedule.id)
-        schedules.append(schedule)
-    return tuple(schedules)
+        found.append(schedule)
+    if problems:
+        shown = problems[:_PROBLEMS_SHOWN]
+        raise BadSchedulesError(listed("; ", *shown) if len(shown) > 1 else shown[0], found)
+    return tuple(one for one in found if isinstance(one, Schedule))
+
+
+def _problem_of(entry: Any, number: int, problem: str) -> str:
+    """Told with the schedule's name, where it has one that can be shown."""
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if isinstance(name, str) and name and is_one_line(name):
+        return phrase("schedule {number}, {name!r}: {problem}", number=number + 1, name=name[:100], problem=problem)
+    return phrase("schedule {number}: {problem}", number=number + 1, problem=problem)
+
+
+def _id_of(entry: Any) -> str | None:
+    found = entry.get("id") if isinstance(entry, dict) else None
+    return found if isinstance(found, str) and found else None
 
 
 def render(schedules: Iterable[Schedule], path: str) -> bytes:
@@ -398,13 +435,16 @@ def _first_lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
+def _at(path: str, line: int, column: int, problem: str) -> Phrase:
+    return phrase(
+        "{path}: line {line} column {column}: {problem}", path=path, line=line, column=column, problem=problem
+    )
+
+
 def _damaged(path: str, problem: str, place: tuple[int, int] | None = None) -> SchedulesFileError:
     message = phrase("{path}: {problem}", path=path, problem=problem)
     if place is not None:
-        line, column = place
-        message = phrase(
-            "{path}: line {line} column {column}: {problem}", path=path, line=line, column=column, problem=problem
-        )
+        message = _at(path, *place, problem)
     return SchedulesFileError(
         message, hint=phrase("The file was left as it is. Correct it with an editor, or move it away.")
     )

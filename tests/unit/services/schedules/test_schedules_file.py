@@ -263,7 +263,7 @@ def test_a_wrong_object_is_named_with_its_line_and_the_file_left_alone(
     content = write(file, f"[\n{json.dumps(entry())},\n  {json.dumps(wrong)}\n]".encode())
     with pytest.raises(SchedulesFileError) as caught:
         file.update(lambda schedules: [*schedules, made(1)])
-    assert "line 3 column 3: schedule 2: " in caught.value.message
+    assert "line 3 column 3: schedule 2" in caught.value.message
     assert problem in caught.value.message
     assert file.path.read_bytes() == content
 
@@ -289,6 +289,63 @@ def test_the_last_good_state_outlives_damage(file: ScheduleFile) -> None:
     schedules, error = file.read_or_last_good()
     assert [schedule.id for schedule in schedules] == ["1a2b3c4d"]
     assert error is None
+
+
+def bad(**changes: object) -> dict[str, object]:
+    return entry(enabled="yes", **changes)
+
+
+def ids(found: tuple[Schedule, ...]) -> list[str]:
+    return [schedule.id for schedule in found]
+
+
+def test_of_one_that_is_wrong_from_the_beginning_the_name_is_told_and_the_others_are_there(
+    file: ScheduleFile,
+) -> None:
+    content = write(file, [entry(id="a"), bad(id="b", name="Nightly"), entry(id="c")])
+    schedules, error = file.read_or_last_good()
+    assert ids(schedules) == ["a", "c"]
+    assert error is not None
+    assert "schedule 2, 'Nightly': enabled: a text where true or false is expected" in error.message
+    assert file.path.read_bytes() == content
+
+
+def test_all_that_are_wrong_are_named(file: ScheduleFile) -> None:
+    write(file, [bad(id="a", name="One"), entry(id="b"), bad(id="c", name="Three"), 7])
+    schedules, error = file.read_or_last_good()
+    assert ids(schedules) == ["b"]
+    assert all(
+        told in str(error) for told in ("schedule 1, 'One'", "schedule 3, 'Three'", "schedule 4: the number 7")
+    )
+
+
+def test_one_that_became_wrong_goes_on_as_it_was_beside_others_as_they_are_now(file: ScheduleFile) -> None:
+    write(file, [entry(id="a", name="A"), entry(id="b", name="B"), entry(id="c")])
+    file.read()
+    write(file, [entry(id="a", name="A2"), bad(id="b", name="B2")])
+    schedules, error = file.read_or_last_good()
+    assert [(one.id, one.name) for one in schedules] == [("a", "A2"), ("b", "B")]
+    assert isinstance(error, SchedulesFileError)
+
+
+@pytest.mark.parametrize("wrong", [[bad(id="new")], [bad(id=7)], [7], [bad(id="b"), bad(id="b")], [entry(id="a")]])
+def test_when_it_cannot_be_told_which_one_is_wrong_all_go_on_as_they_were(
+    file: ScheduleFile, wrong: list[object]
+) -> None:
+    write(file, [entry(id="a", name="A"), entry(id="b", name="B")])
+    before = file.read()
+    write(file, [entry(id="a", name="A2"), *wrong])
+    schedules, error = file.read_or_last_good()
+    assert schedules == before
+    assert isinstance(error, SchedulesFileError)
+
+
+def test_nothing_is_written_while_one_is_wrong(file: ScheduleFile) -> None:
+    content = write(file, [entry(id="a"), bad(id="b")])
+    with pytest.raises(SchedulesFileError) as caught:
+        file.update(lambda schedules: [*schedules, made(1)])
+    assert "editor" in caught.value.hint
+    assert file.path.read_bytes() == content
 
 
 def test_damage_from_the_beginning_means_no_schedules_and_an_error(file: ScheduleFile) -> None:
