@@ -175,8 +175,8 @@ class Remote:
     def differing(self, shipment: Shipment) -> list[str] | None:
         """The files of a point that are missing there or whose digests there are not those of the shipment.
 
-        `shipment.folder` needs to hold nothing but the manifest. None when no account has a shell, or the points there
-        are encrypted, and the shipment does not tell as what it was sent: fetch it then.
+        `shipment.folder` needs to hold nothing but the manifest. None when no account has a shell, or the points
+        there are encrypted, and the shipment does not tell as what it was sent: fetch it then.
         """
         if self.is_encrypted and not shipment.encrypted:
             return None

@@ -7,9 +7,28 @@ from datetime import timedelta
 from kvm_backup.domain.errors import BrokenChainError
 from kvm_backup.domain.names import STAMP_PATTERN
 from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.point import MANIFEST_FILE
 from kvm_backup.repository.ssh import removal_by_rsync, scripts
 from kvm_backup.repository.ssh.access import Access
 from kvm_backup.repository.ssh.failures import linked
+from kvm_backup.repository.ssh.scripts import INCOMING_PREFIX
+from kvm_backup.repository.ssh.shipment import ENCRYPTED_MANIFEST_FILE
+
+_CLEAR_WITHOUT_MANIFEST = f"""
+cd "$1" || exit 1
+for point in ./*--*/[0-9]*T[0-9]*Z; do
+    vm=${{point%/*}}
+    stamp=${{point##*/}}
+    [ -d "$point" ] && [ ! -L "$point" ] && [ ! -L "$vm" ] || continue
+    for arriving in "$point/{MANIFEST_FILE}" "$point/{ENCRYPTED_MANIFEST_FILE}" "$vm/{INCOMING_PREFIX}$stamp"-*; do
+        [ ! -e "$arriving" ] && [ ! -L "$arriving" ] || continue 2
+    done
+    young=$(find "$point" -cmin "-$2") || continue
+    [ -n "$young" ] || rm -rf "$point"
+done
+"""
+"""$1 the repository, $2 minutes: removes what an arrival by rsync alone left that was cut off before its manifest,
+once what it arrived in is gone."""
 
 
 def remove(access: Access, point_id: str) -> None:
@@ -46,7 +65,8 @@ def remove(access: Access, point_id: str) -> None:
 
 
 def clear_incoming(access: Access, older_than: timedelta) -> None:
-    """Remove what cut transfers and removals left, when nobody has touched it for that long by the server's clock.
+    """Remove what cut transfers and removals left, when nobody has touched it for that long by the server's clock;
+    folders among it that have the names of points and no manifest.
 
     Raises as `remove`.
     """
@@ -55,6 +75,7 @@ def clear_incoming(access: Access, older_than: timedelta) -> None:
     if not access.has_shell:
         removal_by_rsync.clear_incoming(transfer, older_than)
         return
-    done = transfer.connection.run(scripts.CLEAR, access.address.path, str(minutes), watch=transfer.watch.check)
-    if done.status != 0:
-        raise transfer.connection.failure(done)
+    for script in (scripts.CLEAR, _CLEAR_WITHOUT_MANIFEST):
+        done = transfer.connection.run(script, access.address.path, str(minutes), watch=transfer.watch.check)
+        if done.status != 0:
+            raise transfer.connection.failure(done)

@@ -7,7 +7,7 @@ what is left is not of a point that is arriving.
 
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from kvm_backup.repository.ssh.transfer import Listed, Transfer
 
 _CLOCK = f"{INCOMING_PREFIX}clock"
 _LEFT = re.compile(rf"({FOLDER_PATTERN})/({re.escape(INCOMING_PREFIX)}[^/]+)(?:/.*)?")
+_POINT = re.compile(rf"({FOLDER_PATTERN})/({STAMP_PATTERN})/")
 _WILD, _ESCAPED = re.compile(r"[*?\[\\]"), r"\\\g<0>"
 """A name is not to be taken for a pattern: somebody else may have made it."""
 _MARK = re.compile(rf"({FOLDER_PATTERN})/{re.escape(REMOVED_PREFIX)}({STAMP_PATTERN})")
@@ -49,7 +50,8 @@ def remove(transfer: Transfer, folder: str, stamp: str) -> None:
 
 
 def clear_incoming(transfer: Transfer, older_than: timedelta) -> None:
-    """Remove what cut transfers and removals left that nobody wrote to for that long by the server's clock.
+    """Remove what cut transfers and removals left that nobody wrote to for that long by the server's clock, folders
+    among it that have the names of points and no manifest.
 
     Raises as `remove`.
     """
@@ -68,23 +70,42 @@ def clear_incoming(transfer: Transfer, older_than: timedelta) -> None:
         "--exclude=*",
     )
     names = {entry.name for entry in found}
-    gone = [f"/{folder}/{_WILD.sub(_ESCAPED, name)}/***" for folder, name in _old(found, older_than)]
+    left = _untouched(found, _touched(found), older_than)
+    gone = [f"/{folder}/{_WILD.sub(_ESCAPED, name)}/***" for folder, name in left]
     for folder, stamp in (mark.groups() for mark in map(_MARK.fullmatch, names) if mark):
         gone.append(f"/{folder}/{REMOVED_PREFIX}{stamp}")
-        if not {f"{folder}/{stamp}/{name}" for name in (MANIFEST_FILE, ENCRYPTED_MANIFEST_FILE)} & names:
+        if not _has_manifest(folder, stamp, names):
             gone.append(f"/{folder}/{stamp}/***")
     folders = sorted({pattern.split("/")[1] for pattern in gone})
     _delete(transfer, path, [f"/{_CLOCK}", *(f"/{folder}/" for folder in folders), *gone], folders)
 
 
-def _old(found: Iterable[Listed], older_than: timedelta) -> list[tuple[str, str]]:
+def _touched(found: Sequence[Listed]) -> dict[tuple[str, str], datetime]:
+    """When somebody last wrote to what was left: by the VM's folder and the name in it."""
     touched: dict[tuple[str, str], datetime] = {}
-    [now] = [entry.modified for entry in found if entry.name == _CLOCK]
+    names = {entry.name for entry in found}
     for entry in found:
         if left := _LEFT.fullmatch(entry.name.rstrip("/")):
             key = (left[1], left[2])
             touched[key] = max(touched.get(key, entry.modified), entry.modified)
-    return [key for key, last in touched.items() if now - last >= older_than]
+        elif (point := _POINT.fullmatch(entry.name)) and not _has_manifest(point[1], point[2], names):
+            touched[point[1], point[2]] = entry.modified
+    return touched
+
+
+def _untouched(
+    found: Sequence[Listed], touched: Mapping[tuple[str, str], datetime], older_than: timedelta
+) -> list[tuple[str, str]]:
+    """What nobody wrote to for that long. A point's folder without a manifest is arriving while its hidden one is
+    written to."""
+    [now] = [entry.modified for entry in found if entry.name == _CLOCK]
+    old = {key for key, last in touched.items() if now - last >= older_than}
+    arriving = {(folder, name.split("-")[1]) for folder, name in touched.keys() - old if "-" in name}
+    return sorted(old - arriving)
+
+
+def _has_manifest(folder: str, stamp: str, names: Collection[str]) -> bool:
+    return any(f"{folder}/{stamp}/{name}" in names for name in (MANIFEST_FILE, ENCRYPTED_MANIFEST_FILE))
 
 
 def _delete(transfer: Transfer, folder: str, patterns: Iterable[str], kept: Iterable[str] = ()) -> None:
