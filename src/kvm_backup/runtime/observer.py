@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from kvm_backup.runtime.helper import Helper
 from kvm_backup.runtime.memory import give_back_memory
+from kvm_backup.runtime.service_thread import ServiceThread
 from kvm_backup.services.alerts import AlertService
 from kvm_backup.services.survey.survey import Survey
 
@@ -27,14 +27,14 @@ class Observer:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _begun: bool = False
     _evaluated: datetime | None = None
-    _helper: Helper = field(init=False)
+    _thread: ServiceThread = field(init=False)
 
     def __post_init__(self) -> None:
-        self._helper = Helper("observer", self.say)
+        self._thread = ServiceThread("observer", self.say)
 
     def watching(self) -> AbstractContextManager[None]:
         """Look meanwhile."""
-        return self._helper.at_work(self._run)
+        return self._thread.at_work(self._run)
 
     def step(self) -> None:
         """One look, and what follows from it. Raises KvmBackupError; the next one goes on."""
@@ -52,6 +52,6 @@ class Observer:
             self._evaluated = now
 
     def _run(self) -> None:
-        self._helper.tried(self.step)
-        while not self._helper.ends_within(_LOOK_SECONDS):
-            self._helper.tried(self.step)
+        self._thread.tried(self.step)
+        while not self._thread.ends_within(_LOOK_SECONDS):
+            self._thread.tried(self.step)

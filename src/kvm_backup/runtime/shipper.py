@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
 from kvm_backup.domain.errors import KvmBackupError
-from kvm_backup.runtime.helper import Helper
+from kvm_backup.runtime.service_thread import ServiceThread
 
 _FIRST_SECONDS = 5.0
 _EVERY_SECONDS = 3600.0
@@ -32,19 +32,19 @@ class Shipper:
     first_seconds: float = _FIRST_SECONDS
     every_seconds: float = _EVERY_SECONDS
     _known: object = None
-    _helper: Helper = field(init=False)
+    _thread: ServiceThread = field(init=False)
 
     def __post_init__(self) -> None:
-        self._helper = Helper("shipping", self.say)
+        self._thread = ServiceThread("shipping", self.say)
 
     def watching(self) -> AbstractContextManager[None]:
         """Look meanwhile."""
-        return self._helper.at_work(self._run)
+        return self._thread.at_work(self._run)
 
     def _run(self) -> None:
         pause = self.first_seconds
         while not self._ended_within(pause):
-            pause = self.every_seconds if self._helper.tried(self._look) else _AGAIN_SECONDS
+            pause = self.every_seconds if self._thread.tried(self._look) else _AGAIN_SECONDS
 
     def _look(self) -> None:
         self._known = self.revision()
@@ -54,9 +54,9 @@ class Shipper:
         """Whether the service ends before the time has come, or there is a reason to look before it."""
         deadline = time.monotonic() + pause
         while (left := deadline - time.monotonic()) > 0:
-            if self._helper.ends_within(min(left, _LOOK_SECONDS)):
+            if self._thread.ends_within(min(left, _LOOK_SECONDS)):
                 return True
             with suppress(KvmBackupError):
                 if self._known is not None and self.revision() != self._known:
                     return False
-        return self._helper.ends_within(0)
+        return self._thread.ends_within(0)
