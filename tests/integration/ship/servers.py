@@ -14,6 +14,8 @@ from typing import ClassVar
 from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.connection import SshConnection
 
+ADD_ONLY = Path(__file__).parents[3] / "scripts/kvm-backup-add-only"
+
 
 def make_key(file: Path, kind: str = "ed25519") -> str:
     """A new key pair; returns the public one."""
@@ -39,7 +41,8 @@ def free_port() -> int:
 class Server:
     """One sshd, and the configuration file of ssh that reaches it.
 
-    The accounts `shell`, `rrsync`, `adder` (adds only) and `reader` are Hosts of that file.
+    The accounts `shell`, `rrsync`, `adder` (rrsync that is told to add only), `keeper` (can only add) and `reader`
+    are Hosts of that file.
     """
 
     root: Path
@@ -53,6 +56,7 @@ class Server:
         "shell": "",
         "rrsync": 'command="/usr/bin/rrsync -no-lock {store}",restrict ',
         "adder": 'command="/usr/bin/rrsync -wo -no-del -no-overwrite -no-lock {store}",restrict ',
+        "keeper": f'command="{ADD_ONLY} {{store}}",restrict ',
         "reader": 'command="/usr/bin/rrsync -ro {store}",restrict ',
     }
 

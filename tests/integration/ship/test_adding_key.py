@@ -1,76 +1,280 @@
-"""An attacker who holds the key that adds points: what is there stays as it is."""
+"""An attacker who holds the key that adds points, and programs of his own: what is there stays as it is."""
 
 import hashlib
+import os
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kvm_backup.repository.ssh import arrival_by_rsync
-from kvm_backup.repository.ssh.shipment import Shipment
-from kvm_backup.repository.ssh.transfer import Transfer
-from tests.integration.ship.servers import Server
+from kvm_backup.domain.errors import RemoteUnreachableError
+from kvm_backup.domain.point import Manifest
+from kvm_backup.repository.ssh.remote import Remote
+from tests.integration.ship import thiefs_ssh
+from tests.integration.ship.points import TOKEN, arriving, shipment_of
+from tests.integration.ship.servers import Server, wait_until
 from tests.unit.builders import Shelf
 
 ATTACKS = {
-    "overwrite": ["-rI", "evil/", "adder:/"],
-    "overwrite in place": ["-rI", "--inplace", "evil/", "adder:/"],
-    "append": ["-r", "--append", "evil/", "adder:/"],
-    "truncate": ["-rI", "--inplace", "--size-only", "empty/", "adder:/"],
-    "delete": ["-r", "--delete", "empty/", "adder:/"],
-    "delete by force": ["-r", "--force", "file-for-folder/", "adder:/"],
-    "link for folder": ["-rl", "--force", "link-for-folder/", "adder:/"],
-    "take away": ["-r", "--remove-source-files", "adder:/", "stolen/"],
-    "backup aside": ["-rIb", "--suffix=~", "evil/", "adder:/"],
-    "backup folder": ["-rIb", "--backup-dir=/aside", "evil/", "adder:/"],
-    "partial folder": ["-r", "--partial-dir=/{point}", "evil/", "adder:/new/"],
-    "late renames": ["-rI", "--delay-updates", "evil/", "adder:/"],
-    "temporary folder": ["-rI", "--temp-dir=/{point}", "evil/", "adder:/"],
-    "server's log": ["-r", "-M--log-file=/{point}/vda.qcow2", "evil/", "adder:/new/"],
-    "climb": ["-rI", "evil/", "adder:/../store/"],
+    "overwrite": ["-rI", "evil/", "keeper:/"],
+    "overwrite in place": ["-rI", "--inplace", "evil/", "keeper:/"],
+    "overwrite from within": ["-rI", "--inplace", "evil/{point}/", "keeper:/{point}/"],
+    "append": ["-r", "--append", "evil/{point}/", "keeper:/{point}/"],
+    "truncate": ["-rI", "--inplace", "--size-only", "empty/", "keeper:/"],
+    "delete": ["-r", "--delete", "empty/", "keeper:/"],
+    "delete from where points arrive": ["-r", "--delete", "empty/", "keeper:/{vm}/.incoming-x/../"],
+    "delete by force": ["-r", "--force", "file-for-folder/", "keeper:/"],
+    "link for folder": ["-rl", "--force", "link-for-folder/", "keeper:/"],
+    "take away": ["-r", "--remove-source-files", "keeper:/", "stolen/"],
+    "backup aside": ["-rIb", "--suffix=~", "evil/", "keeper:/"],
+    "backup folder": ["-rIb", "--backup-dir=/aside", "evil/", "keeper:/"],
+    "partial folder": ["-r", "--partial-dir=/{point}", "evil/", "keeper:/{vm}/.incoming-x/"],
+    "late renames": ["-rI", "--delay-updates", "evil/", "keeper:/"],
+    "temporary folder": ["-rI", "--temp-dir=/{point}", "evil/", "keeper:/{vm}/.incoming-x/"],
+    "server's log": ["-r", "-M--log-file=/{point}/vda.qcow2", "evil/", "keeper:/{vm}/.incoming-x/"],
+    "server's list": ["-r", "-M--files-from=/{point}/vda.qcow2", "evil/", "keeper:/{vm}/.incoming-x/"],
+    "modes": ["-rp", "--chmod=a=", "evil/", "keeper:/"],
+    "no dry run behind a letter that ends them": ["-rI", "-M-en", "evil/", "keeper:/"],
+    "another command": ["-rI", "--rsync-path=true;rsync", "evil/", "keeper:/"],
+    "quotes": ["-rI", "--rsync-path=rsync --server '-n -rI' --", "evil/", "keeper:/"],
+    "climb": ["-rI", "evil/", "keeper:/../store/"],
+    "climb from where points arrive": ["-rI", "evil/{point}/", "keeper:/{vm}/.incoming-x/../../{point}/"],
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_who_holds_the_key_that_adds_can_neither_change_nor_remove_a_point(
-    server: Server, shelf: Shelf, tmp_path: Path, attack: str
-) -> None:
+@pytest.fixture
+def point(server: Server, shelf: Shelf) -> Manifest:
     manifest = shelf.add()
-    shipment = Shipment(shelf.repository.path_of(manifest.id), manifest)
-    with server.connection("adder") as connection:
-        arrival_by_rsync.ship(Transfer(connection), shipment)
-    there = server.store / manifest.id
-    before = digests(there)
-    assert before.keys() == {"manifest.json", "domain.xml", "vda.qcow2"}
-    evil = tmp_path / "evil" / manifest.id
-    evil.mkdir(parents=True)
-    for name in before:
-        (evil / name).write_bytes(b"evil" * 1000 if name != "vda.qcow2" else b"evil" * 1_000_000)
-    for folder in ("empty", "file-for-folder", "link-for-folder", "stolen"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "file-for-folder" / manifest.folder).write_bytes(b"evil")
-    (tmp_path / "link-for-folder" / manifest.folder).symlink_to("/")
-    words = [word.format(point=manifest.id) for word in ATTACKS[attack]]
-    subprocess.run(
-        ["rsync", "-e", f"ssh -F {server.config}", *words], cwd=tmp_path, check=False, capture_output=True, timeout=60
+    ship(server, shelf, manifest)
+    return manifest
+
+
+@pytest.fixture
+def evil(tmp_path: Path, point: Manifest) -> Path:
+    for name in ("empty", "file-for-folder", "link-for-folder", "stolen"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file-for-folder" / point.folder).write_bytes(b"evil")
+    (tmp_path / "link-for-folder" / point.folder).symlink_to("/")
+    folder = tmp_path / "evil" / point.id
+    folder.mkdir(parents=True)
+    for name in ("manifest.json", "domain.xml", "vda.qcow2"):
+        (folder / name).write_bytes(b"evil" * 1000 if name != "vda.qcow2" else b"evil" * 1_000_000)
+    return folder
+
+
+def ship(server: Server, shelf: Shelf, manifest: Manifest) -> None:
+    with Remote(server.address("keeper"), config=server.config, token=TOKEN) as remote:
+        remote.ship(shipment_of(shelf, manifest))
+
+
+def steal(server: Server, *words: str, at: Path, **habits: str) -> subprocess.Popen[str]:
+    """The thief's rsync, over an ssh with these habits."""
+    ssh = f"{sys.executable} {thiefs_ssh.__file__} {server.config}"
+    return subprocess.Popen(
+        ["rsync", "-e", ssh, *words], cwd=at, env={**os.environ, **habits}, stderr=subprocess.PIPE, text=True
     )
-    assert not there.is_symlink()
-    assert {name: digests(there).get(name) for name in before} == before
-
-
-def test_who_holds_the_key_that_adds_gets_no_shell_and_no_tunnel(server: Server, shelf: Shelf) -> None:
-    manifest = shelf.add()
-    shipment = Shipment(shelf.repository.path_of(manifest.id), manifest)
-    with server.connection("adder") as connection:
-        arrival_by_rsync.ship(Transfer(connection), shipment)
-        assert connection.run('rm -rf "$1"', str(server.store / manifest.id)).status != 0
-    assert (server.store / manifest.id / "vda.qcow2").exists()
-    for words in (["ssh", "-W", f"127.0.0.1:{server.port}", "adder"], ["sftp", "-b", "/dev/null", "adder"]):
-        done = subprocess.run(
-            [words[0], "-F", server.config, *words[1:]], check=False, capture_output=True, timeout=60, input=b""
-        )
-        assert done.returncode != 0
 
 
 def digests(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir() if file.is_file()}
+
+
+def same_as(there: Path) -> Callable[[], bool]:
+    before, mode = digests(there), (there.stat().st_mode, there.parent.stat().st_mode)
+    assert before.keys() == {"manifest.json", "domain.xml", "vda.qcow2"}
+    return lambda: (
+        not there.is_symlink()
+        and digests(there) == before
+        and (there.stat().st_mode, there.parent.stat().st_mode) == mode
+    )
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_who_holds_the_key_that_adds_can_neither_change_nor_remove_a_point(
+    server: Server, point: Manifest, evil: Path, tmp_path: Path, attack: str
+) -> None:
+    is_same = same_as(server.store / point.id)
+    words = [word.format(point=point.id, vm=point.folder) for word in ATTACKS[attack]]
+    steal(server, *words, at=tmp_path).communicate(timeout=60)
+    assert is_same()
+
+
+def test_an_rsync_that_sends_what_it_was_not_asked_for_changes_no_point(
+    server: Server, point: Manifest, evil: Path, tmp_path: Path
+) -> None:
+    # The server asks for the new name, which comes first, and gets its content as that of the next one.
+    is_same = same_as(server.store / point.id)
+    (evil / "a-new-name").write_bytes(b"evil")
+    to = f"keeper:/{point.id}/"
+    for habits in ({}, {"TELLS_DRY_RUN": "1"}):
+        steal(server, "-rIW", "--protocol=29", f"{evil}/", to, at=tmp_path, SWAPS="1,2", **habits).communicate(
+            timeout=60
+        )
+        steal(server, "-rIW", "--protocol=29", f"{evil}/", to, at=tmp_path, SWAPS="2,3", **habits).communicate(
+            timeout=60
+        )
+        assert is_same()
+
+
+def test_an_rsync_that_tells_of_a_dry_run_and_sends_all_the_same_changes_no_point(
+    server: Server, point: Manifest, evil: Path, tmp_path: Path
+) -> None:
+    is_same = same_as(server.store / point.id)
+    for how in ([], ["--inplace"], ["--append"]):
+        # Such an rsync and the server's wait for each other.
+        words = ["-rIW", *how, "--timeout=3", f"{evil}/", f"keeper:/{point.id}/"]
+        steal(server, *words, at=tmp_path, TELLS_DRY_RUN="1").communicate(timeout=60)
+        assert is_same()
+
+
+def test_who_begins_a_file_before_its_point_is_there_does_not_replace_it_after(
+    server: Server, shelf: Shelf, point: Manifest, evil: Path, tmp_path: Path
+) -> None:
+    child = shelf.add(point)
+    held = tmp_path / "held"
+    words = ["-r", "--mkpath", f"{evil}/", f"keeper:/{child.id}/"]
+    thief = steal(server, *words, at=tmp_path, HOLDS_AFTER="2000000", HELD=str(held))
+    wait_until(lambda: held.exists() or thief.poll() is not None)
+    ship(server, shelf, child)
+    is_same = same_as(server.store / child.id)
+    held.unlink(missing_ok=True)
+    thief.communicate(timeout=60)
+    assert is_same()
+
+
+@pytest.mark.parametrize("place", ["/{vm}/x/", "/{vm}/.incoming-x/"])
+def test_who_links_an_older_file_to_the_name_that_he_is_writing_to_does_not_change_it(
+    server: Server, point: Manifest, evil: Path, tmp_path: Path, place: str
+) -> None:
+    is_same = same_as(server.store / point.id)
+    held = tmp_path / "held"
+    to = f"keeper:{place.format(vm=point.folder)}"
+    # The file before is what is held up: the one behind it is promised, and opened only then.
+    (evil / "a-file-before").write_bytes(os.urandom(4_000_000))
+    thief = steal(
+        server, "-rW", "--inplace", "--mkpath", f"{evil}/", to, at=tmp_path, HOLDS_AFTER="2000000", HELD=str(held)
+    )
+    wait_until(lambda: held.exists() or thief.poll() is not None)
+    empty = tmp_path / "same-size"
+    empty.mkdir()
+    with (empty / "vda.qcow2").open("wb") as file:
+        file.truncate((server.store / point.id / "vda.qcow2").stat().st_size)
+    linking = ["-r", "--size-only", f"--link-dest=/{point.id}/", f"{empty}/", to]
+    steal(server, *linking, at=tmp_path).communicate(timeout=60)
+    held.unlink(missing_ok=True)
+    thief.communicate(timeout=60)
+    assert is_same()
+
+
+def asked(server: Server, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["ssh", "-F", server.config, "keeper", *words], check=False, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_what_is_still_written_to_becomes_no_point(
+    server: Server, point: Manifest, evil: Path, tmp_path: Path
+) -> None:
+    held = tmp_path / "held"
+    to = f"keeper:/{point.folder}/.incoming-x/"
+    words = ["-rW", "--inplace", f"{evil}/", to]
+    thief = steal(server, *words, at=tmp_path, HOLDS_AFTER="2000000", HELD=str(held))
+    wait_until(held.exists)
+    publish = ["kvm-backup-add-only", "publish", point.folder, ".incoming-x", "20270101T000000Z"]
+    assert "busy" in asked(server, *publish).stderr
+    second = steal(server, *words, at=tmp_path)
+    assert "busy" in second.communicate(timeout=60)[1]
+    held.unlink()
+    thief.communicate(timeout=60)
+    assert asked(server, *publish).returncode == 0
+    assert (server.store / point.folder / "20270101T000000Z" / "manifest.json").exists()
+
+
+def test_a_shipment_waits_for_one_that_was_cut_off_unnoticed(
+    server: Server, shelf: Shelf, point: Manifest, evil: Path, tmp_path: Path
+) -> None:
+    child = shelf.add(point)
+    held = tmp_path / "held"
+    words = ["-rW", "--inplace", f"{evil}/", f"keeper:/{arriving(child)}/"]
+    first = steal(server, *words, at=tmp_path, HOLDS_AFTER="2000000", HELD=str(held))
+    wait_until(held.exists)
+    with pytest.raises(RemoteUnreachableError, match="another transfer") as busy:
+        ship(server, shelf, child)
+    assert busy.value.retryable
+    held.unlink()
+    first.communicate(timeout=60)
+    ship(server, shelf, child)
+    assert digests(server.store / child.id) == digests(shelf.repository.path_of(child.id))
+
+
+def test_what_has_another_name_or_is_no_file_becomes_no_point(
+    server: Server, point: Manifest, tmp_path: Path
+) -> None:
+    publish = ["kvm-backup-add-only", "publish", point.folder, ".incoming-x", "20270101T000000Z"]
+    hidden = server.store / point.folder / ".incoming-x"
+    hidden.mkdir()
+    (hidden / "manifest.json").write_bytes(b"{}")
+    spoilt = hidden / "vda.qcow2"
+    older = server.store / point.id / "vda.qcow2"
+    spoils: list[Callable[[], None]] = [
+        lambda: spoilt.hardlink_to(older),
+        lambda: spoilt.symlink_to(older),
+        lambda: os.mkfifo(spoilt),
+    ]
+    for spoil in spoils:
+        spoil()
+        assert "more than files" in asked(server, *publish).stderr
+        spoilt.unlink()
+    assert asked(server, *publish).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("folder", "hidden", "stamp"),
+    [
+        ("{vm}", ".incoming-x", "{stamp}"),
+        ("{vm}", "{stamp}", "20270101T000000Z"),
+        ("{vm}", ".incoming-x", "../20270101T000000Z"),
+        ("{vm}", "../{vm}/{stamp}", "20270101T000000Z"),
+        (".", ".incoming-x", "{vm}"),
+        ("{vm}/{stamp}", ".incoming-x", "20270101T000000Z"),
+        ("..--0", ".incoming-x", "20270101T000000Z"),
+        ("{vm}", ".incoming-x", "20270101T000000Z;id"),
+        ("{vm}", ".incoming-x", "$(id)"),
+    ],
+)
+def test_nothing_is_renamed_but_what_arrived_and_to_a_new_point(
+    server: Server, point: Manifest, folder: str, hidden: str, stamp: str
+) -> None:
+    is_same = same_as(server.store / point.id)
+    arrived = server.store / point.folder / ".incoming-x"
+    arrived.mkdir()
+    (arrived / "manifest.json").write_bytes(b"{}")
+    before = sorted(server.store.rglob("*"))
+    words = [word.format(vm=point.folder, stamp=point.stamp) for word in (folder, hidden, stamp)]
+    assert asked(server, "kvm-backup-add-only", "publish", *words).returncode != 0
+    assert sorted(server.store.rglob("*")) == before
+    assert is_same()
+
+
+def test_a_repository_is_founded_once(server: Server, shelf: Shelf, evil: Path, tmp_path: Path) -> None:
+    with Remote(server.address("keeper"), config=server.config) as remote:
+        remote.found(shelf.root)
+        remote.found(shelf.root)
+    content = (server.store / "kvm-backup.json").read_bytes()
+    (evil / "kvm-backup.json").write_bytes(b"evil")
+    steal(server, "-r", f"{evil}/", "keeper:/.incoming-founding/", at=tmp_path).communicate(timeout=60)
+    assert "there already" in asked(server, "kvm-backup-add-only", "found").stderr
+    assert (server.store / "kvm-backup.json").read_bytes() == content
+
+
+def test_who_holds_the_key_that_adds_gets_no_shell_and_no_tunnel(server: Server, point: Manifest) -> None:
+    with server.connection("keeper") as connection:
+        assert connection.run('rm -rf "$1"', str(server.store / point.id)).status != 0
+    assert (server.store / point.id / "vda.qcow2").exists()
+    for words in (["ssh", "-W", f"127.0.0.1:{server.port}", "keeper"], ["sftp", "-b", "/dev/null", "keeper"]):
+        done = subprocess.run(
+            [words[0], "-F", server.config, *words[1:]], check=False, capture_output=True, timeout=60, input=b""
+        )
+        assert done.returncode != 0

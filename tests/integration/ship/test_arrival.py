@@ -54,19 +54,20 @@ def hidden(server: Server) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("account", "kind"), [("shell", Account.SHELL), ("rrsync", Account.RSYNC), ("adder", Account.RSYNC)]
+    ("account", "kind"),
+    [("shell", Account.SHELL), ("rrsync", Account.RSYNC), ("adder", Account.RSYNC), ("keeper", Account.ADDING)],
 )
 def test_what_an_account_allows_is_found_out(server: Server, account: str, kind: Account) -> None:
     with server.connection(account) as connection:
         assert account_of(connection) is kind
 
 
-@pytest.mark.parametrize("account", ["shell", "rrsync", "adder"])
+@pytest.mark.parametrize("account", ["shell", "rrsync", "adder", "keeper"])
 def test_a_chain_arrives_and_is_a_repository_that_verifies_there(server: Server, shelf: Shelf, account: str) -> None:
     full = shelf.add()
     child = shelf.add(full)
-    with server.connection(account) as connection:
-        found(Transfer(connection), shelf.root)
+    with Remote(server.address(account), config=server.config) as remote:
+        remote.found(shelf.root)
     for manifest in (full, child):
         assert not ship(server, account, shipment_of(shelf, manifest)).already
     there = LocalRepository.open("there", server.store)
@@ -77,7 +78,7 @@ def test_a_chain_arrives_and_is_a_repository_that_verifies_there(server: Server,
     assert subprocess.run(["qemu-img", "check", there.path_of(child.id) / "vda.qcow2"], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("account", ["shell", "adder"])
+@pytest.mark.parametrize("account", ["shell", "adder", "keeper"])
 def test_a_point_that_is_there_already_crosses_no_second_time(server: Server, shelf: Shelf, account: str) -> None:
     shipment = shipment_of(shelf, shelf.add())
     ship(server, account, shipment)
@@ -91,7 +92,7 @@ def test_with_a_shell_nothing_hidden_stays(server: Server, shelf: Shelf) -> None
     assert hidden(server) == []
 
 
-@pytest.mark.parametrize("account", ["shell", "adder"])
+@pytest.mark.parametrize("account", ["shell", "adder", "keeper"])
 def test_a_child_does_not_appear_before_its_parent(server: Server, shelf: Shelf, account: str) -> None:
     full = shelf.add()
     child = shipment_of(shelf, shelf.add(full))
@@ -118,25 +119,28 @@ def test_a_consolidated_point_crosses_as_the_difference(server: Server, shelf: S
 
 
 @pytest.mark.parametrize("prune", ["rrsync", "shell"])
+@pytest.mark.parametrize("account", ["adder", "keeper"])
 def test_a_consolidated_point_replaces_the_old_one_through_the_account_that_prunes(
-    server: Server, shelf: Shelf, prune: str
+    server: Server, shelf: Shelf, account: str, prune: str
 ) -> None:
     content = os.urandom(BIG)
     full = big_shipment(shelf, content)
     child = shipment_of(shelf, shelf.add(full.manifest))
     for shipment in (full, child):
-        ship(server, "adder", shipment)
+        ship(server, account, shipment)
     consolidated = replaced_by_full(shelf, child, content + os.urandom(1 << 16))
     with pytest.raises(RemoteAccessError):
-        ship(server, "adder", consolidated, base=full.manifest.stamp)
+        ship(server, account, consolidated, base=full.manifest.stamp)
     assert files_of(server.store / child.manifest.id)["manifest.json"] != consolidated.manifest_content
-    moved = ship(server, "adder", consolidated, base=full.manifest.stamp, prune=prune).moved
+    moved = ship(server, account, consolidated, base=full.manifest.stamp, prune=prune).moved
     assert moved.sent < BIG // 20
     assert files_of(server.store / child.manifest.id) == files_of(consolidated.folder)
-    assert ship(server, "adder", consolidated, prune=prune).already
+    assert ship(server, account, consolidated, prune=prune).already
 
 
-@pytest.mark.parametrize(("account", "prune"), [("shell", None), ("rrsync", None), ("adder", "rrsync")])
+@pytest.mark.parametrize(
+    ("account", "prune"), [("shell", None), ("rrsync", None), ("adder", "rrsync"), ("keeper", "rrsync")]
+)
 def test_a_bit_that_was_flipped_in_a_point_that_had_arrived_is_mended_with_little(
     server: Server, shelf: Shelf, account: str, prune: str | None
 ) -> None:
@@ -157,7 +161,7 @@ def test_a_damaged_point_that_the_key_may_not_mend_is_told(server: Server, shelf
         ship(server, "adder", shipment)
 
 
-@pytest.mark.parametrize("account", ["shell", "adder"])
+@pytest.mark.parametrize("account", ["shell", "adder", "keeper"])
 def test_what_is_damaged_here_is_never_published_there(server: Server, shelf: Shelf, account: str) -> None:
     shipment = shipment_of(shelf, shelf.add())
     flip(shipment.folder / "vda.qcow2", 70_000)
@@ -166,7 +170,7 @@ def test_what_is_damaged_here_is_never_published_there(server: Server, shelf: Sh
     assert not (server.store / shipment.manifest.id).exists()
 
 
-@pytest.mark.parametrize("account", ["shell", "adder"])
+@pytest.mark.parametrize("account", ["shell", "adder", "keeper"])
 def test_a_point_that_was_replaced_or_removed_here_since_it_was_looked_at_is_left_for_the_next_try(
     server: Server, shelf: Shelf, account: str
 ) -> None:
@@ -183,7 +187,7 @@ def test_a_point_that_was_replaced_or_removed_here_since_it_was_looked_at_is_lef
     assert not (server.store / child.manifest.id).exists()
 
 
-@pytest.mark.parametrize("account", ["shell", "adder"])
+@pytest.mark.parametrize("account", ["shell", "adder", "keeper"])
 def test_a_point_that_changes_here_while_it_is_sent_is_not_published_as_a_mixture(
     server: Server, shelf: Shelf, account: str
 ) -> None:

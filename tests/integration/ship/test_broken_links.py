@@ -42,7 +42,7 @@ def found(server: Server, shelf: Shelf) -> None:
         remote.found(shelf.root)
 
 
-@pytest.mark.parametrize("account", ["shell", "adder"])
+@pytest.mark.parametrize("account", ["shell", "adder", "keeper"])
 def test_a_link_that_breaks_at_nine_tenths_costs_little_more_than_the_file(
     server: Server, shelf: Shelf, link: Link, account: str
 ) -> None:

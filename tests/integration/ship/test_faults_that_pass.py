@@ -32,7 +32,7 @@ def visible(store: Path) -> list[str]:
     return [point.id for point in LocalRepository.open("there", store).all_points() if isinstance(point, Manifest)]
 
 
-@pytest.mark.parametrize("account", ["shell", "adder"])
+@pytest.mark.parametrize("account", ["shell", "adder", "keeper"])
 def test_a_disk_that_is_full_there_shows_nothing_and_takes_the_point_once_it_has_room(
     server: Server, shelf: Shelf, account: str
 ) -> None:

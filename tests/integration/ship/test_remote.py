@@ -91,17 +91,19 @@ def test_neither_a_link_nor_a_folder_nor_a_huge_file_is_taken_for_an_identity(se
         assert there.identity() is None
 
 
-def test_who_may_not_read_is_told_so(server: Server) -> None:
-    with remote(server, "adder") as there, pytest.raises(RemoteAccessError):
+@pytest.mark.parametrize("account", ["adder", "keeper"])
+def test_who_may_not_read_is_told_so_and_what_helps(server: Server, account: str) -> None:
+    with remote(server, account) as there, pytest.raises(RemoteAccessError) as refused:
         there.identity()
+    assert "prune_url" in refused.value.hint
 
 
 def test_the_key_that_only_adds_reads_and_removes_through_the_other_one(
     server: Server, shelf: Shelf, tmp_path: Path
 ) -> None:
     full = shelf.add()
-    with remote(server, "adder", prune="rrsync") as there:
-        assert there.account is Account.RSYNC
+    with remote(server, "keeper", prune="rrsync") as there:
+        assert there.account is Account.ADDING
         there.found(shelf.root)
         assert there.identity() == shelf.repository.id
         there.ship(shipment_of(shelf, full))
@@ -113,7 +115,7 @@ def test_the_key_that_only_adds_reads_and_removes_through_the_other_one(
     assert visible(server) == []
 
 
-@pytest.mark.parametrize("account", ["shell", "adder"])
+@pytest.mark.parametrize("account", ["shell", "adder", "keeper"])
 def test_nothing_is_taken_for_a_copy_that_is_none(server: Server, shelf: Shelf, tmp_path: Path, account: str) -> None:
     with remote(server, account) as there:
         with pytest.raises(RepositoryNotFoundError, match="holds no repository"):

@@ -276,28 +276,27 @@ def test_without_any_key_it_is_told_how_to_make_one(person: Person, shelf: Shelf
 
 
 def test_the_key_that_only_adds_is_noticed_and_pruning_needs_another(person: Person, shelf: Shelf) -> None:
-    done = person.adds("nas", url(person.server, "adder"), "--yes")
+    done = person.adds("nas", url(person.server, "keeper"), "--yes")
     assert done.status == EXIT_DONE, done.text
     assert "This key can only add, and not read" in in_one_line(done.text)
     assert "prune_url" in done.text
     refused = person.types("repository", "rescan", "nas")
     assert refused.status == EXIT_FAILED
-    assert "write-only server" in refused.text
+    assert "the account may only add" in refused.text
+    assert "prune_url" in refused.text
 
 
 def test_with_an_account_that_prunes_the_key_that_only_adds_is_all_that_is_needed(
     person: Person, shelf: Shelf
 ) -> None:
-    done = person.adds("nas", url(person.server, "adder"), "--prune-url", url(person.server, "rrsync"), "--yes")
+    done = person.adds("nas", url(person.server, "keeper"), "--prune-url", url(person.server, "rrsync"), "--yes")
     assert done.status == EXIT_DONE, done.text
     assert "This key can only add: what is there is safe" in in_one_line(done.text)
     assert person.types("repository", "rescan", "nas").status == EXIT_DONE
 
 
-@pytest.mark.parametrize("words", ["-wo -no-del", "-wo -no-overwrite", "-wo", ""])
-def test_a_key_that_lacks_one_of_the_restrictions_is_not_called_harmless(
-    person: Person, shelf: Shelf, words: str
-) -> None:
+@pytest.mark.parametrize("words", ["-wo -no-del -no-overwrite", "-wo -no-del", "-wo -no-overwrite", "-wo", ""])
+def test_no_key_that_rrsync_holds_back_is_called_harmless(person: Person, shelf: Shelf, words: str) -> None:
     text = person.server.authorized.read_text()
     person.server.authorized.write_text(text.replace("-wo -no-del -no-overwrite", words))
     done = person.adds("nas", url(person.server, "adder"), "--yes")

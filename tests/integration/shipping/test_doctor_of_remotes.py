@@ -59,9 +59,9 @@ def test_points_that_wait_without_a_service_are_counted_with_the_command_that_sh
 
 
 @pytest.mark.parametrize(
-    ("account", "said"), [("rrsync", "the account has rsync alone"), ("adder", "rsync alone, and only adds")]
+    ("account", "said"), [("rrsync", "the account has rsync alone"), ("keeper", "the account can only add points")]
 )
-def test_an_account_of_rsync_alone_is_told_with_what_it_may(house: House, account: str, said: str) -> None:
+def test_an_account_without_a_shell_is_told_with_what_it_may(house: House, account: str, said: str) -> None:
     house.remote["url"] = str(house.server.address(account))
     checks = told(house)
     assert checks["login"].detail.endswith(said)
@@ -105,19 +105,19 @@ def test_the_folder_of_another_repository_is_a_problem(house: House, tmp_path: P
 
 
 def test_an_account_that_prunes_and_may_not_remove_is_a_problem(house: House) -> None:
-    house.remote |= {"url": str(house.server.address("adder")), "prune_url": str(house.server.address("reader"))}
+    house.remote |= {"url": str(house.server.address("keeper")), "prune_url": str(house.server.address("reader"))}
     assert "may not remove" in unwell(house)["prune_url"].detail
 
 
 def test_an_account_that_prunes_and_may_is_well(house: House) -> None:
-    house.remote |= {"url": str(house.server.address("adder")), "prune_url": str(house.server.address("rrsync"))}
+    house.remote |= {"url": str(house.server.address("keeper")), "prune_url": str(house.server.address("rrsync"))}
     assert told(house)["prune_url"].health is Health.OK
 
 
 def test_an_account_that_prunes_in_another_folder_is_a_problem(house: House, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     house.remote |= {
-        "url": str(house.server.address("adder")),
+        "url": str(house.server.address("keeper")),
         "prune_url": f"ssh://shell{tmp_path}/elsewhere",
     }
     assert "sees another folder" in unwell(house)["prune_url"].detail

@@ -52,7 +52,7 @@ def fetched(house: House, manifest: Manifest, folder: Path) -> dict[str, bytes]:
     return {entry.name: entry.read_bytes() for entry in folder.iterdir()}
 
 
-@pytest.mark.parametrize("account", ["shell", "rrsync", "adder"])
+@pytest.mark.parametrize("account", ["shell", "rrsync", "adder", "keeper"])
 def test_age_and_qemu_img_alone_restore_what_was_shipped_encrypted(
     sealed: House, key_file: Path, tmp_path: Path, account: str
 ) -> None:
@@ -153,7 +153,7 @@ def test_a_consolidated_point_replaces_the_one_there(sealed: House) -> None:
     assert all(before[name] != after[name] for name in NAMES)
 
 
-@pytest.mark.parametrize("account", ["shell", "rrsync", "adder"])
+@pytest.mark.parametrize("account", ["shell", "rrsync", "adder", "keeper"])
 def test_a_point_that_arrived_without_being_noted_is_found_there_and_not_sent_again(
     sealed: House, account: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

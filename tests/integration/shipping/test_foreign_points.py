@@ -17,7 +17,7 @@ KEEP_THREE = {"last": 3, "daily": 0, "weekly": 0, "monthly": 0}
 def guarded(house: House) -> House:
     """Ships with the key that only adds; another account may remove."""
     house.remote |= {
-        "url": str(house.server.address("adder")),
+        "url": str(house.server.address("keeper")),
         "prune_url": str(house.server.address("shell")),
         "retention": KEEP_THREE,
     }

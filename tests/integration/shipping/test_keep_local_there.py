@@ -36,7 +36,7 @@ def age(house: House, point: Manifest) -> Path:
     return house.server.store / point.id / "vda.qcow2.age"
 
 
-@pytest.mark.parametrize("account", ["shell", "rrsync", "adder"])
+@pytest.mark.parametrize("account", ["shell", "rrsync", "adder", "keeper"])
 def test_a_server_that_was_put_back_to_an_older_state_makes_nothing_go_and_gets_it_again(
     house: House, account: str, tmp_path: Path
 ) -> None:

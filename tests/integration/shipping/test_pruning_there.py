@@ -64,7 +64,7 @@ def test_what_the_rule_there_does_not_keep_goes_there_and_stays_here(house: Hous
 
 
 def test_the_key_that_only_adds_removes_nothing_and_the_other_one_does(house: House) -> None:
-    house.remote["url"] = str(house.server.address("adder"))
+    house.remote["url"] = str(house.server.address("keeper"))
     house.restart()
     points = three_full_points(house)
     _, error = prune(house)

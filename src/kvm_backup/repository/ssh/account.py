@@ -1,4 +1,4 @@
-"""What an account on the other server allows: a shell, or nothing but rsync."""
+"""What an account on the other server allows: a shell, adding points, or nothing but rsync."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -8,15 +8,24 @@ from kvm_backup.repository.ssh.scripts import MARKER, PROBE
 
 _ANSWER_SECONDS = 120.0
 
+ADD_ONLY = "kvm-backup-add-only"
+"""The forced command of a key that only adds (scripts/kvm-backup-add-only): the first word of what is asked of it,
+and its answer to `probe`."""
+
 
 class Account(StrEnum):
     SHELL = "shell"
     """Commands run there: digests are computed by sha256sum, and a point appears by one rename."""
+    ADDING = "adding"
+    """Points can be added and compared: digests by rsync's checksum, and a point appears by one rename."""
     RSYNC = "rsync"
     """rsync alone, as with rrsync or without sha256sum: digests by rsync's checksum, the manifest appears last."""
 
 
 def account_of(connection: SshConnection, watch: Callable[[], None] = lambda: None) -> Account:
-    """Try a harmless command. Raises RemoteUnreachableError and its like, and what `watch` raises."""
+    """Try harmless commands. Raises RemoteUnreachableError and its like, and what `watch` raises."""
     done = connection.run(PROBE, watch=watch, timeout=_ANSWER_SECONDS)
-    return Account.SHELL if done.status == 0 and done.stdout.strip().endswith(MARKER) else Account.RSYNC
+    if done.status == 0 and done.stdout.strip().endswith(MARKER):
+        return Account.SHELL
+    done = connection.ask(ADD_ONLY, "probe", watch=watch, timeout=_ANSWER_SECONDS)
+    return Account.ADDING if done.status == 0 and done.stdout.strip() == ADD_ONLY else Account.RSYNC

@@ -52,7 +52,24 @@ def unlike(transfer: Transfer, shipment: Shipment) -> list[str]:
     and its like, and what the watch raises.
     """
     shipment.check_files(transfer.watch.check)
-    return _differing(transfer, shipment.folder, _final(transfer, shipment), "--checksum", *shipment.only())
+    return differing(transfer, shipment, _final(transfer, shipment))
+
+
+def require_parent(transfer: Transfer, shipment: Shipment) -> None:
+    """Raises BrokenChainError when the point's parent is not there, RemoteUnreachableError and its like."""
+    if shipment.parent_stamp:
+        folder = transfer.connection.address.below(shipment.manifest.folder)
+        with shipment.manifest_alone() as manifest:
+            if not _exists(transfer, manifest, f"{folder}/{shipment.parent_stamp}"):
+                raise shipment.parent_missing(str(transfer.connection.address))
+
+
+def differing(transfer: Transfer, shipment: Shipment, folder: str) -> list[str]:
+    """The files of the point that a folder there does not hold as they are here, by checksums of all their bytes.
+
+    Raises RemoteUnreachableError and its like, and what the watch raises.
+    """
+    return _differing(transfer, shipment.folder, folder, "--checksum", *shipment.only())
 
 
 def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
@@ -62,11 +79,8 @@ def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
     DamagedPointError when it is damaged here or something else has that name there, PointChangedError,
     RemoteUnreachableError and its like, and what the watch raises.
     """
-    folder, final = transfer.connection.address.below(shipment.manifest.folder), _final(transfer, shipment)
-    if shipment.parent_stamp:
-        with shipment.manifest_alone() as manifest:
-            if not _exists(transfer, manifest, f"{folder}/{shipment.parent_stamp}"):
-                raise shipment.parent_missing(str(transfer.connection.address))
+    require_parent(transfer, shipment)
+    final = _final(transfer, shipment)
     incoming, moved = _bring(transfer, shipment, [final])
     data = [name for name in shipment.names if name != shipment.manifest_file]
     # An attempt that died at this very place, or somebody else, may have put files there.
@@ -184,7 +198,7 @@ def _exists(transfer: Transfer, source: Path, folder: str) -> bool:
 
 
 def _is_whole(transfer: Transfer, shipment: Shipment, folder: str) -> bool:
-    return not _differing(transfer, shipment.folder, folder, "--checksum", *shipment.only())
+    return not differing(transfer, shipment, folder)
 
 
 def _differing(transfer: Transfer, source: Path, folder: str, how: str, *options: str) -> list[str]:

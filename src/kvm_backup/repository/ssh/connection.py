@@ -91,7 +91,11 @@ class SshConnection:
         The status is the script's own and not judged. Raises RemoteUnreachableError after `timeout` seconds (None:
         `PATIENCE`), it and its like when ssh itself fails (status 255), and what `watch` raises.
         """
-        words = [*self._ssh("no"), shlex.join(["sh", "-c", script, "sh", *arguments])]
+        return self.ask("sh", "-c", script, "sh", *arguments, watch=watch, timeout=timeout)
+
+    def ask(self, *command: str, watch: Callable[[], None] = lambda: None, timeout: float | None = None) -> Completed:
+        """Run a command on the server, each of its words as it is. The rest is as of `run`."""
+        words = [*self._ssh("no"), shlex.join(command)]
         seconds = PATIENCE if timeout is None else timeout
         try:
             done = process.run(words, timeout=seconds, check=False, meanwhile=watch, own_session=True)

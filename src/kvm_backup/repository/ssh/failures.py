@@ -141,11 +141,19 @@ def _not_allowed(place: str, line: str) -> KvmBackupError:
     )
 
 
+def _only_adds(place: str, line: str) -> KvmBackupError:
+    return RemoteAccessError(
+        phrase("{place}: the account may only add ({line})", place=place, line=line),
+        hint=phrase("Give the settings of this repository a prune_url: an account that may read and remove there."),
+    )
+
+
 def _busy(place: str, line: str) -> KvmBackupError:
     return RemoteUnreachableError(
         phrase("{place}: the account serves another transfer ({line})", place=place, line=line),
         hint=phrase(
-            "It may be one that was cut off and not noticed there yet: wait. rrsync's option -no-lock allows several."
+            "It may be one that was cut off and not noticed there yet: it is tried again. Where rrsync locks the "
+            "folder, its option -no-lock allows several."
         ),
     )
 
@@ -272,13 +280,15 @@ _CAUSES = (
     _Cause(
         r"rsync: (command )?not found|rsync: no such file|sh: .*rsync.*not found|unknown command.*rsync", _no_rsync
     ),
-    _Cause(r"another instance of rrsync", _busy),
+    _Cause(r"another instance of rrsync|kvm-backup-add-only: busy", _busy),
+    _Cause(r"kvm-backup-add-only: no such folder", _no_folder),
+    _Cause(r"write-only server|kvm-backup-add-only: not allowed", _only_adds),
     # rrsync's words for a folder that is missing.
     _Cause(r"rrsync error: post-realpath open failed.*no such file", _no_folder),
     _Cause(r"is your shell clean|protocol incompatibility", _noisy),
     _Cause(r"on remote machine: |unknown option|unrecognized option", _old_rsync),
     _Cause(
-        r"rrsync error|write-only server|read-only server|option .* has been disabled|does not run rsync",
+        r"rrsync error|read-only server|option .* has been disabled|does not run rsync",
         _not_allowed,
     ),
     _Cause(r"read-only file system|input/output error", _read_only),

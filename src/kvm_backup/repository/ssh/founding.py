@@ -13,10 +13,13 @@ from kvm_backup.repository.encryption.marker import (
     plain_identity,
 )
 from kvm_backup.repository.local import REPOSITORY_FILE, LocalRepository
+from kvm_backup.repository.ssh.account import ADD_ONLY
 from kvm_backup.repository.ssh.failures import FolderMissingError
+from kvm_backup.repository.ssh.scripts import INCOMING_PREFIX
 from kvm_backup.repository.ssh.transfer import Transfer
 
 _ONLY = (f"--include=/{REPOSITORY_FILE}", "--exclude=*")
+_FOUNDING = f"{INCOMING_PREFIX}founding"
 _BYTES_MAX = 64 << 10
 
 
@@ -32,6 +35,19 @@ def found(transfer: Transfer, local: Path) -> None:
         transfer.up(local, transfer.connection.address.path, f"--include=/{RECIPIENTS_FILE}", "--exclude=*")
 
 
+def found_by_adding(transfer: Transfer, local: Path) -> None:
+    """The same where the key may only add: who it is encrypted for is told once, when the folder is still empty."""
+    if _exists(transfer, local):
+        check(transfer, local)
+        return
+    only = [f"--include=/{name}" for name in (REPOSITORY_FILE, RECIPIENTS_FILE)]
+    transfer.up(local, transfer.connection.address.below(_FOUNDING), *only, "--exclude=*")
+    done = transfer.connection.ask(ADD_ONLY, "found", watch=transfer.watch.check)
+    if done.status != 0:
+        raise transfer.connection.failure(done)
+    check(transfer, local)
+
+
 def check(transfer: Transfer, local: Path) -> None:
     """Check that the server's folder is the copy of the repository in `local`, also with a key that only adds.
 
@@ -40,7 +56,7 @@ def check(transfer: Transfer, local: Path) -> None:
     """
     if _is_same(transfer, local):
         return
-    if transfer.differing(local, transfer.connection.address.path, "--ignore-existing", *_ONLY):
+    if not _exists(transfer, local):
         raise nothing_there(transfer)
     content = read_limited(local / REPOSITORY_FILE, _BYTES_MAX)
     wanted = is_encrypted(content)
@@ -94,6 +110,10 @@ def identity_file(transfer: Transfer) -> bytes | None:
             return read_limited(fetched / REPOSITORY_FILE, _BYTES_MAX)
         except (FolderMissingError, DamagedPointError):
             return None
+
+
+def _exists(transfer: Transfer, local: Path) -> bool:
+    return not transfer.differing(local, transfer.connection.address.path, "--ignore-existing", *_ONLY)
 
 
 def _is_same(transfer: Transfer, local: Path) -> bool:

@@ -14,11 +14,11 @@ from typing import Self
 
 from kvm_backup.domain.bandwidth import BandwidthPlan
 from kvm_backup.domain.point import Manifest
-from kvm_backup.repository.encryption.files import EncryptedFile
 from kvm_backup.repository.encryption.keys import Identities
 from kvm_backup.repository.encryption.marker import is_encrypted
 from kvm_backup.repository.encryption.reading import no_identities
 from kvm_backup.repository.ssh import (
+    arrival_by_adding,
     arrival_by_rsync,
     arrival_by_shell,
     founding,
@@ -33,7 +33,7 @@ from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.arrival_by_rsync import There
 from kvm_backup.repository.ssh.connection import LOGIN_SECONDS
 from kvm_backup.repository.ssh.digests import differing
-from kvm_backup.repository.ssh.incomplete import incomplete
+from kvm_backup.repository.ssh.incomplete import SentFile, incomplete
 from kvm_backup.repository.ssh.server_facts import ServerFacts
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.token import new_token
@@ -117,7 +117,10 @@ class Remote:
 
         Raises RepositoryFormatError when it is the copy of another one.
         """
-        founding.found(self._adding.transfer, local_root)
+        if self._adding.account is Account.ADDING:
+            founding.found_by_adding(self._adding.transfer, local_root)
+        else:
+            founding.found(self._adding.transfer, local_root)
 
     def check_copies(self, local_root: Path) -> None:
         """Check that it is the copy of that local repository, before anything is shipped: a disk of its own may not
@@ -127,9 +130,10 @@ class Remote:
         """
         founding.check(self._adding.transfer, local_root)
 
-    def only_adds(self, local_root: Path) -> bool:
-        """Whether the account that adds can do no harm to what is there; `local_root` is that it copies."""
-        return powers.only_adds(self._adding.transfer, local_root)
+    @property
+    def only_adds(self) -> bool:
+        """Whether the account that adds can do no harm to what is there."""
+        return self._adding.account is Account.ADDING
 
     def may_remove(self) -> bool:
         """Whether the account that prunes may remove what is there."""
@@ -166,6 +170,8 @@ class Remote:
         there = arrival_by_rsync.look(self._adding.transfer, shipment)
         if there is There.ALL:
             return Shipped(Moved(), already=True)
+        if there is There.NOTHING and self._adding.account is Account.ADDING:
+            return arrival_by_adding.ship(self._adding.transfer, shipment)
         if there is There.NOTHING:
             return arrival_by_rsync.ship(self._adding.transfer, shipment)
         if self._pruning.has_shell:
@@ -213,9 +219,9 @@ class Remote:
             self._pruning.transfer, mirror, self._identities, has_shell=self._pruning.has_shell
         )
 
-    def incomplete(self, sent: Mapping[str, Sequence[EncryptedFile]], repository_id: str) -> list[str]:
-        """Which of these encrypted points, by id, are not there any more as they were sent, as far as the names and
-        sizes of their files tell. For who has no private key, and so cannot `refresh`.
+    def incomplete(self, sent: Mapping[str, Sequence[SentFile]], repository_id: str) -> list[str]:
+        """Which of these points, by id, are not there any more as they were sent, as far as the names and sizes of
+        their files tell.
 
         Raises RepositoryNotFoundError and RepositoryFormatError when it is not that repository now, RemoteAccessError
         when no account may both read and write, StorageError.

@@ -103,10 +103,8 @@ class _Examination:
     def _account(self, there: Remote) -> Phrase:
         if there.account is Account.SHELL:
             return phrase("the account has a shell")
-        if self.remote.copied is not None:
-            with self.remote.copied.identity() as root:
-                if there.only_adds(root):
-                    return phrase("the account has rsync alone, and only adds")
+        if there.only_adds:
+            return phrase("the account can only add points")
         return phrase("the account has rsync alone")
 
     def _folder(self, there: Remote) -> Check:

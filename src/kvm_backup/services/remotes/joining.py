@@ -51,10 +51,9 @@ def join_as_copy(remote: Remote, here: Locals, of: str | None, recipients: Seque
     local = here.open(of or here.default)
     with _identity_of(local, recipients) as root:
         remote.found(root)
-        harmless = remote.only_adds(root)
     if readable and remote.identity() != local.id:
         raise another_folder(remote.address)
-    return Joined(local.name, local.id, readable, harmless, made=readable and there is None)
+    return Joined(local.name, local.id, readable, remote.only_adds, made=readable and there is None)
 
 
 def join_to_read(remote: Remote) -> Joined:
