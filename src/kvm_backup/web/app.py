@@ -16,6 +16,7 @@ from kvm_backup.web.api import docs
 from kvm_backup.web.assets import Assets
 from kvm_backup.web.context import make_environment
 from kvm_backup.web.errors import IncidentMiddleware, add_error_pages
+from kvm_backup.web.heads import HeadMiddleware
 from kvm_backup.web.language import LanguageMiddleware
 from kvm_backup.web.live import events
 from kvm_backup.web.live.hub import Hub, Sources
@@ -96,6 +97,7 @@ def make_app(application: Application, on_ready: Callable[[], None] = lambda: No
     docs.mount(app)
     add_error_pages(app)
     # The last one added is the first that a request meets.
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, application=application)
     app.add_middleware(IncidentMiddleware)
     app.add_middleware(LanguageMiddleware)

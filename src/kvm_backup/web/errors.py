@@ -8,11 +8,12 @@ from uuid import uuid4
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Match
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvm_backup.domain import errors
@@ -43,6 +44,13 @@ _STATUS: tuple[tuple[type[KvmBackupError], int], ...] = (
     (errors.RemoteSetupError, 409),
     (errors.RepositoryFormatError, 409),
     (errors.EncryptionKeyError, 422),
+    (errors.DamagedManifestError, 422),
+    (errors.DamagedPointError, 422),
+    (errors.DamagedImageError, 422),
+    (errors.BrokenChainError, 422),
+    (errors.UnsupportedDiskError, 422),
+    (errors.PointChangedError, 409),
+    (errors.ScheduleChangedError, 409),
     (errors.VmBusyError, 409),
     (errors.VmRunningError, 409),
     (errors.VmStateChangedError, 409),
@@ -137,8 +145,11 @@ def _on_http_error(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> list[str]:
     """What the address of a request does take: Starlette tells only what its first route there does."""
-    matching = (route for route in request.app.router.routes if route.matches(request.scope)[0] is not Match.NONE)
-    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path is not None and compile_path(route.path)[0].match(request.url.path):
+            found |= route.methods or set()
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:

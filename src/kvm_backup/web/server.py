@@ -17,6 +17,7 @@ from kvm_backup.bootstrap import Application
 from kvm_backup.domain.errors import ListenError, SettingsError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.web.app import make_app
+from kvm_backup.web.connections import PunctualProtocol
 
 _GRACE_SECONDS = 3
 """How long answers that go on may take once the server is told to end; streams of events end by themselves."""
@@ -166,6 +167,7 @@ class _Server:
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=PunctualProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,

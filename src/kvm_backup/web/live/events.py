@@ -31,9 +31,9 @@ class EventStream(Response):
         self._connection = connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         gone = asyncio.ensure_future(_gone(receive))
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await self._stream(send, gone)
         finally:
             self._hub.leave(self._connection)
