@@ -9,6 +9,7 @@ from kvm_backup.domain.errors import RepositoryFormatError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.ssh.account import ADD_ONLY
 from kvm_backup.repository.ssh.arrival_by_rsync import differing, require_parent
+from kvm_backup.repository.ssh.connection import patience_for
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Transfer
 
@@ -42,7 +43,7 @@ def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
 
 def _publish(transfer: Transfer, shipment: Shipment, hidden: str) -> None:
     words = ("publish", shipment.manifest.folder, hidden, shipment.manifest.stamp)
-    done = transfer.connection.ask(ADD_ONLY, *words, watch=transfer.watch.check)
+    done = transfer.connection.ask(ADD_ONLY, *words, watch=transfer.watch.check, timeout=patience_for(shipment.size))
     if done.status == 0:
         return
     if _THERE_ALREADY in done.stderr:

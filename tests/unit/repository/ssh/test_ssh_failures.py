@@ -4,7 +4,7 @@ import pytest
 
 from kvm_backup.domain import errors
 from kvm_backup.process import Completed
-from kvm_backup.repository.ssh.failures import NoisyError, Side, failure, local_failure
+from kvm_backup.repository.ssh.failures import FolderMissingError, NoisyError, Side, failure, local_failure
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,15 @@ from kvm_backup.repository.ssh.failures import NoisyError, Side, failure, local_
             "rrsync error: Another instance of rrsync is already accessing this directory.",
             errors.RemoteUnreachableError,
         ),
+        (
+            12,
+            "kvm-backup-add-only: busy: another transfer of this point is under way\n"
+            "rsync: connection unexpectedly closed (0 bytes received so far) [sender]",
+            errors.RemoteUnreachableError,
+        ),
+        (12, "kvm-backup-add-only: no such folder: /srv/a", FolderMissingError),
+        (12, "kvm-backup-add-only: not allowed: this key only adds points", errors.RemoteAccessError),
+        (12, "/usr/bin/rrsync error: reading from write-only server is not allowed", errors.RemoteAccessError),
         (2, "protocol version mismatch -- is your shell clean?", NoisyError),
         (255, "@@@\n@ WARNING: REVOKED HOST KEY DETECTED! @\nHost key verification failed.", errors.HostKeyError),
         (23, "something that nobody has seen before", errors.ToolFailedError),
