@@ -33,8 +33,7 @@ from kvm_backup.repository.ssh.failures import FolderMissingError, NoisyError, S
         ),
         (
             12,
-            "kvm-backup-add-only: busy: another transfer of this point is under way\n"
-            "rsync: connection unexpectedly closed (0 bytes received so far) [sender]",
+            "kvm-backup-add-only: busy: another transfer of this point is under way",
             errors.RemoteUnreachableError,
         ),
         (12, "kvm-backup-add-only: no such folder: /srv/a", FolderMissingError),
