@@ -4,7 +4,14 @@ import pytest
 
 from kvm_backup.domain import errors
 from kvm_backup.process import Completed
-from kvm_backup.repository.ssh.failures import FolderMissingError, NoisyError, Side, failure, local_failure
+from kvm_backup.repository.ssh.failures import (
+    FolderMissingError,
+    LoginRefusedError,
+    NoisyError,
+    Side,
+    failure,
+    local_failure,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +26,7 @@ from kvm_backup.repository.ssh.failures import FolderMissingError, NoisyError, S
             "rsync: connection unexpectedly closed (5 bytes received so far) [sender]",
             errors.RemoteUnreachableError,
         ),
-        (255, "root@nas: Permission denied (publickey,password).", errors.RemoteAccessError),
+        (255, "root@nas: Permission denied (publickey,password).", LoginRefusedError),
         (23, 'rsync: [generator] mkdir "/srv/a" failed: Permission denied (13)', errors.RemoteAccessError),
         (11, 'rsync: [receiver] write failed on "/a": No space left on device (28)', errors.NoSpaceError),
         (11, 'rsync: [receiver] write failed on "/a": Disk quota exceeded (122)', errors.NoSpaceError),
