@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kvm_backup.bootstrap.remotes import Remotes
     from kvm_backup.bootstrap.repositories import Repositories
     from kvm_backup.bootstrap.rules import Rules
+    from kvm_backup.bootstrap.shipments import Shipments
     from kvm_backup.bootstrap.shipping import Shipping
     from kvm_backup.bootstrap.work import RunWork
     from kvm_backup.database.audit import AuditLog
@@ -179,6 +180,13 @@ class Application:
         from kvm_backup.bootstrap.shipping import Shipping
 
         return Shipping(self)
+
+    @property
+    def shipments(self) -> Shipments:
+        """The runs that ship what waits."""
+        from kvm_backup.bootstrap.shipments import Shipments
+
+        return Shipments(self.shipping)
 
     @property
     def remotes(self) -> Remotes:

@@ -125,7 +125,7 @@ class _Waiting:
             self.problem = self.problem or error
 
         try:
-            self.departures = self.parts.shipping.everything_that_waits(hidden)
+            self.departures = self.parts.shipments.everything_that_waits(hidden)
             self.states = {state.name: state for state in self.parts.shipping.facts.states()}
         except KvmBackupError as error:
             self.problem = error

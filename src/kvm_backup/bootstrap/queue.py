@@ -88,7 +88,7 @@ class RunQueue:
 
         Raises RepositoryNotFoundError, PointNotFoundError when nothing of it waits.
         """
-        return self.asking.ship(self.parts.shipping.wanted_now(remote, folder, _web(who)))
+        return self.asking.ship(self.parts.shipments.wanted_now(remote, folder, _web(who)))
 
     def schedule(self, schedule_id: str, who: str | None = None) -> list[Run]:
         """Run a schedule now: a run for each of its VMs. Its next time stays."""

@@ -57,7 +57,7 @@ def make_service(
 
         try:
             # A run that is cut off here is settled again; what was asked for is not asked for twice.
-            parts.queue.asking.enqueue_all(parts.shipping.after(request, later))
+            parts.queue.asking.enqueue_all(parts.shipments.after(request, later))
             parts.queue.asking.follow(request)
         except KvmBackupError as error:
             later(error)
@@ -129,8 +129,8 @@ def make_service(
     def observed() -> Iterator[None]:
         observer = Observer(parts.survey, parts.alerts, say)
         shipper = Shipper(
-            ask=lambda: parts.queue.asking.enqueue_all(parts.shipping.unasked(say)),
-            revision=parts.shipping.revision,
+            ask=lambda: parts.queue.asking.enqueue_all(parts.shipments.unasked(say)),
+            revision=parts.shipments.revision,
             say=say,
         )
         with claim.held(), observer.watching(), shipper.watching(), beside():

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NoReturn
 
 from kvm_backup.config.retention import effective_rule
-from kvm_backup.domain.errors import BadArgumentError, KvmBackupError, PointNotFoundError, RepositoryNotFoundError
+from kvm_backup.domain.errors import BadArgumentError, KvmBackupError, RepositoryNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.shipping import remotes_of_vm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from kvm_backup.bootstrap import Application
     from kvm_backup.config.repository import RepositorySettings
-    from kvm_backup.domain.request import RunRequest
     from kvm_backup.domain.retention import RetentionRule
     from kvm_backup.repository.encryption.keys import Identities
     from kvm_backup.repository.local import LocalRepository
@@ -27,8 +25,7 @@ if TYPE_CHECKING:
     from kvm_backup.repository.ssh.transfer import Watch
     from kvm_backup.services.events import Listener
     from kvm_backup.services.prune import VmPoints
-    from kvm_backup.services.requests import Asker
-    from kvm_backup.services.shipping.departures import Departure, Departures
+    from kvm_backup.services.shipping.departures import Departures
     from kvm_backup.services.shipping.facts import ShippingFacts
     from kvm_backup.services.shipping.prune import RemotePruneService
     from kvm_backup.services.shipping.sealing import Sealing
@@ -37,10 +34,6 @@ if TYPE_CHECKING:
     from kvm_backup.services.stores.fetched import FetchedFolders
     from kvm_backup.services.stores.mending import Mending
     from kvm_backup.services.stores.remote import RemoteStore
-
-
-_SHIPPED_AT_ONCE = 500
-"""How many VMs one wish to ship everything now takes on; the others follow by themselves."""
 
 
 @dataclass(frozen=True)
@@ -357,101 +350,3 @@ class Shipping:
     def waiting(self, local: str, points: VmPoints) -> dict[str, str]:
         """The ids of points that local retention must leave alone, with the remotes that they wait for."""
         return self.departures.waiting(points, local) if self.remotes else {}
-
-    def after(
-        self, request: RunRequest, problem: Callable[[KvmBackupError], None] = lambda _error: None
-    ) -> list[RunRequest]:
-        """The runs that ship what a run made or changed, or found damaged there, as far as none waits or goes on yet.
-
-        `problem` gets what hid some of it, which the look at everything finds. Raises KvmBackupError.
-        """
-        from kvm_backup.domain.run import RunKind
-        from kvm_backup.domain.task import VerifyTask
-        from kvm_backup.services.prune import points_in, points_of
-
-        def hidden(_remote: str, error: KvmBackupError) -> None:
-            problem(error)
-
-        if isinstance(request.task, VerifyTask):
-            there = self.remotes.get(request.repository)
-            if there is None or there.of is None:
-                return []
-            points = points_in(self.parts.repository(there.of), request.task.folder)
-            found = self.departures.of_vm(there.of, points, hidden)
-            return self.departures.requests(one for one in found if one.remote == request.repository)
-        copied = {remote.of for remote in self.remotes.values()}
-        if request.kind not in (RunKind.BACKUP, RunKind.PRUNE) or request.repository not in copied:
-            return []
-        if request.vm_uuid is None:
-            vm = self.parts.hypervisor.vm(request.vm)
-            name, uuid = vm.name, vm.uuid
-        else:
-            name, uuid = request.vm, request.vm_uuid
-        made = points_of(self.parts.repository(request.repository), name, uuid)
-        return self.departures.requests(self.departures.of_vm(request.repository, made, hidden)) if made else []
-
-    def after_all(self, requests: Iterable[RunRequest]) -> list[RunRequest]:
-        """The same after several runs in this process; none while the service runs, which sees to it by itself.
-
-        What cannot be found out now waits for the next backup, or the service: no backup fails for it.
-        """
-        found: list[RunRequest] = []
-        if self.remotes and not self.parts.service_runs():
-            for request in requests:
-                with suppress(KvmBackupError):
-                    found += self.after(request)
-        return found
-
-    def knows_vm(self, name: str) -> bool:
-        """Whether a repository that is shipped holds points of this VM, by its name, UUID or folder."""
-        from kvm_backup.repository.lookup import folders_of_vm
-
-        return any(folders_of_vm(self.parts.repository(local), name) for local in self.departures.locals())
-
-    def everything_that_waits(
-        self, problem: Callable[[KvmBackupError], None] = lambda _error: None
-    ) -> list[Departure]:
-        """`problem` gets what hid the rest. Raises DatabaseError."""
-        return self.departures.all(problem) if self.remotes else []
-
-    def unasked(self, say: Callable[[str], None] = lambda _text: None) -> list[RunRequest]:
-        """Runs for all that waits and has none, which is noted for the pages. What hides some of it is said once.
-
-        Raises DatabaseError.
-        """
-        problems: list[KvmBackupError] = []
-        found = self.departures.requests(self.facts.look_through(problems.append))
-        texts = dict.fromkeys(f"shipping: {error.message}. {error.hint}" for error in problems)
-        for text in texts:
-            if text not in self.facts.told:
-                say(text)
-        self.facts.told = frozenset(texts)
-        return found
-
-    def wanted_now(self, name: str, folder: str | None, asker: Asker) -> list[RunRequest]:
-        """Requests for what is known to wait for a remote: of one VM by its folder, or of those that wait longest.
-
-        Raises RepositoryNotFoundError, PointNotFoundError when nothing of it waits.
-        """
-        from kvm_backup.services.prune import points_in
-
-        remote = self.remote(name)
-        store = self.facts.store
-        lines = store.page(remote=name, limit=_SHIPPED_AT_ONCE) if folder is None else [store.get(name, folder)]
-        places = [line.folder for line in lines if line is not None]
-        if remote.of is None or not places:
-            raise PointNotFoundError(
-                phrase("nothing waits to be shipped to {name}", name=name),
-                hint=phrase("It may have arrived meanwhile: the page of repositories shows it."),
-            )
-        local = self.parts.repository(remote.of)
-        return [self.departures.request(name, points_in(local, place), asker) for place in places]
-
-    def revision(self) -> object:
-        """What differs once something else is shipped, or to somewhere else."""
-        schedules, _problem = self.parts.schedule_file.read_or_last_good()
-        return (
-            sorted((name, remote.url, remote.of) for name, remote in self.remotes.items()),
-            {name: own.ship_to for name, own in self.parts.settings.vm.items()},
-            [(one.repository, one.vm_names, one.ship_to) for one in schedules if one.ship_to is not None],
-        )

@@ -59,7 +59,7 @@ def backup(
     names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
     requests = [parts.requests.backup(name, mode, repository) for name in names]
     errors = back_up_each(parts, requests, json=json)
-    unshipped = ship_now(parts, parts.shipping.after_all(requests), json=json)
+    unshipped = ship_now(parts, parts.shipments.after_all(requests), json=json)
     raise typer.Exit(exit_code(errors, len(names)) or (EXIT_SOME_FAILED if unshipped else EXIT_DONE))
 
 

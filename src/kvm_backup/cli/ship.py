@@ -49,7 +49,7 @@ def ship(
             hint=phrase("Add one: kvm-backup repository add NAME ssh://user@host/folder"),
         )
     hidden: list[KvmBackupError] = []
-    found = parts.shipping.everything_that_waits(hidden.append)
+    found = parts.shipments.everything_that_waits(hidden.append)
     problems = list({error.message: error for error in hidden}.values())
     chosen = [one for one in found if to in (None, one.remote)]
     if vms:
@@ -117,7 +117,7 @@ def _line(request: RunRequest, finished: Finished) -> str:
 def _of(parts: Application, departures: Sequence[Departure], name: str) -> list[Departure]:
     """Those of one VM. Raises PointNotFoundError when no repository holds points of it."""
     found = [one for one in departures if name in (one.points.vm, one.points.vm_uuid, one.points.folder.name)]
-    if not found and not parts.shipping.knows_vm(name):
+    if not found and not parts.shipments.knows_vm(name):
         raise PointNotFoundError(
             phrase("no repository that is shipped holds points of a VM {name!r}", name=name),
             hint=phrase("See what there is: 'kvm-backup point list'."),

@@ -63,11 +63,11 @@ def test_the_service_asks_for_the_shipment_that_mends_once_the_check_has_ended(h
     points = shipped(house, 2)
     request, error = verify(house)
     assert error is None
-    assert house.application.shipping.after(request) == []
+    assert house.application.shipments.after(request) == []
     flip(image(house, points[0]))
     request, _ = verify(house)
     assert isinstance(request.task, VerifyTask)
-    wanted = house.application.shipping.after(request)
+    wanted = house.application.shipments.after(request)
     assert [(one.repository, one.vm) for one in wanted] == [("nas", "web")]
 
 

@@ -71,7 +71,7 @@ def test_a_remote_under_another_address_is_read_first_and_takes_the_next_increme
     house.restart()
     child = house.shelf.add(points[1], seed=9)
     assert house.waiting() == []
-    assert len(house.application.shipping.unasked()) == 1
+    assert len(house.application.shipments.unasked()) == 1
     assert house.ship() == [child.id]
     assert there(house) == [*(point.id for point in points), child.id]
     assert house.application.shipping.mirror("nas").shipped_by_us() == {point.id for point in [*points, child]}
@@ -82,11 +82,11 @@ def test_points_whose_parent_is_neither_there_nor_here_are_told_and_do_not_end_i
     house.shelf.repository.withdraw(points[0].id)
     assert house.waiting() == []
     # Nobody has looked there yet: a run does, and says what it cannot ship.
-    assert len(house.application.shipping.unasked()) == 1
+    assert len(house.application.shipments.unasked()) == 1
     assert house.ship() == []
     assert "cannot be shipped to nas" in notices(house)
     assert points[1].id in notices(house)
-    assert house.restart().shipping.unasked() == []
+    assert house.restart().shipments.unasked() == []
     (stuck,) = house.application.shipping.departures.all()
     assert stuck.lack.stuck == (points[1].id, points[2].id)
 

@@ -139,15 +139,15 @@ def test_a_damaged_point_is_not_shipped_and_the_others_of_the_vm_before_it_are(h
 
 def test_one_run_is_asked_for_each_vm_and_remote_however_often_it_is_looked(house: House) -> None:
     chain(house, 2)
-    shipping = house.application.shipping
-    first = shipping.unasked()
+    shipments = house.application.shipments
+    first = shipments.unasked()
     assert [(one.repository, one.vm) for one in first] == [("nas", "web")]
     house.application.history.create(first[0].as_run())
-    assert shipping.unasked() == []
-    assert [one.run.id for one in shipping.everything_that_waits() if one.run] == [first[0].run_id]
+    assert shipments.unasked() == []
+    assert [one.run.id for one in shipments.everything_that_waits() if one.run] == [first[0].run_id]
     house.application.history.request_cancel(first[0].run_id)
     assert house.application.history.get(first[0].run_id).state is RunState.CANCELLED
-    assert len(shipping.unasked()) == 1
+    assert len(shipments.unasked()) == 1
 
 
 def test_a_vm_that_settings_ship_nowhere_does_not_wait(house: House) -> None:

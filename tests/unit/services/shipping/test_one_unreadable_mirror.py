@@ -23,7 +23,7 @@ def test_what_waits_for_the_others_is_found_and_its_name_is_told(harbour: Harbou
     waiting_point(harbour)
     spoil(harbour, "away")
     problems: list[KvmBackupError] = []
-    found = harbour.application.shipping.everything_that_waits(problems.append)
+    found = harbour.application.shipments.everything_that_waits(problems.append)
     assert [one.remote for one in found] == ["nas"]
     assert ["rescan away" in str(problem.hint) for problem in problems] == [True]
 

@@ -158,18 +158,18 @@ def test_what_a_command_removed_here_waits_no_longer(harbour: Harbour) -> None:
 
 def test_what_hides_points_from_the_service_is_said_once_until_it_is_over(harbour: Harbour) -> None:
     harbour.shelf.add()
-    shipping = harbour.application.shipping
-    identity = shipping.mirror("nas").root / "kvm-backup.json"
+    shipments = harbour.application.shipments
+    identity = harbour.application.shipping.mirror("nas").root / "kvm-backup.json"
     whole = identity.read_bytes()
     said: list[str] = []
     identity.write_bytes(b"")
     for _ in range(2):
-        shipping.unasked(said.append)
+        shipments.unasked(said.append)
     assert len(said) == 1
     assert said[0].startswith("shipping: ")
     identity.write_bytes(whole)
-    shipping.unasked(said.append)
+    shipments.unasked(said.append)
     assert len(said) == 1
     identity.write_bytes(b"")
-    shipping.unasked(said.append)
+    shipments.unasked(said.append)
     assert len(said) == 2
