@@ -6,10 +6,9 @@ others log in by themselves. It ends with the thread that opened it, even when t
 """
 
 import shlex
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +20,7 @@ from kvm_backup.process import Completed, Program
 from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.failures import SSH_FAILED, LoginRefusedError, failure
 from kvm_backup.repository.ssh.own_keys import how_to_be_let_in
+from kvm_backup.repository.ssh.private_folder import private_folder
 
 _POLL = 0.05
 _END_POLL = 0.01
@@ -61,12 +61,13 @@ class SshConnection:
         self._login_timeout = login_timeout
         self._alive_interval = alive_interval
         self._watch = watch
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._open = ExitStack()
+        self._folder: Path | None = None
         self._master: Program | None = None
 
     def __enter__(self) -> Self:
         """Raises RemoteUnreachableError, HostKeyError, RemoteAccessError, ToolMissingError, what `watch` raises."""
-        self._folder = tempfile.TemporaryDirectory(prefix="kvm-backup-ssh-")
+        self._folder = self._open.enter_context(private_folder())
         try:
             self._log_in()
         except BaseException:
@@ -174,14 +175,13 @@ class SshConnection:
             with suppress(ToolFailedError):
                 process.finish(self._master, _END_SECONDS)
             self._master = None
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        self._open.close()
+        self._folder = None
 
     @property
     def _socket(self) -> Path:
         assert self._folder is not None, "used outside of its with block"
-        return Path(self._folder.name) / "s"
+        return self._folder / "s"
 
     def _ssh(self, master: str, *flags: str) -> list[str]:
         return [*self._options(master), *flags, *self.address.login_words, "--", self.address.host]

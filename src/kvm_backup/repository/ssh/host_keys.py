@@ -5,7 +5,6 @@ login is tried, and the key goes to a file of its own until somebody has compare
 """
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from kvm_backup.process import Completed
 from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.connection import FIRM_OPTIONS, configured
 from kvm_backup.repository.ssh.failures import SSH_FAILED, HostKeyUnknownError, failure
+from kvm_backup.repository.ssh.private_folder import private_folder
 
 _TIMEOUT = 60.0
 
@@ -30,8 +30,8 @@ class HostKey:
 
 def shown_key(address: SshAddress, config: Path | None = None) -> HostKey:
     """The key that the server shows right now, trusted or not. Raises RemoteUnreachableError."""
-    with tempfile.TemporaryDirectory(prefix="kvm-backup-ssh-") as folder:
-        known = Path(folder) / "known_hosts"
+    with private_folder() as folder:
+        known = folder / "known_hosts"
         # With the user's HashKnownHosts: the line is to be like those that ssh adds by itself.
         done = _meet(
             address,
