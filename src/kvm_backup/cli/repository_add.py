@@ -123,7 +123,8 @@ def _read_only(added: Added) -> list[str]:
 
 def _copy(added: Added) -> list[str]:
     parts = application()
-    waiting = sum(len(one.lack.to_ship) for one in parts.shipments.everything_that_waits() if one.remote == added.name)
+    found = parts.shipments.everything_that_waits()
+    waiting = sum(len(one.lack.to_ship) for one in found if one.remote == added.name)
     lines = [_("It is a copy of the repository {of} on this host.").format(of=added.joined.of)]
     if added.points:
         lines.append(
