@@ -132,6 +132,7 @@ class Shipping:
 
         parts = RemotePruneService(
             mirror=self.known(name),
+            local=None,
             connect=partial(self.connect, name),
             lack=lambda wanted: surplus_of(
                 self.known(name).repository,
@@ -152,6 +153,7 @@ class Shipping:
             ship = self.service(name, listener, stop_requested)
             return replace(
                 parts,
+                local=ship.local,
                 lack=ship.lack,
                 prepare=ship.check_copies,
                 settle=lambda wanted: ship.settle(replace(wanted, folder=ship.local.root / wanted.folder.name)),

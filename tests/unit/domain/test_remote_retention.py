@@ -147,7 +147,7 @@ def test_what_came_back_takes_no_own_points_place(states: list[State], rule: Ret
 def test_once_all_that_is_wanted_is_there_the_rule_keeps_just_that(states: list[State], rule: RetentionRule) -> None:
     case = Case(states)
     wanted = {one.id for one in case.sides.wanted(case.own, rule, UTC) if one.kept}
-    arrived = case.sides.there | {point.id: point for point in case.points if point.id in wanted}
+    arrived = {point.id: point for point in case.points if point.id in wanted or point.id in case.sides.there}
     later = Sides(here=case.sides.here, there=arrived, with_images=case.own)
     assert {one.id for one in later.kept_there(case.own, set(), rule, UTC) if one.kept} == wanted
 

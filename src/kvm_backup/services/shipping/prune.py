@@ -9,6 +9,7 @@ from kvm_backup.domain.errors import PointNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.retention import Keep, Verdict
+from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.mirror import Mirror
 from kvm_backup.repository.ssh.remote import Remote
 from kvm_backup.repository.ssh.transfer import Watch
@@ -17,6 +18,7 @@ from kvm_backup.services.control import refuse_when_stopped
 from kvm_backup.services.prune import PointVerdict, Pruned, VmPoints
 from kvm_backup.services.shipping.lack import Lack, shown
 from kvm_backup.services.shipping.ship import LEFTOVERS
+from kvm_backup.services.shipping.still_there import StillThere
 from kvm_backup.services.shipping.watch import ShipWatch
 from kvm_backup.services.verdict_words import explain
 from kvm_backup.services.vm_lock import hold_shipment
@@ -28,10 +30,11 @@ class RemotePruneService:
 
     `lack` tells what its rule says of a VM's points. `prepare` is given the connection first: it raises unless the
     right repository is there, and brings the mirror up to date where others ship there. `settle` is called at the end
-    of each prune that is no dry run.
+    of each prune that is no dry run. `local` is the repository that the remote copies, if one here.
     """
 
     mirror: Mirror
+    local: LocalRepository | None
     connect: Callable[[Watch], Remote]
     lack: Callable[[VmPoints], Lack]
     prepare: Callable[[Remote], None]
@@ -61,21 +64,23 @@ class RemotePruneService:
                 hint=phrase("Nothing was changed. Read it anew: kvm-backup repository rescan {name}", name=self.name),
                 vm=wanted.vm,
             )
+        told: list[str] = []
         if dry_run:
             lack, there = self.lack(wanted), self._there(wanted)
         else:
             with hold_shipment(
                 self.locks, self.name, wanted.folder.name, wait=self.lock_wait, stop_requested=self.stop_requested
             ):
-                lack, there = self._carry_out(wanted)
+                lack, there = self._carry_out(wanted, told.append)
             self.settle(wanted)
-        return self._report(wanted, lack, there, dry_run=dry_run, seconds=time.monotonic() - began)
+        return self._report(wanted, lack, there, told, dry_run=dry_run, seconds=time.monotonic() - began)
 
-    def _carry_out(self, wanted: VmPoints) -> tuple[Lack, dict[str, Manifest]]:
+    def _carry_out(self, wanted: VmPoints, tell: Callable[[str], None]) -> tuple[Lack, dict[str, Manifest]]:
         self.listener(events.StepStarted(wanted.vm, events.Step.PRUNE))
         with self.connect(ShipWatch(self.stop_requested, lambda _done, _total: None)) as remote:
             self.prepare(remote)
-            lack, there = self.lack(wanted), self._there(wanted)
+            lack = StillThere(self.mirror, self.local).settled(remote, lambda: self.lack(wanted), tell)
+            there = self._there(wanted)
             for point in lack.to_remove:
                 refuse_when_stopped(self.stop_requested)
                 remote.remove(point)
@@ -89,10 +94,17 @@ class RemotePruneService:
         return {point.id: point for point in points if isinstance(point, Manifest)}
 
     def _report(
-        self, wanted: VmPoints, lack: Lack, there: Mapping[str, Manifest], *, dry_run: bool, seconds: float
+        self,
+        wanted: VmPoints,
+        lack: Lack,
+        there: Mapping[str, Manifest],
+        told: list[str],
+        *,
+        dry_run: bool,
+        seconds: float,
     ) -> Pruned:
         assert wanted.vm_uuid is not None
-        notices = tuple(self._strange(lack))
+        notices = (*told, *self._strange(lack))
         for notice in notices:
             self.listener(events.Notice(wanted.vm, notice))
         points = tuple(

@@ -4,7 +4,7 @@ Killed anywhere, the next attempt goes on where this one was. The VM's lock is n
 is consolidated or removed here meanwhile is looked at anew.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -33,6 +33,7 @@ from kvm_backup.services.prune import VmPoints
 from kvm_backup.services.shipping.comparing import Comparison
 from kvm_backup.services.shipping.lack import Lack, lack_of, shown, stuck_in_words
 from kvm_backup.services.shipping.sealing import Sealing
+from kvm_backup.services.shipping.still_there import StillThere
 from kvm_backup.services.shipping.watch import ShipWatch
 from kvm_backup.services.vm_lock import hold_shipment
 
@@ -170,7 +171,7 @@ class _Shipping:
             lack = self._send_all(remote, lack)
             self._watch.finish()
             if service.may_remove:
-                self._remove(remote, lack.to_remove)
+                self._remove(remote)
         return lack
 
     def _look(self) -> Lack:
@@ -243,10 +244,11 @@ class _Shipping:
             sent=self._done.sent + shipped.moved.sent,
         )
 
-    def _remove(self, remote: Remote, points: Sequence[str]) -> None:
+    def _remove(self, remote: Remote) -> None:
         """What the rule there keeps no longer; that it stays a day longer harms nobody."""
+        still_there = StillThere(self._service.mirror, self._service.local)
         try:
-            for point in points:
+            for point in still_there.settled(remote, self._look, self._notice).to_remove:
                 refuse_when_stopped(self._service.stop_requested)
                 remote.remove(point)
                 self._service.mirror.forget(point, by_rule=True)

@@ -3,8 +3,8 @@ what it sent is still there, by the names and sizes of the files.
 """
 
 from kvm_backup.domain.point import Manifest, serialize
-from kvm_backup.repository.encryption.files import EncryptedFile
 from kvm_backup.repository.mirror import Mirror
+from kvm_backup.repository.ssh.incomplete import SentFile
 from kvm_backup.repository.ssh.remote import Remote
 
 
@@ -21,7 +21,7 @@ def forget_what_is_incomplete(mirror: Mirror, remote: Remote) -> None:
             mirror.forget(point)
 
 
-def _sent_encrypted(mirror: Mirror) -> dict[str, tuple[EncryptedFile, ...]]:
+def _sent_encrypted(mirror: Mirror) -> dict[str, list[SentFile]]:
     points = [point for point in mirror.repository.all_points() if isinstance(point, Manifest)]
     known = {point.id: mirror.arrived.known(point.id, serialize(point)) for point in points}
-    return {point: files for point, files in known.items() if files}
+    return {point: [SentFile(one.name, one.bytes) for one in files] for point, files in known.items() if files}
