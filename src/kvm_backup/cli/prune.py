@@ -42,6 +42,8 @@ def prune(
     chosen: dict[str, VmPoints] = {}
     for found in vms_with_points(store) if every else [one for vm in vms or () for one in vms_with_points(store, vm)]:
         chosen.setdefault(found.folder.name, found)
+    if not (chosen or json):
+        console().print(_("No restore point yet. Make one: kvm-backup backup VM"))
     if dry_run:
         _preview(parts, repository, list(chosen.values()), json=json)
     prune_each(parts, [parts.requests.prune_folder(folder, repository) for folder in chosen], json=json)

@@ -43,7 +43,7 @@ def list_vms(repository: RepositoryOption = None, json: JsonOption = False) -> N
 
 def _state(state: str) -> str:
     return {
-        VmState.RUNNING: _("running"),
+        VmState.RUNNING: _("powered on"),
         VmState.PAUSED: _("paused"),
         VmState.STOPPED: _("stopped"),
         VmState.CRASHED: _("crashed"),

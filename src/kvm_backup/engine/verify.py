@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from kvm_backup.domain.errors import DamagedImageError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.engine.chain import RunReader, StoredCluster, in_runs
 from kvm_backup.engine.copy import CopyControl, Throttle
 from kvm_backup.engine.digest import image_sha256
@@ -57,12 +58,18 @@ def check_image(
     the file cannot be read, and what `control.check` raises.
     """
     if not path.exists():
-        return [Damage(DamageKind.MISSING, f"{path} is missing")]
+        return [Damage(DamageKind.MISSING, phrase("{path} is missing", path=path))]
     damages: list[Damage] = []
     if expected_sha256 is not None and (actual := image_sha256(path, control)) != expected_sha256:
         damages.append(
             Damage(
-                DamageKind.DIGEST, f"{path} is not as it was written: its SHA-256 is {actual}, not {expected_sha256}"
+                DamageKind.DIGEST,
+                phrase(
+                    "{path} is not as it was written: its SHA-256 is {actual}, not {expected}",
+                    path=path,
+                    actual=actual,
+                    expected=expected_sha256,
+                ),
             )
         )
     try:
@@ -80,13 +87,19 @@ def _check_header(image: ImageFile, expected: Identity | None) -> Iterator[Damag
     if expected is not None and header.identity != expected:
         yield Damage(
             DamageKind.FOREIGN,
-            f"{image.path} holds {header.identity or 'no identity'}, expected {expected}",
+            phrase(
+                "{path} holds {found}, expected {expected}",
+                path=image.path,
+                found=str(header.identity) if header.identity else phrase("no identity"),
+                expected=str(expected),
+            ),
             file_offset=0,
         )
     # Our writer ends a file with its refcount table.
     end = header.refcount_table_offset + header.refcount_table_clusters * CLUSTER_SIZE
     if image.size > end:
-        yield Damage(DamageKind.SIZE, f"{image.path} has {image.size - end} bytes behind its end", file_offset=end)
+        behind = phrase("{path} has {bytes} bytes behind its end", path=image.path, bytes=image.size - end)
+        yield Damage(DamageKind.SIZE, behind, file_offset=end)
 
 
 def _check_clusters(image: ImageFile, damages: list[Damage], *, decompress: bool, control: CopyControl) -> None:
