@@ -8,9 +8,9 @@ from kvm_backup.cli.language import told
 from kvm_backup.domain.errors import KvmBackupError, PointNotFoundError
 from kvm_backup.domain.phrase import phrase, sentences
 from kvm_backup.domain.point import Manifest
+from kvm_backup.domain.shipping import marked_places
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.lookup import NEWEST, find_point, points_of_vm
-from kvm_backup.services.stores.store import marked_places
 
 
 def choose_point(parts: Application, store: LocalRepository, reference: str, *, whole_vm: str = "") -> Manifest:

@@ -88,7 +88,8 @@ def add(
 
 @app.command("show", help=_("Show one schedule and its next times."))
 def show(schedule_id: IdArgument, json: JsonOption = False) -> None:
-    service = application().schedules
+    parts = application()
+    service = parts.schedules
     found = service.find(schedule_id)
     if json:
         print_json(view.summary(found, service.zone))
@@ -97,7 +98,7 @@ def show(schedule_id: IdArgument, json: JsonOption = False) -> None:
         upcoming = service.next_times(found, _SHOWN_TIMES)
     except KvmBackupError:
         upcoming = []  # a time that cannot be used, which the words for it tell
-    view.show_one(found, service.zone, service.clock(), upcoming)
+    view.show_one(found, service.zone, service.clock(), upcoming, parts.settings.remotes())
 
 
 @app.command("edit", help=_("Change a schedule; what is not given stays."))

@@ -1,7 +1,7 @@
 """Schedules as text for people, and as JSON."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from kvm_backup.cli.output import cell, console, print_json, printable, table
 from kvm_backup.domain.errors import InvalidScheduleError
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule
+from kvm_backup.domain.shipping import marked_places
 from kvm_backup.services.schedules import words
 from kvm_backup.services.schedules.commands import SHORT_ID, short_ids
 from kvm_backup.services.schedules.format import KEYS, entry_of, options_of
@@ -67,8 +68,10 @@ def show_list(schedules: Sequence[Schedule], zone: ZoneInfo, now: datetime, *, j
     console().print(f"[dim]{_('Times are in the zone {zone}.').format(zone=cell(zone.key))}[/dim]")
 
 
-def show_one(schedule: Schedule, zone: ZoneInfo, now: datetime, upcoming: Sequence[datetime]) -> None:
-    """Print all that is known of a schedule."""
+def show_one(
+    schedule: Schedule, zone: ZoneInfo, now: datetime, upcoming: Sequence[datetime], remotes: Container[str]
+) -> None:
+    """Print all that is known of a schedule; `remotes` are those that the settings name."""
     lines = [
         (_("id"), schedule.id),
         (_("name"), schedule.name),
@@ -76,7 +79,7 @@ def show_one(schedule: Schedule, zone: ZoneInfo, now: datetime, upcoming: Sequen
         (_("when"), when_in_words(schedule)),
         (_("mode"), schedule.backup_mode.value),
         (_("repository"), schedule.repository or ""),
-        (_("shipped to"), shipped_in_words(schedule)),
+        (_("shipped to"), shipped_in_words(schedule, remotes)),
         (_("keeps"), kept_in_words(schedule.retention)),
         (_("script before"), shlex.join(schedule.pre_script)),
         (_("script after"), shlex.join(schedule.post_script)),
@@ -122,9 +125,11 @@ def kept_in_words(wish: RetentionWish) -> str:
     return ", ".join(text.format(count=count) for count, text in kinds if count is not None)
 
 
-def shipped_in_words(schedule: Schedule) -> str:
+def shipped_in_words(schedule: Schedule, remotes: Container[str]) -> str:
     """The remotes by name; empty when it is every one of its repository."""
-    return "" if schedule.ship_to is None else ", ".join(schedule.ship_to) or _("nowhere")
+    if schedule.ship_to is None:
+        return ""
+    return ", ".join(told(name) for name in marked_places(schedule.ship_to, remotes)) or _("nowhere")
 
 
 def state_in_words(schedule: Schedule) -> str:

@@ -4,10 +4,16 @@ A *remote* is a repository on another server that copies a local one. A point *w
 hold it and does not, or holds it in another state: as the incremental that it was before it was consolidated.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest, Mode
+
+
+def marked_places(names: Iterable[str], remotes: Container[str]) -> list[str]:
+    """Names of remotes as people are told of them; a phrase of one that is not in the settings."""
+    return [name if name in remotes else phrase("{name} (not in the settings)", name=name) for name in names]
 
 
 def remotes_of_vm(

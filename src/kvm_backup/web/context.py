@@ -21,7 +21,7 @@ from kvm_backup.domain import alert_text
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.alert import Alert
 from kvm_backup.domain.errors import KvmBackupError
-from kvm_backup.services.stores.store import marked_places
+from kvm_backup.domain.shipping import marked_places
 from kvm_backup.web import formats
 from kvm_backup.web.assets import Assets
 from kvm_backup.web.language import _, current_language, grouped, in_words, ngettext
@@ -101,7 +101,7 @@ def make_environment(assets: Assets, zone: ZoneInfo) -> Environment:
 
 
 def places(names: Iterable[str], remotes: Container[str]) -> str:
-    """Names of remotes that hold images, in the language of the page."""
+    """Names of remotes, in the language of the page."""
     return ", ".join(in_words(name) for name in marked_places(names, remotes))
 
 

@@ -121,6 +121,18 @@ def test_repository_scripts_and_retention_are_shown_and_removed(schedule: Comman
     assert options[0] not in json.loads(state(schedule).read_text())[0]
 
 
+def test_a_remote_that_settings_name_no_longer_is_marked(schedule: Command) -> None:
+    settings = Path(schedule.environment["KVM_BACKUP_CONFIG"])
+    nas, away = (
+        f'[[repository]]\nname = "{name}"\nurl = "ssh://{name}/srv"\nof = "default"\n' for name in ("nas", "away")
+    )
+    settings.write_text(nas + away)
+    made = json.loads(schedule(*ADD, "--ship-to", "nas", "away", "--json").output)
+    settings.write_text(nas)
+    shown = schedule("schedule", "show", made["id"]).output
+    assert re.search(r"shipped to +nas, away \(not in the settings\)", shown), shown
+
+
 def test_remotes_are_said_one_after_the_other_shown_and_taken_back(schedule: Command) -> None:
     remotes = [("nas", "default"), ("away", "default"), ("tape", "usb"), ("old", None)]
     Path(schedule.environment["KVM_BACKUP_CONFIG"]).write_text(

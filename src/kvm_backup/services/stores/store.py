@@ -1,6 +1,6 @@
 """What runs read points from: a repository on this host, or by way of `RemoteStore` one on another server."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -70,11 +70,6 @@ class Store(Protocol):
     def mend(self, damaged: Sequence[Verdict], errand: Errand) -> list[str]:
         """See to it that points of these verdicts, which are whole elsewhere, are brought here again: the ids of
         those that will be. Raises KvmBackupError."""
-
-
-def marked_places(names: Iterable[str], remotes: Container[str]) -> list[str]:
-    """Names of remotes that hold images, as people are told of them; a phrase of one that is not in the settings."""
-    return [name if name in remotes else phrase("{name} (not in the settings)", name=name) for name in names]
 
 
 def unnamed_hint(names: Sequence[str]) -> str:

@@ -218,7 +218,7 @@ def _refused(
         trouble = Trouble(
             message=in_words(error.message),
             hint=_("Your texts are still below. Saving again replaces what is saved now:"),
-            now=_differences(current, draft),
+            now=_differences(application, current, draft),
             status=409,
         )
     elif isinstance(error, InvalidScheduleError):
@@ -247,7 +247,7 @@ def _field_errors(
     return {FIELDS.get(error.field, error.field): schedule_words.refusal(error) for error in [*found, first]}
 
 
-def _differences(current: Schedule, draft: Draft) -> list[tuple[str, str]]:
+def _differences(application: Application, current: Schedule, draft: Draft) -> list[tuple[str, str]]:
     """What is saved now and differs from the form, as pairs of a field's name and its text."""
     now = Draft.of(current)
     names = ", ".join(current.vm_names[:_NAMES_TOLD]) + (" …" if len(current.vm_names) > _NAMES_TOLD else "")
@@ -258,7 +258,11 @@ def _differences(current: Schedule, draft: Draft) -> list[tuple[str, str]]:
         (_("Mode"), now.mode, now.mode != draft.mode),
         (_("Repository"), now.repository or _("the default one"), now.repository != draft.repository),
         (_("Keeps"), schedule_words.kept(current.retention) or "–", now.wishes != draft.wishes),
-        (_("Shipped to"), _shipped(current), now.shipped_to != draft.shipped_to),
+        (
+            _("Shipped to"),
+            schedule_words.shipped(current.ship_to, application.shipping.remotes),
+            now.shipped_to != draft.shipped_to,
+        ),
         (_("Script before"), now.pre_script or "–", draft.pre_script not in (None, now.pre_script)),
         (_("Script after"), now.post_script or "–", draft.post_script not in (None, now.post_script)),
     ]
@@ -328,10 +332,6 @@ def _remotes(application: Application, draft: Draft) -> list[tuple[str, str]]:
     that the settings no longer name."""
     known = {name: remote.of or "" for name, remote in sorted(application.shipping.remotes.items()) if remote.of}
     return list((dict.fromkeys(draft.ship_to, "") | known).items())
-
-
-def _shipped(schedule: Schedule) -> str:
-    return schedule_words.shipped(schedule.ship_to)
 
 
 def _kept(application: Application, repository: str) -> str:

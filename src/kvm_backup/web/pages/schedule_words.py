@@ -1,7 +1,7 @@
 """What is said about schedules on several pages."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import fields
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -14,6 +14,7 @@ from kvm_backup.domain.timing import ScheduleType
 from kvm_backup.services.schedules import words
 from kvm_backup.services.schedules.state import ScheduleState
 from kvm_backup.web import formats
+from kvm_backup.web.context import places
 from kvm_backup.web.language import _, in_words, ngettext
 
 RETENTION_KINDS = tuple(kind.name for kind in fields(RetentionWish))
@@ -115,8 +116,8 @@ def kept(numbers: RetentionWish | RetentionRule) -> str:
     )
 
 
-def shipped(ship_to: Sequence[str] | None) -> str:
-    """Where a schedule's points are shipped."""
+def shipped(ship_to: Sequence[str] | None, remotes: Container[str]) -> str:
+    """Where a schedule's points are shipped; `remotes` are those that the settings name."""
     if ship_to is None:
         return _("every server that copies its repository")
-    return ", ".join(ship_to) or _("nowhere")
+    return places(ship_to, remotes) or _("nowhere")

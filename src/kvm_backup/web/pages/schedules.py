@@ -145,7 +145,7 @@ def schedule_page(
         going=_going(application, schedule),
         ended=application.history.newest(RunFilter(schedule_id=schedule.id, states=_ENDED), limit=_RUNS_SHOWN),
         default_repository=application.settings.default_repository,
-        has_remotes=bool(application.shipping.remotes),
+        remotes=application.shipping.remotes,
         words=schedule_words,
     )
 

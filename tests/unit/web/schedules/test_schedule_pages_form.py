@@ -489,6 +489,16 @@ def test_where_points_are_shipped_is_chosen_and_shown(
     assert names == set(stored or ())
 
 
+def test_a_server_that_settings_name_no_longer_is_marked_where_points_would_be_shipped(site: Site) -> None:
+    without = site.application.settings
+    with_remotes(site)
+    made = site.add(ship_to=["away", "nas"])
+    assert "not in the settings" not in site.user().get(f"/schedules/{made.id}").text
+    vars(site.application)["at_start"] = without
+    page = site.user().get(f"/schedules/{made.id}").text
+    assert "away (not in the settings)" in page
+
+
 def test_a_server_that_is_not_there_is_refused_at_its_field(site: Site) -> None:
     with_remotes(site)
     answer = site.user().post("/schedules", {**FORM, "ship": "chosen", "ship_to": ["nas", "moon"]})
