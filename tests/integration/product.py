@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
+from tests.forked import run_forked
+
 COMMAND = Path(sys.executable).with_name("kvm-backup")
 SECONDS = 240.0
 
@@ -138,17 +140,12 @@ class Product:
         self.settings.write_text(settings)
 
     def run(self, *words: str | Path, stdin: str | None = None) -> Ended:
-        """Run a command to its end. Without `stdin` there is nothing to read, and in no case a terminal."""
-        done = subprocess.run(
-            [COMMAND, *words],
-            env=self.environment,
-            input=stdin or "",
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        """Run a command to its end. Without `stdin` there is nothing to read, and in no case a terminal.
+
+        What `start` runs is started from the very beginning, as a user does.
+        """
+        status, output, error = run_forked(words, self.environment, stdin=stdin or "", timeout=SECONDS)
+        return Ended(status, output.decode(), error.decode())
 
     def start(self, *words: str | Path) -> Running:
         """Start a command and return while it runs."""
