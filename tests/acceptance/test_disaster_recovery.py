@@ -164,10 +164,10 @@ def test_the_page_brings_a_vm_back_on_a_machine_that_has_nothing_but_the_servers
         server,
         {
             "/var/tmp/": f"{lab.folder}/",
-            "backup@nas.example:/srv/kvm-backup/alpha": f"shell:{server.store}",
-            "backup@nas.example/srv/kvm-backup/alpha": f"shell{server.store}",
-            "backup@nas.example/srv/kvm-backup/beta": f"shell{server.store.with_name('beta')}",
-            "backup@nas.example": "shell",
+            "kvm-backup@nas.example:/srv/kvm-backup/alpha": f"shell:{server.store}",
+            "kvm-backup@nas.example/srv/kvm-backup/alpha": f"shell{server.store}",
+            "kvm-backup@nas.example/srv/kvm-backup/beta": f"shell{server.store.with_name('beta')}",
+            "kvm-backup@nas.example": "shell",
             "/srv/kvm-backup/alpha": str(server.store),
             "web-test": f"{lost.vm_name}-test",
             FOLDER: folder,
@@ -198,7 +198,7 @@ def test_the_page_brings_a_vm_back_on_a_machine_that_has_nothing_but_the_servers
     again.destroy()
     compare_images(by_hand, lost.witness)
     assert [told.count("[y/N]") for command, told in said.items() if "--in-place" in command] == [1]
-    assert folder in said["sudo ssh backup@nas.example ls /srv/kvm-backup/alpha"]
+    assert folder in said["sudo ssh kvm-backup@nas.example ls /srv/kvm-backup/alpha"]
     listed = said["sudo kvm-backup point list --repository nas"]
     assert [lost.point in listed, "As it was last read" in listed] == [True, True]
     # Nothing of what was fetched stays, and nothing was shipped from here.

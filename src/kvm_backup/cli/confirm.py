@@ -2,7 +2,7 @@
 
 import sys
 
-from kvm_backup.cli.language import language, told
+from kvm_backup.cli.language import _, language, told
 from kvm_backup.cli.output import printable, prose
 from kvm_backup.cli.progress import quiet_screen
 
@@ -15,7 +15,8 @@ def agrees(question: str) -> bool:
         return False
     answers = _YES[language()]
     with quiet_screen():
-        sys.stdout.write(prose(f"{printable(told(question))} [{answers[0]}/N]:") + " ")
+        asked = _("{question} [{yes}/N]:").format(question=printable(told(question)), yes=answers[0])
+        sys.stdout.write(prose(asked) + " ")
         sys.stdout.flush()
         answer = sys.stdin.readline()
         if not answer.endswith("\n"):

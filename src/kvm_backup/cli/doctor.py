@@ -58,7 +58,11 @@ def doctor(
 
 
 def _openers(parts: Application) -> list[Callable[[], LocalRepository]]:
-    return [partial(parts.repository, name) for name in parts.repositories.listed()]
+    return [
+        partial(parts.repository, name)
+        for name in parts.repositories.listed()
+        if not parts.repositories.would_make(name)
+    ]
 
 
 def _usable(openers: list[Callable[[], LocalRepository]]) -> list[LocalRepository]:

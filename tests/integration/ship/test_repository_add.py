@@ -95,7 +95,7 @@ class Person:
             if not piece:
                 break
             text += piece.decode()
-            if not asked and "/N]:" in text:
+            if not asked and "/N]" in text:
                 os.write(terminal, f"{answer}\n".encode())
                 asked = True
         os.close(terminal)
@@ -162,7 +162,7 @@ def test_it_speaks_french_and_takes_a_french_yes(person: Person, shelf: Shelf) -
     person.server.known_hosts.unlink()
     done = person.at_a_terminal("o", "repository", "add", "nas", url(person.server), KVM_BACKUP_LANG="fr")
     assert done.status == EXIT_DONE, done.text
-    assert "Est-ce la même\u202f? [o/N]:" in done.text
+    assert "Est-ce la même\u202f? [o/N]\u202f:" in done.text
     assert "C'est une copie du dépôt default de cette machine." in done.text
 
 
