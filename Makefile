@@ -19,7 +19,7 @@ demo: needs-lab ## Back up a real VM, verify, restore, boot what was restored
 	@scripts/as-root env PYTHONPATH=. $(PY) -m lab.demo $(ARGS)
 
 run: ARGS ?= serve
-run: needs-host ## Run kvm-backup from this tree; ARGS says what (default: serve, the dashboard)
+run: needs-host ## Run this tree: the dashboard, or what ARGS says
 	@scripts/as-root .venv/bin/kvm-backup $(ARGS)
 
 install: ## Install kvm-backup on this host, in /opt/kvm-backup
@@ -46,16 +46,16 @@ format: needs-python ## Format the code and repair what ruff can repair
 bench: needs-lab needs-bench ## Measure beside virtnbdbackup and qemu-img
 	@scripts/as-root env PYTHONPATH=. $(PY) -m bench $(ARGS)
 
-bench-pages: needs-python ## Measure the dashboard on 10,000 VMs and 1,000,000 runs (made first: 2 minutes, 1.5 GB)
+bench-pages: needs-python ## Measure the dashboard on 10,000 VMs, made first (1.5 GB)
 	@PYTHONPATH=. $(PY) -m bench.pages $(ARGS)
 
 bench-shipping: needs-test ## Measure shipping over ssh beside rsync and scp
 	@PYTHONPATH=. $(PY) -m bench.shipping $(ARGS)
 
-screenshots: needs-host needs-test ## Take the README's pictures of the dashboard anew (docs/images)
+screenshots: needs-host needs-test ## Take the README's pictures anew (docs/images)
 	@scripts/as-root env PYTHONPATH=. $(PY) -m bench.screenshots $(ARGS)
 
-lock: needs-python ## Rewrite the lock files; ARGS=--upgrade takes newer versions
+lock: needs-python ## Rewrite the lock files; ARGS=--upgrade: newer versions
 	@scripts/lock $(ARGS)
 
 clean: ## Remove this tree's environment and caches; never a backup

@@ -1,6 +1,7 @@
 """What is written about the project agrees with what the project is."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -72,6 +73,11 @@ def test_every_relative_link_of_a_document_leads_to_a_file(document: Path) -> No
 def test_every_make_target_that_a_document_names_exists(document: Path) -> None:
     named = set(re.findall(r"(?:^|`|sudo )make ([a-z][a-z-]*)", document.read_text(), re.MULTILINE))
     assert named <= _make_targets()
+
+
+def test_every_line_of_make_help_fits_80_columns() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line for line in told.splitlines() if len(line) > 80] == []
 
 
 def test_make_help_lists_every_chore_that_contributors_are_promised() -> None:
