@@ -10,6 +10,7 @@ import pytest
 from kvm_backup.repository.encryption.keys import Identities
 from kvm_backup.repository.local import REPOSITORY_FILE
 from kvm_backup.services.checks import Check, Health
+from tests.integration.product import Product
 from tests.integration.shipping.conftest import House
 
 
@@ -150,3 +151,21 @@ def test_a_public_key_that_nobody_has_tested_is_a_problem(sealed: House) -> None
     new = Identities.new().recipients[0]
     sealed.remote["recipients"] = [new]
     assert f"kvm-backup key check FILE --recipient {new}" in (unwell(sealed)["keys"].hint or "")
+
+
+def test_the_command_says_it_in_french_and_fails_for_a_server_that_is_away(house: House, tmp_path: Path) -> None:
+    settings = (
+        f'ssh_config = "{house.server.config}"\n'
+        f'[libvirt]\nuri = "qemu+unix:///system?socket=/nonexistent"\n'
+        f'[[repository]]\nname = "shelf"\npath = "{house.shelf.root}"\n'
+        f'[[repository]]\nname = "nas"\nurl = "{house.server.address()}"\nof = "shelf"\n'
+    )
+    product = Product(tmp_path / "product", settings, variables={"KVM_BACKUP_LANG": "fr"})
+    well = product.run("doctor").stdout
+    assert "✓ dépôt distant nas, connexion\u202f: " in well
+    assert "✓ dépôt distant nas, dossier\u202f: c'est la copie du dépôt shelf" in well
+    house.server.stop()
+    done = product.run("doctor")
+    assert done.status == 1
+    assert "✗ dépôt distant nas, connexion\u202f: " in done.stdout
+    assert "CONSEIL\u202f:" in done.stdout
