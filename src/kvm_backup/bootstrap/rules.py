@@ -94,4 +94,5 @@ class Rules:
             snapshots_kept=self.parts.settings.snapshot.keep,
             # Schedules have no say in it, so that a backup does not depend on their file.
             longest_chain=self._of_settings(repository, vm.name, vm.uuid, []).chain,
+            remotes=frozenset(self.parts.shipping.remotes),
         )

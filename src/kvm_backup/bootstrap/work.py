@@ -113,6 +113,7 @@ class RunWork:
             level=self.parts.settings.backup.compression_level,
             listener=listener,
             stop_requested=stop_requested,
+            remotes=self.parts.shipping.remotes,
             waiting=partial(self.parts.shipping.waiting, repository.name),
         )
 

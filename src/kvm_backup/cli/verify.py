@@ -128,7 +128,7 @@ def _sum_up(count: int, bad: int, hints: Sequence[str]) -> None:
 
 
 def _tell_unnamed(parts: Application, verdicts: Sequence[Verdict]) -> None:
-    """What no repository of the settings can be asked about is no damage, and nothing to rely on."""
+    """What to do about those that no repository of the settings holds."""
     marks = [verdict.elsewhere for verdict in verdicts if verdict.elsewhere]
     unknown = [names for names in marks if not parts.shipping.remotes.keys() & set(names)]
     if unknown:

@@ -15,6 +15,7 @@ class FullReason(StrEnum):
     POINT_DAMAGED = "point-damaged"
     CHAIN_BROKEN = "chain-broken"
     CHAIN_ELSEWHERE = "chain-elsewhere"
+    CHAIN_UNNAMED = "chain-unnamed"
     NO_CHECKPOINT = "no-checkpoint"
     CHECKPOINT_MISSING = "checkpoint-missing"
     DISK_ADDED = "disk-added"
@@ -38,6 +39,9 @@ _EXPLAINED: Mapping[FullReason, str] = {
     FullReason.CHAIN_BROKEN: phrase("a file of the newest point's chain is missing or has another size"),
     FullReason.CHAIN_ELSEWHERE: phrase(
         "the chain is as long as the retention tolerates, and cannot be consolidated: its images are elsewhere"
+    ),
+    FullReason.CHAIN_UNNAMED: phrase(
+        "images of the newest point's chain are only in repositories that the settings do not name"
     ),
     FullReason.NO_CHECKPOINT: phrase("the newest point has no checkpoint to start from"),
     FullReason.CHECKPOINT_MISSING: phrase("libvirt no longer knows the newest point's checkpoint"),
@@ -104,12 +108,14 @@ class PointDisk:
 @dataclass(frozen=True, slots=True)
 class NewestPoint:
     """What the repository says. `chain_intact`: every file that it needs is there, of the size it should have, or in
-    another repository; `chain_elsewhere`: some of them are there. `links` counts it and the points it builds on."""
+    another repository; `chain_elsewhere`: some of them are there; `chain_unnamed`: some are only where the settings
+    name no repository any more. `links` counts it and the points it builds on."""
 
     checkpoint: str | None
     disks: tuple[PointDisk, ...]
     chain_intact: bool = True
     chain_elsewhere: bool = False
+    chain_unnamed: bool = False
     links: int = 1
 
 
@@ -159,6 +165,8 @@ def decide(
     reasons: list[Reason] = []
     if not newest.chain_intact:
         reasons.append(Reason(FullReason.CHAIN_BROKEN))
+    if newest.chain_unnamed:
+        reasons.append(Reason(FullReason.CHAIN_UNNAMED))
     if newest.chain_elsewhere and longest_chain is not None and newest.links >= longest_chain:
         reasons.append(Reason(FullReason.CHAIN_ELSEWHERE))
     if newest.checkpoint is None:

@@ -1,6 +1,7 @@
 """Which restore points are kept, and why. A pure function over the points of one VM in one repository.
 
-Invariant 6: pruning never removes what a kept point needs, and never the last good point. A point that nobody wants
+Invariant 6: pruning never removes what a kept point needs, and never the last good point; nor the last one that needs
+no other repository, since that may be away or lost. A point that nobody wants
 but that a kept incremental builds on is *needed*; when the oldest wanted point of a chain is itself incremental, it
 is consolidated into a full one, after which what lies below it is free to go.
 
@@ -70,7 +71,8 @@ def rule_with_wishes(rule: RetentionRule, wishes: Iterable[RetentionWish]) -> Re
 
 @dataclass(frozen=True, slots=True)
 class PointFacts:
-    """What the decision needs of a point. `good` is false for one whose own files are known to be damaged.
+    """What the decision needs of a point. `good` is false for one whose own files are known to be damaged, `here` for
+    one whose images are in another repository.
 
     One whose manifest cannot be read is not `readable`; its parent is then the caller's best guess.
     """
@@ -80,6 +82,7 @@ class PointFacts:
     parent: str | None
     good: bool = True
     readable: bool = True
+    here: bool = True
 
 
 class Keep(StrEnum):
@@ -183,8 +186,10 @@ def _wanted(
         for point in chosen[: max(1, rule.last)]:
             yield point.id, Reason(Keep.LAST)
         yield from _newest_of_periods(chosen, rule, zone)
-    for point in good[: max(1, rule.good)]:
-        yield point.id, Reason(Keep.GOOD)
+    here = _sound([replace(point, good=point.good and point.here) for point in ordered])
+    for chosen in (good, [point for point in good if point.id in here]):
+        for point in chosen[: max(1, rule.good)]:
+            yield point.id, Reason(Keep.GOOD)
     for point in newest_first:
         if point.id in sound:
             break

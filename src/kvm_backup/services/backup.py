@@ -183,6 +183,7 @@ class _Run:
             full_requested=requested is Mode.FULL,
             excluded=self._options.excluded_disks,
             longest_chain=self._options.longest_chain,
+            remotes=self._options.remotes,
         )
         try:
             return self._capture(plan, requested)

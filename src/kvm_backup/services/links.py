@@ -1,5 +1,6 @@
 """The files that one disk of a point is made of, and the check each link gets before it is used (invariant 4)."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,11 @@ def seem_intact(repository: LocalRepository, chain: list[Manifest]) -> bool:
         if names == () or (names is None and not images_are_here(repository, manifest)):
             return False
     return True
+
+
+def is_unnamed(names: tuple[str, ...] | None, remotes: Container[str]) -> bool:
+    """Whether images that are elsewhere, in repositories of these names, are in none that the settings know."""
+    return bool(names) and not any(name in remotes for name in names or ())
 
 
 def images_are_here(repository: LocalRepository, manifest: Manifest) -> bool:

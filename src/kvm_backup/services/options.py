@@ -8,6 +8,7 @@ class BackupOptions:
     """Times in seconds, sizes in bytes. `freeze_timeout` None leaves the file systems alone.
 
     `longest_chain`, in points, is for chains that cannot be consolidated, because images of them are elsewhere.
+    `remotes` are the names of those that the settings know.
     """
 
     freeze_timeout: float | None
@@ -17,3 +18,4 @@ class BackupOptions:
     excluded_disks: frozenset[str]
     snapshots_kept: int
     longest_chain: int
+    remotes: frozenset[str]

@@ -1,6 +1,6 @@
 """What one backup will do: which disks, from which parent, and why full where it is full."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from kvm_backup.domain.chain import BitmapCondition, Decision, DiskNow, NewestPoint, PointDisk, decide
@@ -13,7 +13,7 @@ from kvm_backup.hypervisor.bitmaps import BitmapFault, BitmapState, bitmaps, sou
 from kvm_backup.hypervisor.checkpoints import list_checkpoints
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
-from kvm_backup.services.links import seem_intact
+from kvm_backup.services.links import is_unnamed, seem_intact
 
 _CONDITIONS = {
     BitmapFault.INCONSISTENT: BitmapCondition.INCONSISTENT,
@@ -81,10 +81,12 @@ def make_plan(
     full_requested: bool,
     excluded: frozenset[str],
     longest_chain: int,
+    remotes: Container[str],
 ) -> Plan:
     """Look at the repository, libvirt and the bitmaps, and decide. Raises UnsupportedDiskError.
 
-    `longest_chain` is in points, for chains that cannot be consolidated here.
+    `longest_chain` is in points, for chains that cannot be consolidated here. `remotes` are the names of those that
+    the settings know: nothing is built on images that are only at others.
     """
     saved, left_out = saved_disks(vm, excluded)
     if not vm.has_qemu:
@@ -97,7 +99,7 @@ def make_plan(
     images = source_images(hypervisor, vm)
     decision = decide(
         full_requested=full_requested,
-        newest=_known_point(repository, parent) if parent is not None else None,
+        newest=_known_point(repository, parent, remotes) if parent is not None else None,
         newest_damaged=isinstance(newest, DamagedPoint),
         checkpoint_known=known,
         disks=[
@@ -141,7 +143,7 @@ def newest_point(repository: LocalRepository, vm_uuid: str) -> Manifest | Damage
     return None if folder is None else repository.newest(folder)
 
 
-def _known_point(repository: LocalRepository, point: Manifest) -> NewestPoint:
+def _known_point(repository: LocalRepository, point: Manifest, remotes: Container[str]) -> NewestPoint:
     chain = [point]
     try:
         chain = repository.chain(point)
@@ -152,11 +154,13 @@ def _known_point(repository: LocalRepository, point: Manifest) -> NewestPoint:
         PointDisk(disk.target, disk.virtual_size, disk.mode is DiskMode.WHOLE, disk.source_images)
         for disk in point.disks
     )
+    marks = [repository.elsewhere(link.id) for link in chain]
     return NewestPoint(
         checkpoint=point.checkpoint,
         disks=disks,
         chain_intact=intact,
-        chain_elsewhere=any(repository.elsewhere(link.id) is not None for link in chain),
+        chain_elsewhere=any(names is not None for names in marks),
+        chain_unnamed=any(is_unnamed(names, remotes) for names in marks),
         links=len(chain),
     )
 

@@ -8,7 +8,7 @@ newest point, and so the checkpoint that it needs, always stays, and a VM that i
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from kvm_backup.services import events
 from kvm_backup.services.consolidate import consolidate_point, damaged_links, links_to_merge, planned_bytes
 from kvm_backup.services.control import RunControl, SpaceWatch, refuse_when_stopped
 from kvm_backup.services.disk_usage import allocated_bytes
-from kvm_backup.services.links import seem_intact
+from kvm_backup.services.links import is_unnamed, seem_intact
 from kvm_backup.services.verdict_words import explain
 from kvm_backup.services.vm_lock import hold_vm
 
@@ -93,7 +93,8 @@ class PruneService:
     """Prunes VMs of one repository. `lock_wait` is in seconds, `space_reserve` in bytes.
 
     `rule_for` gets a VM's name and UUID; `level` is zstd's, for the few clusters that are compressed anew. `waiting`
-    tells which points have yet to be shipped, by id the names of where to.
+    tells which points have yet to be shipped, by id the names of where to. `remotes` are the names of those that the
+    settings know: points that are only at others count as damaged.
     """
 
     repository: LocalRepository
@@ -106,6 +107,7 @@ class PruneService:
     level: int
     listener: events.Listener
     stop_requested: Callable[[], bool]
+    remotes: Container[str]
     waiting: Callable[[VmPoints], Mapping[str, str]] = lambda _points: {}
 
     def run(self, wanted: VmPoints, *, dry_run: bool = False) -> Pruned:
@@ -261,7 +263,11 @@ class _Prune:
                 if point.parent in on_images_elsewhere or self._repository.elsewhere(point.id) is not None:
                     on_images_elsewhere.add(point.id)
                 self._facts[point.id] = PointFacts(
-                    point.id, point.created, point.parent, good=self._looks_good(point)
+                    point.id,
+                    point.created,
+                    point.parent,
+                    good=self._looks_good(point),
+                    here=self._repository.elsewhere(point.id) is None,
                 )
             previous = point.id
         # They cannot be made full ones here; a full one among them needs not.
@@ -269,7 +275,18 @@ class _Prune:
 
     def _looks_good(self, point: Manifest) -> bool:
         """Whether its files are there with the right sizes, and its parent is the one that it was made on."""
-        if self._repository.elsewhere(point.id) == ():
+        names = self._repository.elsewhere(point.id)
+        if names and is_unnamed(names, self._service.remotes):
+            self._notice(
+                phrase(
+                    "{id} does not count: its images are only where the settings name no repository any more: "
+                    "{names}",
+                    id=point.id,
+                    names=", ".join(names),
+                )
+            )
+            return False
+        if names == ():
             self._notice(phrase("{id} is lost: no repository holds its images any more", id=point.id))
             return False
         if not seem_intact(self._repository, [point]):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository import durable
 from kvm_backup.repository.elsewhere import ELSEWHERE_FILE
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
-from kvm_backup.services.links import Link
+from kvm_backup.services.links import Link, is_unnamed
 from kvm_backup.services.snapshot import frozen_image
 
 _SMALL_FILE_MAX = 256 * 1024 * 1024
@@ -69,12 +69,14 @@ def verify_points(
     hypervisor: Callable[[], Hypervisor],
     deep: bool,
     control: CopyControl,
+    remotes: Container[str] | None = None,
 ) -> Iterator[Verdict]:
     """Verify each point by itself: its own files, and that its parent is there and is the right one.
 
     Parents are verified as points of their own; hand in whole chains for a verdict on a chain. Only a snapshot asks
     `hypervisor`, for its images. Of a point whose images are elsewhere the other files are verified. There is no
-    verdict on a point that a prune takes away meanwhile.
+    verdict on a point that a prune takes away meanwhile. `remotes`: the names that the settings know; None where no
+    images can be elsewhere.
     """
     for point in points:
         began = time.monotonic()
@@ -89,12 +91,12 @@ def verify_points(
             )
             continue
         names = repository.elsewhere(point.id)
-        findings = tuple(_findings(repository, point, names, hypervisor, deep, control))
+        findings = tuple(_findings(repository, point, names, hypervisor, deep, control, remotes))
         if findings and names is None and (names := repository.elsewhere(point.id)) is not None:
             # Its images were let go while they were read.
-            findings = tuple(_findings(repository, point, names, hypervisor, deep, control))
+            findings = tuple(_findings(repository, point, names, hypervisor, deep, control, remotes))
         if findings and (now := _replaced(repository, point)) is not None:
-            findings = tuple(_findings(repository, now, names, hypervisor, deep, control))
+            findings = tuple(_findings(repository, now, names, hypervisor, deep, control, remotes))
         if findings and not repository.path_of(point.id).is_dir():
             continue
         yield Verdict(
@@ -140,6 +142,7 @@ def _findings(
     hypervisor: Callable[[], Hypervisor],
     deep: bool,
     control: CopyControl,
+    remotes: Container[str] | None,
 ) -> Iterator[Finding]:
     folder = repository.path_of(point.id)
     yield from parent_findings(repository, point)
@@ -150,6 +153,12 @@ def _findings(
     if elsewhere is not None:
         if not elsewhere:
             yield Finding(point.id, ELSEWHERE_FILE, "images-lost", phrase("no repository holds its images any more"))
+        elif remotes is not None and is_unnamed(elsewhere, remotes):
+            where = ", ".join(elsewhere)
+            message = phrase(
+                "its images are only where the settings name no repository any more: {names}", names=where
+            )
+            yield Finding(point.id, ELSEWHERE_FILE, "images-unnamed", message)
         return
     for disk in point.disks:
         if disk.file is None:

@@ -23,11 +23,13 @@ from tests.integration.product import Json, Product
 pytestmark = pytest.mark.vm
 
 CHAIN = 4
+ALONE = f"[retention]\nafter_backup = false\nchain = {CHAIN}\n"
+WITH_REMOTE = f'{ALONE}\n[[repository]]\nname = "nas"\nurl = "ssh://nas.invalid/srv"\n'
 
 
 @pytest.fixture(scope="module")
 def product(module_lab: Lab) -> Product:
-    return Product(module_lab.folder / "product", f"[retention]\nafter_backup = false\nchain = {CHAIN}\n")
+    return Product(module_lab.folder / "product", WITH_REMOTE)
 
 
 @dataclass
@@ -103,7 +105,7 @@ def test_incrementals_go_on_without_any_image_here_until_the_chain_is_as_long_as
         seen.append(sighting)
         if made["mode"] == "incremental" and number > 1:
             refused = product.run("restore", "--to", witness.new_path("refused"), sighting.point).failed(1)
-            assert "repository add nas" in refused.stderr  # which the settings of this host do not name
+            assert "--repository nas" in refused.stderr
         if number:  # the first two together, those after them one by one
             server.take_all()
     assert modes == [
@@ -117,6 +119,26 @@ def test_incrementals_go_on_without_any_image_here_until_the_chain_is_as_long_as
     for sighting in seen:
         witness.confirm(sighting)
     assert product.verify("--vm", vm.name, "--deep")[0] == 0
+
+
+def test_nothing_is_built_on_images_that_are_only_where_the_settings_name_no_repository_any_more(
+    module_lab: Lab, product: Product
+) -> None:
+    vm = module_lab.create_vm("unnamed", [DiskSpec(size=4 * MIB)], guest=False)
+    vm.write_blocks("vda", MIB, MIB, 1)
+    product.backup(vm.name)
+    Server(product, vm, module_lab.folder).take_all()
+    product.configure(ALONE)
+    try:
+        made = product.backup(vm.name)
+        status, verdicts = product.verify("--vm", vm.name)
+    finally:
+        product.configure(WITH_REMOTE)
+    assert (made["mode"], made["reason"]) == ("full", "chain-unnamed")
+    assert status == 1
+    assert [[finding["kind"] for finding in verdict["findings"]] for verdict in verdicts] == [["images-unnamed"], []]
+    assert product.verify("--vm", vm.name)[0] == 0
+    assert product.backup(vm.name)["mode"] == "incremental"
 
 
 def shrink_and_grow(vm: LabVm) -> None:

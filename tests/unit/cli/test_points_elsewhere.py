@@ -72,6 +72,17 @@ def test_verify_passes_over_what_is_elsewhere_and_fails_for_what_is_lost(
     assert [finding["kind"] for finding in verdicts[1]["findings"]] == ["images-lost"]
 
 
+def test_verify_fails_for_what_is_only_where_the_settings_name_no_repository_any_more(
+    command: Command, points: list[Manifest], shelf: Shelf
+) -> None:
+    assert command("verify", points[0].id).status == 0
+    take(shelf, points[0], "given-away")
+    done = command("verify", points[0].id)
+    assert done.status == 1
+    assert "name no repository any more: given-away" in " ".join(done.output.split())
+    assert "repository add given-away" in " ".join(done.output.split())
+
+
 @pytest.mark.parametrize(
     ("number", "told"), [(0, "not here"), (1, "no longer hold"), (2, "builds on")], ids=["at nas", "lost", "child"]
 )

@@ -52,6 +52,7 @@ DISAGREEMENTS: dict[str, tuple[dict[str, Any], Reason]] = {
         _point(chain_elsewhere=True, links=LONGEST),
         Reason(FullReason.CHAIN_ELSEWHERE),
     ),
+    "chain where the settings name nobody": (_point(chain_unnamed=True), Reason(FullReason.CHAIN_UNNAMED)),
     "point without checkpoint": (_point(checkpoint=None), Reason(FullReason.NO_CHECKPOINT)),
     "checkpoint gone": ({"checkpoint_known": False}, Reason(FullReason.CHECKPOINT_MISSING)),
     "disk added": (

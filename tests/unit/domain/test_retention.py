@@ -152,6 +152,21 @@ def test_the_newest_good_point_the_newest_point_and_enough_good_ones_are_kept(
         assert max(point.id for point in points) in kept
 
 
+@given(anything, rules, zones, st.data())
+def test_the_newest_points_that_need_no_other_repository_are_kept_in_one_pass(
+    points: list[PointFacts], rule: RetentionRule, zone: ZoneInfo, data: st.DataObject
+) -> None:
+    away = data.draw(st.sets(st.sampled_from([point.id for point in points] or ["none"])))
+    points = [dataclasses.replace(point, here=point.id not in away) for point in points]
+    here = sorted(sound_points([point for point in points if point.here]))
+    on_images_elsewhere = sound_points(points) - set(here)
+    verdicts = decide(points, rule, zone, unchangeable=on_images_elsewhere)
+    assert set(here[-max(1, rule.good) :]) <= {verdict.id for verdict in verdicts if verdict.kept}
+    after = apply(points, verdicts)
+    again = decide(after, rule, zone, unchangeable=on_images_elsewhere)
+    assert all(verdict.kept and not verdict.consolidate for verdict in again)
+
+
 @given(anything, rules, zones)
 def test_deciding_again_on_what_is_left_changes_nothing(
     points: list[PointFacts], rule: RetentionRule, zone: ZoneInfo

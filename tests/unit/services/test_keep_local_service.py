@@ -27,7 +27,7 @@ from kvm_backup.engine.qcow2.reader import ImageFile
 from kvm_backup.engine.restore import restore_chain
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.catalogue import Catalogue
-from kvm_backup.repository.elsewhere import ELSEWHERE_FILE
+from kvm_backup.repository.elsewhere import ELSEWHERE_FILE, mark_elsewhere, remove_images
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.mirror import Mirror
 from kvm_backup.services import events
@@ -122,6 +122,7 @@ class House:
             level=1,
             listener=lambda _event: None,
             stop_requested=lambda: False,
+            remotes={"nas", "far"},
         ).run(self.owner)
 
     def images(self) -> list[str]:
@@ -486,6 +487,33 @@ def test_points_elsewhere_go_by_the_rule_but_never_what_a_kept_one_needs(house: 
     assert list(house.repository.all_points()) == new
     assert {verdict.id for verdict in pruned.points if not verdict.kept} == {point.id for point in old}
     assert pruned.notices == ()
+
+
+def test_the_newest_point_that_needs_no_remote_stays_though_newer_ones_are_elsewhere(house: House) -> None:
+    old = house.chain(2)
+    new = house.chain(3)
+    house.ship(*new)
+    for point in reversed(new):
+        mark_elsewhere(house.repository.path_of(point.id), ["nas"])
+        remove_images(house.repository.path_of(point.id), point)
+    house.prune(RetentionRule(last=1, daily=0, weekly=0, monthly=0, yearly=0))
+    assert old[1].id in {point.id for point in house.repository.all_points()}
+    assert seem_intact(house.repository, house.repository.chain(house.repository.load(old[1].id)))
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "not named any more"])
+def test_points_count_as_good_only_while_the_settings_name_one_of_the_remotes_that_hold_them(
+    house: House, *, named: bool
+) -> None:
+    old, new = house.chain(2), house.chain(2)
+    for point in reversed([*old, *new]):
+        at = "nas" if point in old or named else "given-away"
+        mark_elsewhere(house.repository.path_of(point.id), [at])
+        remove_images(house.repository.path_of(point.id), point)
+    pruned = house.prune(RetentionRule(last=1, daily=0, weekly=0, monthly=0, yearly=0))
+    left = [point.id for point in house.repository.all_points()]
+    assert left == [point.id for point in (new if named else [*old, *new])]
+    assert len([notice for notice in pruned.notices if "given-away" in notice]) == (0 if named else 2)
 
 
 def test_a_chain_that_is_partly_elsewhere_is_not_consolidated_and_stays_whole(house: House) -> None:

@@ -74,6 +74,7 @@ class Bench:
             level=1,
             listener=self.told.append,
             stop_requested=lambda: self.stop,
+            remotes=(),
         )
         return service.run(vms_with_points(self.repository, name)[0], dry_run=dry_run)
 

@@ -95,6 +95,7 @@ class Bench:
             level=1,
             listener=listener,
             stop_requested=stop_requested,
+            remotes=(),
         )
 
 

@@ -118,7 +118,9 @@ class LocalStore:
         here = [point for point in points if isinstance(point, Manifest) and self.view.elsewhere(point.id) is None]
         total = sum(disk.bytes_stored for point in here for disk in point.disks)
         control = errand.control(events.Step.VERIFY, total * (2 if deep else 1))
-        yield from verify_points(self.view, points, hypervisor=hypervisor, deep=deep, control=control)
+        yield from verify_points(
+            self.view, points, hypervisor=hypervisor, deep=deep, control=control, remotes=self.remotes
+        )
         control.finish()
 
     def mend(self, damaged: Sequence[Verdict], errand: Errand) -> list[str]:  # noqa: ARG002 - nothing is brought here
