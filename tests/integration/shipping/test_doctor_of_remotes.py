@@ -153,6 +153,45 @@ def test_a_public_key_that_nobody_has_tested_is_a_problem(sealed: House) -> None
     assert f"kvm-backup key check FILE --recipient {new}" in (unwell(sealed)["keys"].hint or "")
 
 
+def replace_programs_there(house: House, **scripts: str) -> None:
+    """Let other programs answer on the server, in front of those of that name."""
+    programs = house.folder / "programs"
+    programs.mkdir()
+    for name, script in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    configuration = house.server.root / "sshd_config"
+    home = f"SetEnv HOME={house.server.root}"
+    configuration.write_text(
+        configuration.read_text().replace(home, f"{home} PATH={programs}:/usr/local/bin:/usr/bin:/bin")
+    )
+    house.server.stop()
+    house.server.start()
+
+
+def test_an_old_rsync_there_is_a_warning(house: House) -> None:
+    says = 'echo "rsync  version 3.1.3  protocol version 31"'
+    real = f'[ "$1" = --version ] && {{ {says}; exit; }}; exec /usr/bin/rsync "$@"'
+    replace_programs_there(house, rsync=real)
+    check = unwell(house)["rsync"]
+    assert check.health is Health.WARNING
+    assert check.detail.startswith("3.1.3 there, ")
+
+
+@pytest.mark.parametrize(
+    ("free", "health"), [(900_000, Health.OK), (20_000, Health.WARNING), (100, Health.PROBLEM), (-5, Health.PROBLEM)]
+)
+def test_the_room_there_is_compared_with_what_waits(house: House, free: int, health: Health) -> None:
+    house.shelf.add()
+    replace_programs_there(house, df=f"echo Filesystem; echo '/dev/sda1 1000000 1 {free} 99% /srv'")
+    assert told(house)["space"].health is health
+
+
+def test_a_server_that_tells_nothing_of_itself_has_fewer_checks(house: House) -> None:
+    replace_programs_there(house, df="exit 1")
+    assert list(told(house)) == ["login", "folder", "rsync", "waiting points"]
+
+
 def test_the_command_says_it_in_french_and_fails_for_a_server_that_is_away(house: House, tmp_path: Path) -> None:
     settings = (
         f'ssh_config = "{house.server.config}"\n'
