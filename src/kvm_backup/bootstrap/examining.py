@@ -145,7 +145,7 @@ class _Waiting:
         if not points:
             yield Check(title, Health.OK, phrase("none"))
             return
-        told = phrase("{points}, {size} in all", points=points, size=show_size(self.bytes(name)))
+        told = phrase("{points} ({size})", points=points, size=show_size(self.bytes(name)))
         state = self.states.get(name)
         if state is not None and state.trouble is not None:
             told = phrase("{told}; the last try failed: {error}", told=told, error=state.trouble.error)

@@ -43,7 +43,8 @@ def doctor(
         bad = Check(phrase("settings"), Health.PROBLEM, error.message, error.hint)
         checks = [*check_programs(), bad, *check_hypervisor(Hypervisor.connect)]
         usable = False
-    if usable and not any(check.name == "libvirt" and check.health is Health.PROBLEM for check in checks):
+    looks = usable and not any(check.name == "libvirt" and check.health is Health.PROBLEM for check in checks)
+    if looks:
         openers = _openers(parts)
         checks += check_folders(parts.hypervisor, parts.folders, openers, parts.settings.backup.space_reserve)
         remains = list(find_remains(parts.hypervisor, parts.folders, _usable(openers), clean=clean))
@@ -53,7 +54,7 @@ def doctor(
     if json:
         print_json({"checks": [asdict(check) for check in checks], "leftovers": [asdict(one) for one in remains]})
     else:
-        _show(checks, remains, looked=usable)
+        _show(checks, remains, looked=looks)
     raise typer.Exit(EXIT_FAILED if sick else EXIT_DONE)
 
 

@@ -53,7 +53,7 @@ def test_points_that_wait_without_a_service_are_counted_with_the_command_that_sh
     house.shelf.add()
     waiting = unwell(house)["waiting points"]
     assert waiting.health is Health.WARNING
-    assert waiting.detail.startswith("1, ")
+    assert waiting.detail.startswith("1 (")
     assert "kvm-backup ship --to nas" in (waiting.hint or "")
     house.ship()
     assert unwell(house) == {}
