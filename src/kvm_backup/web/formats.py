@@ -17,7 +17,7 @@ def size(value: float | None) -> str:
         return NOTHING
     amount = float(value)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(amount) < 1024 or unit == "TiB":
+        if round(abs(amount)) < 1024 or unit == "TiB":
             break
         amount /= 1024
     whole = unit == "B" or abs(amount) >= 100 or amount == int(amount)

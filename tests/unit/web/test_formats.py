@@ -28,6 +28,7 @@ def plain(text: str) -> str:
         (1.5 * GIB, "1.5 GiB", "1,5 Gio"),
         (64 * GIB, "64 GiB", "64 Gio"),
         (234.56 * GIB, "235 GiB", "235 Gio"),
+        (1024 * GIB - 1, "1.0 TiB", "1,0 Tio"),
         (5000 * 1024 * GIB, "5,000 TiB", "5 000 Tio"),
     ],
 )
