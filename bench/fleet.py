@@ -81,8 +81,8 @@ def write_settings(state_dir: Path, database: str | None, remotes: Sequence[tupl
     return path
 
 
-def fill(state_dir: Path, fleet: Fleet, runs: int, points: int, disk: int = 400 << 40) -> None:
-    """Make all of it in a folder whose settings KVM_BACKUP_CONFIG names; its repository has a disk of so many bytes.
+def fill(state_dir: Path, fleet: Fleet, runs: int, points: int, waits_of: int = 50) -> None:
+    """Make all of it in a folder whose settings KVM_BACKUP_CONFIG names. Of one VM in `waits_of` a point waits.
 
     Raises KvmBackupError.
     """
@@ -102,10 +102,10 @@ def fill(state_dir: Path, fleet: Fleet, runs: int, points: int, disk: int = 400 
         connection.execute(update(HOSTS).values(counted=None))
     application.statistics.backfill(now)
     clock("their sums by day")
-    space_samples(application.database, now, disk)
     resolved_alerts(application.database, fleet, now)
     mirrors = [application.shipping.mirror(name) for name in application.settings.remotes()]
-    count = write_points(fleet, application.repository(), mirrors, points, now)
+    count, stored = write_points(fleet, application.repository(), mirrors, points, now, waits_of)
+    space_samples(application.database, now, stored, state_dir)
     clock(f"{count} restore points (manifests without images), and the mirrors of {len(mirrors)} remotes")
     application = Application.from_environment()
     Observer(application.survey, application.alerts, print).step()

@@ -29,7 +29,6 @@ from kvm_backup.services.schedules.file import ScheduleFile
 
 HOST = "bench"
 GIB = 1 << 30
-_WAITS_OF = 50
 _ROLES = ("web", "db", "mail", "dns", "ldap", "git", "ci", "cache", "proxy", "erp", "files", "desk", "test", "app")
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
@@ -142,32 +141,34 @@ def write_schedules(fleet: Fleet, file: ScheduleFile, zone: ZoneInfo, now: datet
 
 
 def write_points(
-    fleet: Fleet, repository: LocalRepository, mirrors: Sequence[Mirror], points: int, now: datetime
-) -> int:
-    """A short chain of each VM, as manifests without images, and the record that remotes hold them, too; how many.
+    fleet: Fleet, repository: LocalRepository, mirrors: Sequence[Mirror], points: int, now: datetime, waits_of: int
+) -> tuple[int, int]:
+    """A short chain of each VM, as manifests without images, and the record that remotes hold them, too; how many
+    points, and their bytes.
 
-    Of one VM in fifty the newest point waits for each remote.
+    Of one VM in `waits_of` the newest point waits for the first remote.
     """
     chance = random.Random(fleet.seed + 1)
     shipped: list[str] = []
-    count = 0
+    count = stored = 0
     for place, vm in enumerate(fleet.vms):
         if vm.never:
             continue
         newest = now - (timedelta(days=4) if vm.fails else timedelta(minutes=chance.randrange(5, 180)))
         chain = list(_chain(vm, repository.id, newest, points, chance))
-        there = chain[:-1] if place % _WAITS_OF == 0 else chain
-        shipped += [manifest.id for manifest in there]
+        waits = 1 if place % waits_of == 0 else 0
+        shipped += [manifest.id for manifest in chain]
         count += len(chain)
-        for held, manifests in ((repository, chain), *((mirror.repository, there) for mirror in mirrors)):
-            for manifest in manifests:
+        stored += sum(manifest.bytes_stored for manifest in chain)
+        for number, held in enumerate((repository, *(mirror.repository for mirror in mirrors))):
+            for manifest in chain[: -waits or None] if number == 1 else chain:
                 folder = held.root / manifest.id
                 folder.mkdir(mode=0o700, parents=True)
                 (folder / MANIFEST_FILE).write_bytes(serialize(manifest))
     for mirror in mirrors:
         mirror.vouch(shipped)
         mirror.note_compared()
-    return count
+    return count, stored
 
 
 def _chain(

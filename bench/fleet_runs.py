@@ -2,10 +2,12 @@
 
 import json
 import random
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Table
@@ -15,19 +17,19 @@ from kvm_backup.database.engine import Database
 from kvm_backup.database.tables import ALERTS, RUNS, SPACE, STEPS
 from kvm_backup.domain.alert import AlertKind, Severity, SubjectKind
 from kvm_backup.domain.names import stamp, vm_folder
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import RunKind, RunState, Trigger
 
 _BATCH = 20_000
+_AGAIN = phrase("Wait until it has ended, then try again.")
 _STEPS = ("prepare", "begin", "copy", "publish", "advance")
 _STEPS_OF_DAYS = 7
 """Only newer runs get steps: they are looked up run by run, and would be five million rows."""
 
 _FAILURES = (
-    ("no-space", "the repository has less than 1 GiB left", "Make room, or keep fewer points."),
-    ("hypervisor-error", "libvirt refused to begin: Timed out during operation", "See the VM's log."),
-    ("vm-busy", "another program's backup job holds the VM", "Wait until it has ended."),
-    ("source-read", "reading vda failed at 1073741824: Input/output error", "Check the host's disk."),
+    ("vm-busy", phrase("another run works on this VM (process {holder})", holder=4321), _AGAIN),
+    ("vm-busy", phrase("VM {vm} already has a backup job ({server})", vm="a", server="nbd"), _AGAIN),
 )
 _DEMOTIONS = ("checkpoint-missing", "bitmap-inconsistent", "disk-added", "chain-broken")
 
@@ -44,12 +46,14 @@ def bulk_insert_runs(database: Database, fleet: Fleet, count: int, now: datetime
     return len(made)
 
 
-def space_samples(database: Database, now: datetime, total: int) -> None:
-    """Hourly for 60 days and daily before, of a repository that grows, on a disk of so many bytes."""
+def space_samples(database: Database, now: datetime, used: int, folder: Path) -> None:
+    """Hourly for 60 days and daily before, of a repository that has grown to `used` bytes on the disk of a folder."""
+    disk = shutil.disk_usage(folder)
     rows = []
     for hours in [*range(60 * 24), *range(60 * 24, 360 * 24, 24)]:
-        used = int(total * 0.3) - hours * (total // 68_000)
-        rows.append((HOST, "default", now - timedelta(hours=hours), used, total - used, total))
+        since = min(hours * (used // 3000), used * 3 // 4)
+        free = min(disk.free + since, disk.total)
+        rows.append((HOST, "default", now - timedelta(hours=hours), used - since, free, disk.total))
     _bulk(database, SPACE, rows)
 
 

@@ -5,8 +5,10 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,27 +19,30 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from bench.fleet import fill, write_settings
 from bench.fleet_host import GIB, HOST, Fleet, FleetSchedule, FleetVm
 from bench.page_server import PageServer
+from kvm_backup.database.waiting_points import WaitingPoints
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from kvm_backup.domain.task import ShipTask
 
 CHROMIUM = Path("/usr/bin/chromium")
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 _RUNS = 900
 _POINTS = 7
-_DISK = 12 << 40
+_WAITS_OF = 4
+_PATIENCE = 60.0
 _WIDE = {"width": 1280, "height": 860}
 _PHONE = {"width": 390, "height": 844}
 _VMS = (
-    ("web-01", 40),
-    ("web-02", 40),
-    ("base-clients", 250),
-    ("courrier", 120),
-    ("annuaire", 20),
-    ("erp", 500),
-    ("fichiers", 500),
-    ("gitea", 80),
-    ("supervision", 60),
-    ("recette", 40),
+    ("web-01", 12),
+    ("web-02", 12),
+    ("base-clients", 64),
+    ("courrier", 40),
+    ("annuaire", 10),
+    ("erp", 80),
+    ("fichiers", 60),
+    ("gitea", 20),
+    ("supervision", 16),
+    ("recette", 12),
 )
 _SCHEDULES = (
     ("Nuit : production", "daily", "02:00", Mode.INCREMENTAL, ("base-clients", "courrier", "annuaire", "erp")),
@@ -64,9 +69,10 @@ def main(arguments: Sequence[str]) -> int:
         state_dir = Path(folder) / "state"
         state_dir.mkdir()
         os.environ["KVM_BACKUP_CONFIG"] = str(write_settings(state_dir, None, _REMOTES))
-        fill(state_dir, small_fleet(), _RUNS, _POINTS, _DISK)
+        fill(state_dir, small_fleet(), _RUNS, _POINTS, _WAITS_OF)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments_of_root)
         with PageServer(state_dir) as server, going_on(server) as run_id:
+            ships(server)
             take(browser, server, run_id, to)
         browser.close()
     for path in sorted(to.glob("*.png")):
@@ -148,10 +154,51 @@ def take(browser: Browser, server: PageServer, run_id: str, to: Path) -> None:
         dialog.get_by_role("radio", name="Chaque semaine").check()
         dialog.locator("[data-preview] li", has_text="Dimanche").nth(4).wait_for()
         page.screenshot(path=to / "new-schedule-fr.png")
+        shoot(page, "/repositories", to / "repositories-fr.png")
     with window(browser, server, "en-GB", color_scheme="dark") as page:
         shoot(page, f"/vms/{vm}", to / "vm-en-dark.png")
     with window(browser, server, "fr-FR", viewport=_PHONE) as page:
         shoot(page, "/", to / "overview-phone-fr.png")
+
+
+def ships(server: PageServer) -> None:
+    """One shipment that seems to go on, and others that wait for their turn."""
+    application = server.application
+    history = application.history
+    until = time.monotonic() + _PATIENCE
+    while not (waiting := WaitingPoints(application.database, application.host).page()):
+        if time.monotonic() > until:
+            raise SystemExit("nothing waits to be shipped")
+        time.sleep(0.1)
+    for number, line in enumerate(waiting):
+        run = history.create(
+            Run(
+                id=uuid4().hex,
+                vm_name=line.vm_name,
+                vm_uuid=line.vm_uuid,
+                kind=RunKind.SHIP,
+                trigger=Trigger.SERVICE,
+                host=HOST,
+                repository=line.remote,
+                requested_mode=None,
+                state=RunState.QUEUED,
+                created=datetime.now(UTC),
+                task=ShipTask(line.folder),
+            )
+        )
+        if number == 0:
+            for remote, _address in _REMOTES:
+                _arrived(server, replace(run, id=uuid4().hex, repository=remote))
+            history.start(run.id)
+            history.step_started(run.id, "ship")
+            history.progress(run.id, line.bytes * 2 // 5, line.bytes)
+
+
+def _arrived(server: PageServer, run: Run) -> None:
+    history = server.application.history
+    history.create(run)
+    history.start(run.id)
+    history.finish(run.id, RunState.SUCCEEDED, RunResult(bytes_read=GIB, bytes_stored=GIB // 3))
 
 
 @contextmanager
