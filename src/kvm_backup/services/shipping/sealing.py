@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvm_backup.domain.errors import DamagedPointError, KvmBackupError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.repository.encryption.marker import identity_folder
 from kvm_backup.repository.encryption.staging import Staging, remove_unneeded, stagings
@@ -53,7 +54,7 @@ class Sealing:
             yield Shipment(folder, manifest)
             return
         staging = Staging.of(folder, self.remote)
-        space = SpaceWatch("encrypted files", self.local.root, self.space_reserve)
+        space = SpaceWatch(phrase("encrypted files"), self.local.root, self.space_reserve)
         control = _Control(check, space, told)
 
         def room(needed: int) -> None:
