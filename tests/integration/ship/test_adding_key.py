@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,25 +109,30 @@ def test_an_rsync_that_sends_what_it_was_not_asked_for_changes_no_point(
     is_same = same_as(server.store / point.id)
     (evil / "a-new-name").write_bytes(b"evil")
     to = f"keeper:/{point.id}/"
-    for habits in ({}, {"TELLS_DRY_RUN": "1"}):
-        steal(server, "-rIW", "--protocol=29", f"{evil}/", to, at=tmp_path, SWAPS="1,2", **habits).communicate(
-            timeout=60
-        )
-        steal(server, "-rIW", "--protocol=29", f"{evil}/", to, at=tmp_path, SWAPS="2,3", **habits).communicate(
-            timeout=60
-        )
+    for swaps in ("1,2", "2,3"):
+        words = ["-rIW", "--protocol=29", f"{evil}/", to]
+        steal(server, *words, at=tmp_path, SWAPS=swaps).communicate(timeout=60)
         assert is_same()
 
 
-def test_an_rsync_that_tells_of_a_dry_run_and_sends_all_the_same_changes_no_point(
+def test_content_that_is_sent_into_a_dry_run_changes_no_point(
     server: Server, point: Manifest, evil: Path, tmp_path: Path
 ) -> None:
     is_same = same_as(server.store / point.id)
-    for how in ([], ["--inplace"], ["--append"]):
-        # Such an rsync and the server's wait for each other.
-        words = ["-rIW", *how, "--timeout=3", f"{evil}/", f"keeper:/{point.id}/"]
-        steal(server, *words, at=tmp_path, TELLS_DRY_RUN="1").communicate(timeout=60)
-        assert is_same()
+    copy = tmp_path / "copy"
+    shutil.copytree(server.store / point.id, copy)
+    words = ["-rIW", "--inplace", "--protocol=29", f"{evil}/", f"shell:{tmp_path}/empty/"]
+    steal(server, *words, at=tmp_path, RECORDS=str(tmp_path / "said")).communicate(timeout=60)
+    said = (tmp_path / "said").read_bytes()
+
+    def say(account: str, options: str, folder: object) -> None:
+        command = ["ssh", "-F", str(server.config), account, f"rsync --server {options} --inplace . {folder}/"]
+        subprocess.run(command, check=False, capture_output=True, timeout=60, input=said)
+
+    say("shell", "-WrIe.iLsfxCIvu", copy)
+    assert digests(copy) != digests(server.store / point.id)
+    say("keeper", "-nWrIe.iLsfxCIvu", f"/{point.id}")
+    assert is_same()
 
 
 def test_who_begins_a_file_before_its_point_is_there_does_not_replace_it_after(

@@ -90,7 +90,7 @@ def test_a_server_without_rsync_is_told(server: Server, folder: Path) -> None:
 
 
 def test_an_account_that_only_adds_cannot_list(server: Server, tmp_path: Path) -> None:
-    with server.connection("adder") as connection, pytest.raises(RemoteAccessError, match="may not"):
+    with server.connection("adder") as connection, pytest.raises(RemoteAccessError, match="may only add"):
         Transfer(connection).down("/", tmp_path)
 
 

@@ -1,8 +1,8 @@
 """An ssh for rsync's -e that does not keep to what rsync means: run with the ssh configuration as its first word.
 
-`TELLS_DRY_RUN` has the server told of a dry run that is none. `SWAPS` gives the file that rsync sends another number
-of the list, as two numbers with a comma (rsync's protocol 29 sends them as they are). `HOLDS_AFTER` bytes it stops,
-makes the file `HELD` and goes on when that is gone.
+`RECORDS` is a file for all that rsync says. `SWAPS` gives the file that rsync sends another number of the list, as
+two numbers with a comma (rsync's protocol 29 sends them as they are). `HOLDS_AFTER` bytes it stops, makes the file
+`HELD` and goes on when that is gone.
 """
 
 import os
@@ -18,15 +18,14 @@ TRANSFER_OF_A_NEW_FILE = b"\x00\xa0"
 
 def main() -> None:
     config, *words = sys.argv[1:]
-    if os.environ.get("TELLS_DRY_RUN"):
-        place = next(at for at, word in enumerate(words) if word.startswith("-") and not word.startswith("--"))
-        words[place] = f"-n{words[place][1:]}"
     ssh = subprocess.Popen(["ssh", "-F", config, *words], stdin=subprocess.PIPE)
     threading.Thread(target=lambda: os._exit(ssh.wait()), daemon=True).start()
     assert ssh.stdin is not None
     swap = [int(number).to_bytes(4, "little") for number in os.environ.get("SWAPS", "").split(",") if number]
     left = int(os.environ.get("HOLDS_AFTER", "-1"))
+    record = os.open(os.environ.get("RECORDS", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     while piece := os.read(0, 65536):
+        os.write(record, piece)
         if swap:
             piece = piece.replace(swap[0] + TRANSFER_OF_A_NEW_FILE, swap[1] + TRANSFER_OF_A_NEW_FILE, 1)
         if 0 <= left < len(piece):
