@@ -27,6 +27,9 @@ _SIZE = re.compile(r"(?P<number>\d+(?:\.\d)?) (?P<prefix>[KMGT]i)?B")
 _SHORTEST_LITERAL = 10
 _SENTENCES = re.compile(r"(?<=[.?!]) (?=[A-Z'])")
 _CLAUSES = re.compile("; ")
+_BETWEEN_CLAUSES = {"fr": "\N{NARROW NO-BREAK SPACE}; "}
+"""Where it is not the English one."""
+_LISTED_CLAUSES = re.compile(r"{\w+}(?:; {\w+})+")
 _LINES = re.compile("\n")
 _ASIDE = re.compile(r"(.+) \(([^()]*)\)", re.DOTALL)
 
@@ -66,6 +69,8 @@ def told(text: str, code: str) -> str:
 
 def _filled(text: Phrase, code: str) -> str:
     template = translations(code).gettext(text.template)
+    if _LISTED_CLAUSES.fullmatch(template):
+        template = template.replace("; ", _BETWEEN_CLAUSES.get(code, "; "))
     values = {name: _value(one, code) for name, one in text.values.items()}
     return template.format(**values) if values else template
 
@@ -103,7 +108,7 @@ def _told_again(text: str, code: str) -> str:
         if match is not None:
             values = {place: _told_again(value, code) for place, value in match.groupdict().items()}
             return _put(values, known.text)
-    for apart, between in ((_SENTENCES, " "), (_CLAUSES, "; "), (_LINES, "\n")):
+    for apart, between in ((_SENTENCES, " "), (_CLAUSES, _BETWEEN_CLAUSES.get(code, "; ")), (_LINES, "\n")):
         parts = apart.split(text)
         if len(parts) > 1:
             return between.join(_told_again(part, code) for part in parts)

@@ -17,7 +17,7 @@ from jinja2 import Environment
 from jinja2.nodes import Call, Name
 
 from kvm_backup.cli.language import language
-from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.phrase import listed, phrase
 from kvm_backup.language import CATALOGUE, LANGUAGES, LOCALE, told, translations
 from tests.unit.cli.conftest import Command
 
@@ -151,6 +151,14 @@ def test_plurals_are_french() -> None:
     texts = translations("fr")
     forms = [texts.ngettext("{count} day", "{count} days", count) for count in (0, 1, 2)]
     assert forms == ["{count} jour", "{count} jour", "{count} jours"]
+
+
+def test_clauses_are_parted_as_the_language_does() -> None:
+    said = listed("; ", phrase("running"), phrase("{name} is no setting and has no effect", name="X"))
+    assert told(said, "en") == "running; X is no setting and has no effect"
+    assert told(said, "fr") == "en cours\u202f; X n'est pas un réglage et n'a aucun effet"
+    stored = listed("; ", *(phrase("{name} is no setting and has no effect", name=name) for name in "XY"))
+    assert told(str(stored), "fr") == told(stored, "fr")
 
 
 def test_a_phrase_is_english_everywhere_but_where_it_is_told() -> None:
