@@ -2,11 +2,14 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 Task = TypeVar("Task")
 Wish = Callable[[], bool]
+
+_NOTICE = 0.5
+"""Seconds after which a signal is noticed at the latest."""
 
 
 def do_each(tasks: Sequence[Task], do: Callable[[Task, Wish], None], *, stop_requested: Wish, parallel: int) -> None:
@@ -36,9 +39,16 @@ def do_each(tasks: Sequence[Task], do: Callable[[Task, Wish], None], *, stop_req
     with ThreadPoolExecutor(parallel) as pool:
         futures = [pool.submit(do_one, task) for task in tasks]
         try:
-            wait(futures)
+            _wait_for_all(futures)
         except KeyboardInterrupt:
             interrupted.set()
-            wait(futures)
+            _wait_for_all(futures)
     for future in futures:
         future.result()
+
+
+def _wait_for_all(futures: Sequence[Future[None]]) -> None:
+    # Python notes a signal that arrives right before a wait without an end only when the wait is over: a Ctrl-C in
+    # that instant would be lost until a task has ended.
+    while wait(futures, _NOTICE).not_done:
+        pass
