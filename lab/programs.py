@@ -1,5 +1,8 @@
 """Starts the programs that the lab needs: argv lists, never a shell."""
 
+import os
+import select
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,3 +53,19 @@ def run(
         said = done.stderr.strip() or done.stdout.strip() or "it said nothing"
         raise LabError(f"{' '.join(words)} ended with status {done.returncode}: {said}")
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def kill(pid: int, timeout: float = 60.0) -> None:
+    """SIGKILL, and wait until a process that may be of another parent is gone with its locks on files.
+
+    libvirt calls a VM off when its monitor is closed, while a QEMU that dies on a busy host still holds its images.
+    Raises LabError after `timeout` seconds.
+    """
+    process = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        ended, _, _ = select.select([process], [], [], timeout)
+    finally:
+        os.close(process)
+    if not ended:
+        raise LabError(f"process {pid} did not end within {timeout:.0f} s of SIGKILL")

@@ -1,7 +1,5 @@
 """A test VM: what a test does to it, and in its guest."""
 
-import os
-import signal
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
@@ -15,7 +13,7 @@ from lab.disks import DiskSpec
 from lab.domain_xml import disk_element
 from lab.errors import LabError
 from lab.images import virtual_size
-from lab.programs import run
+from lab.programs import kill, run
 
 if TYPE_CHECKING:
     from lab.lab import Lab
@@ -73,7 +71,7 @@ class LabVm:
 
     def kill_qemu(self) -> None:
         """SIGKILL this VM's QEMU, as the kernel does when memory runs out, and wait until libvirt has noticed."""
-        os.kill(self.qemu_pid(), signal.SIGKILL)
+        kill(self.qemu_pid())
         self.wait_state("shut off")
 
     def qemu_pid(self) -> int:

@@ -1,8 +1,6 @@
 """VMs that stand at their BIOS screen: enough for everything that libvirt and QEMU do to disks."""
 
 import json
-import os
-import signal
 import subprocess
 import time
 import uuid as uuids
@@ -19,6 +17,7 @@ from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import backup_job, run_folder
 from kvm_backup.hypervisor.backup_job import BackupJob, DiskRequest
 from kvm_backup.hypervisor.connection import Hypervisor
+from lab.programs import kill
 
 BLOCK = 65536
 
@@ -63,7 +62,7 @@ class BiosVm:
 
     def kill(self) -> None:
         """SIGKILL to QEMU, and wait until libvirt has seen it."""
-        os.kill(int(Path(f"/run/libvirt/qemu/{self.name}.pid").read_text()), signal.SIGKILL)
+        kill(int(Path(f"/run/libvirt/qemu/{self.name}.pid").read_text()))
         wait_until(lambda: not self.domain.isActive())
 
     def write(self, block: int, target: str = "vda", pattern: int = 5) -> None:
