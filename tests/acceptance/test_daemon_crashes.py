@@ -92,11 +92,7 @@ def test_told_to_end_it_cancels_the_copy_leaves_nothing_and_does_it_after_the_ne
     service: Service, vm: LabVm
 ) -> None:
     due = service.schedule("night", vm.name)
-    with service.start() as running:
-        service.wait_for_line(vm, event="step", step="copy")
-        running.signal(signal.SIGTERM)
-        ended = running.finish()
-        assert ended.status == 0, ended
+    service.told_to_end_in("copy")
     assert service.points(vm) == []
     assert not list(service.product.repository.glob("*/.partial-*"))
     assert service.product.leftovers(vm.name) == []
