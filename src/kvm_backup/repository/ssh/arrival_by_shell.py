@@ -125,7 +125,10 @@ class _Arrival:
                     needed=-(-needed >> 20),
                     free=free >> 20,
                 ),
-                hint=phrase("Free space there or prune that repository; nothing was sent."),
+                hint=phrase(
+                    "Free space there, or have fewer points stay there (its retention) and prune it; nothing was "
+                    "sent."
+                ),
                 vm=self._shipment.manifest.vm_name,
             )
         return scripts.JOIN if free >= self._shipment.size + older + _RESERVE else scripts.LINK

@@ -162,7 +162,8 @@ def _full(place: str, line: str) -> KvmBackupError:
     return NoSpaceError(
         phrase("{place}: no space left on the server ({line})", place=place, line=line),
         hint=phrase(
-            "Free space there or prune that repository; what arrived stays, and the transfer goes on from there."
+            "Free space there, or have fewer points stay there (its retention) and prune it; what arrived stays, and "
+            "the transfer goes on from there."
         ),
     )
 
