@@ -30,6 +30,7 @@ _RUNS = 900
 _POINTS = 7
 _WAITS_OF = 4
 _PATIENCE = 60.0
+_USUAL_FOLDER = "place => { place.textContent = '/var/lib/kvm-backup/repository' }"
 _WIDE = {"width": 1280, "height": 860}
 _PHONE = {"width": 390, "height": 844}
 _VMS = (
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         state_dir.mkdir()
         os.environ["KVM_BACKUP_CONFIG"] = str(write_settings(state_dir, None, _REMOTES))
         fill(state_dir, small_fleet(), _RUNS, _POINTS, _WAITS_OF)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments_of_root)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--lang=fr", *arguments_of_root])
         with PageServer(state_dir) as server, going_on(server) as run_id:
             ships(server)
             take(browser, server, run_id, to)
@@ -154,7 +155,10 @@ def take(browser: Browser, server: PageServer, run_id: str, to: Path) -> None:
         dialog.get_by_role("radio", name="Chaque semaine").check()
         dialog.locator("[data-preview] li", has_text="Dimanche").nth(4).wait_for()
         page.screenshot(path=to / "new-schedule-fr.png")
-        shoot(page, "/repositories", to / "repositories-fr.png")
+        page.goto("/repositories")
+        page.locator("#live-state.live").wait_for()
+        page.locator("code", has_text=str(server.application.settings.state_dir)).evaluate(_USUAL_FOLDER)
+        page.screenshot(path=to / "repositories-fr.png", full_page=True)
     with window(browser, server, "en-GB", color_scheme="dark") as page:
         shoot(page, f"/vms/{vm}", to / "vm-en-dark.png")
     with window(browser, server, "fr-FR", viewport=_PHONE) as page:
