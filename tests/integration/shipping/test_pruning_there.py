@@ -1,6 +1,7 @@
 """`prune` of a remote: by its own rule, through the account that may remove, explained for each point."""
 
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,6 +10,7 @@ from kvm_backup.domain.point import Manifest
 from kvm_backup.services import events
 from kvm_backup.services.prune import Pruned
 from tests.integration.shipping.conftest import House
+from tests.unit.builders import Shelf
 
 KEEP_ONE = {"last": 1, "daily": 0, "weekly": 0, "monthly": 0}
 
@@ -111,6 +113,24 @@ def test_what_another_host_ships_is_pruned_only_by_a_rule_that_was_given_for_it_
     assert [point.kept for point in pruned.points] == [False, False, False, True]
     assert house.there.stamps(house.there.folders()[0]) == [newer.stamp]
     assert [house.server.store / point.id for point in points if (house.server.store / point.id).exists()] == []
+
+
+def test_points_that_were_named_after_one_of_a_wrong_clock_count_by_when_they_were_made(house: House) -> None:
+    wrong = house.shelf.add(created=datetime(2099, 1, 1, tzinfo=UTC), finished=datetime(2099, 1, 1, tzinfo=UTC))
+    later = Shelf(house.shelf.root, _next=datetime(2099, 1, 2, tzinfo=UTC))
+    right = [later.add(seed=seed) for seed in range(3)]
+    house.ship()
+    house.remote["retention"] = KEEP_ONE
+    house.restart()
+    pruned, error = prune(house)
+    assert error is None
+    assert pruned is not None
+    assert [(point.id, point.kept) for point in pruned.points] == [
+        (wrong.id, True),
+        *[(point.id, False) for point in right[:2]],
+        (right[2].id, True),
+    ]
+    assert pruned.points[0].reasons == ("future",)
 
 
 def test_a_parent_that_something_builds_on_there_though_not_here_stays(house: House) -> None:

@@ -73,7 +73,7 @@ def lack_of(
     known = _manifests(there)
     shipped = mirror.shipped_by_us()
     own = {point.id for point in here} | {point.id for point in there if point.id in shipped}
-    ahead = {point.id for point in [*there, *here] if _is_ahead(point, now)}
+    ahead = {point.id for point in [*there, *here] if _is_ahead(point, now, is_own=point.id in own)}
     back = ({point.id for point in there} & mirror.removed_by_rule()) - own
     foreign = {point.id for point in there} - own - back
     ours = list(_manifests(here).values())
@@ -138,8 +138,12 @@ def _kept(verdicts: Iterable[Verdict]) -> set[str]:
     return {verdict.id for verdict in verdicts if verdict.kept}
 
 
-def _is_ahead(point: Manifest | DamagedPoint, now: datetime) -> bool:
-    """By its id, which orders the points, or by the time that its manifest tells."""
+def _is_ahead(point: Manifest | DamagedPoint, now: datetime, *, is_own: bool = False) -> bool:
+    """By its id, which orders the points, or by the time that its manifest tells. The ids of our own go on from the
+    newest one, also when that was made while the clock was wrong: what is our own is judged by its manifest alone.
+    """
+    if isinstance(point, Manifest) and is_own:
+        return point.created - now > _AHEAD
     dates = [parse_stamp(point.id.rpartition("/")[2])]
     if isinstance(point, Manifest):
         dates.append(point.created)
