@@ -230,7 +230,7 @@ def test_many_pages_are_told_in_turns_and_none_is_left_out_however_often_somethi
             given.append(sum(name == "schedules" for name, _data in page.events))
         assert hub.pages == len(pages)
         assert max(given) - min(given) <= 1
-        assert sum(given) <= 10 + 2 * looks
+        assert sum(given) <= 10 + looks
         world.file = "the last"
         for page in pages:
             page.events.clear()

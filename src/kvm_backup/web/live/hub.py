@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 _POLL_SECONDS = 1.0
 _LOOKS_BETWEEN_SIGNALS = 1.9
 """The same signal is given in every second look at most."""
-_TURNS_EACH_LOOK = 2
+_TURNS_EACH_LOOK = 1
 _TURNS_SAVED = 10
 """Each signal makes a page fetch something: so many pages are told in a look, and after a quiet time so many at once.
 The others follow in their turn, so that many pages which stay open take no more of the host than a few."""
