@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from kvm_backup.services.recording import CANCEL_SECONDS
 from lab import Lab
 from tests.acceptance.service import Service, second_attempt, until
 from tests.integration.backup.witness import same_disks
@@ -188,6 +190,7 @@ def test_a_run_of_the_service_is_cancelled_and_leaves_nothing(
     def cancel(_service: StoppedRun) -> None:
         [run] = [run for run in bench.service.runs() if run["state"] == "running"]
         bench.product.run("run", "cancel", run["id"]).succeeded()
+        time.sleep(CANCEL_SECONDS)  # behind it the run looks at once, and not when it may have ended
 
     run = stop_and(cancel, bench, instant, way, bench.point, *words.get(way, []))
     assert (run["state"], run["error_code"]) == ("cancelled", "cancelled")

@@ -20,8 +20,9 @@ from kvm_backup.services.prune import Pruned
 from kvm_backup.services.restore_disks import Restored
 from kvm_backup.services.verify import Verdict
 
+CANCEL_SECONDS = 1.0
+"""So often a run looks whether somebody asked it to end."""
 _PROGRESS_SECONDS = 1.0
-_CANCEL_SECONDS = 1.0
 _LAST_TRIES = 3
 _PAUSE_SECONDS = 0.5
 _FINDINGS_LOGGED = 20
@@ -197,7 +198,7 @@ class CancelWatch:
     def __call__(self) -> bool:
         now = self.monotonic()
         if not self._cancelled and now >= self._next:
-            self._next = now + _CANCEL_SECONDS
+            self._next = now + CANCEL_SECONDS
             with suppress(KvmBackupError):  # while the database is away nobody can have asked
                 self._cancelled = self.history.cancel_requested(self.run_id)
         return self._cancelled or self.also()
