@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -141,7 +142,7 @@ class Shipping:
                 self.parts.zone,
                 datetime.now(UTC),
             ),
-            prepare=lambda _remote: self._reread(name),
+            prepare=partial(self._prepare_foreign, name),
             settle=lambda _wanted: None,
             locks=self.parts.folders.locks,
             lock_wait=self.parts.settings.backup.lock_wait,
@@ -165,9 +166,17 @@ class Shipping:
             )
         return parts
 
-    def _reread(self, name: str) -> None:
-        """Another host may have shipped there since. Raises KvmBackupError."""
+    def _prepare_foreign(self, name: str, remote: Remote) -> None:
+        """Another host may have shipped there since; or it is a repository of this one. Raises KvmBackupError."""
+        from kvm_backup.repository.local import LocalRepository
+
         self.parts.remotes.rescan(name)
+        there = self.known(name).repository.id
+        for local, path in self.parts.settings.repositories().items():
+            with suppress(RepositoryNotFoundError):
+                here = LocalRepository.open(local, path)
+                if here.id == there:
+                    remote.require_apart(here.root, prunes=True)
 
     def refuse(self, name: str) -> NoReturn:
         """Raises for a remote that was named where a repository on this host belongs."""

@@ -357,7 +357,7 @@ class RemoteAccessError(KvmBackupError):
 
 
 class RemoteSetupError(KvmBackupError):
-    """The other server lacks rsync or the folder, or its rsync is too old."""
+    """The other server lacks rsync or the folder, its rsync is too old, or its folder is the local repository."""
 
     code = "remote-setup"
 

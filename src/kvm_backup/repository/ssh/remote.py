@@ -25,6 +25,7 @@ from kvm_backup.repository.ssh import (
     powers,
     remote_points,
     removal,
+    same_folder,
     server_facts,
 )
 from kvm_backup.repository.ssh.access import Access
@@ -129,6 +130,19 @@ class Remote:
         Raises RepositoryNotFoundError when there is none, RepositoryFormatError when it is another's.
         """
         founding.check(self._adding.transfer, local_root)
+
+    def require_apart(self, local_root: Path, *, prunes: bool = False) -> None:
+        """Check that its folder is not that of the local repository, reached another way, nor one inside the other:
+        what is removed at one of them would be gone at both. Works with an account that only adds; `prunes` asks
+        that one which removes.
+
+        Raises RemoteSetupError, StorageError, NoSpaceError.
+        """
+        same_folder.require_apart((self._pruning if prunes else self._adding).transfer, local_root)
+
+    def require_another_point(self, folder: Path, point_id: str) -> None:
+        """The same of one point, `folder` here. Raises as `require_apart`."""
+        same_folder.require_another_point(self._adding.transfer, folder, point_id)
 
     @property
     def only_adds(self) -> bool:

@@ -43,14 +43,16 @@ def join_as_copy(remote: Remote, here: Locals, of: str | None, recipients: Seque
     another repository: then it is only read, and nothing is changed there.
 
     Raises RepositoryFormatError when `of` is given and the folder holds others' points, RemoteSetupError when the two
-    accounts see different folders, and what `Remote` raises.
+    accounts see different folders or it is the folder of the local repository, and what `Remote` raises.
     """
     there, readable = _look(remote)
     if of is None and there is not None and there != here.known_id(here.default):
         return Joined(None, there, readable)
     local = here.open(of or here.default)
+    remote.require_apart(local.root)
     with _identity_of(local, recipients) as root:
         remote.found(root)
+    remote.require_apart(local.root)  # one inside it is known by what it holds now
     if readable and remote.identity() != local.id:
         raise another_folder(remote.address)
     return Joined(local.name, local.id, readable, remote.only_adds, made=readable and there is None)

@@ -92,9 +92,11 @@ class ShipService:
         return lack_of(self.local, self.mirror, wanted.folder.name, rule, self.zone, self.clock())
 
     def check_copies(self, remote: Remote) -> None:
-        """Raises as the connection's own, when it is not the copy of the local repository, or kept otherwise."""
+        """Raises as the connection's own, when it is not the copy of the local repository, kept otherwise, or that
+        repository itself."""
         with self.sealing.identity() as identity:
             remote.check_copies(identity)
+        remote.require_apart(self.local.root)
 
     def run(self, wanted: VmPoints) -> ShippedVm:
         """Ship all that waits of a VM, apply the remote's retention, and let go of what need not stay here.

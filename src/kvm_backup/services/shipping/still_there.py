@@ -30,8 +30,11 @@ class StillThere:
 
         That is taken out of the mirror, so that it counts no more, and waits for the remote again where it is here.
         Names and sizes of all that stays are asked for; and all bytes of those images of the newest point that are
-        not here, as far as an account has a shell to compute digests. Raises what `Remote` raises, StorageError.
+        not here, as far as an account has a shell to compute digests. Raises what `Remote` raises, StorageError,
+        RemoteSetupError when the account that removes sees the local repository itself.
         """
+        if self.local is not None and look().to_remove:
+            remote.require_apart(self.local.root, prunes=True)
         while (lack := look()).to_remove:
             gone = self._incomplete(remote, lack.kept_there) or list(self._damaged(remote, lack.newest_there))
             if not gone:

@@ -27,10 +27,11 @@ class RemoteWitness:
         """What the server holds of each point: by digests where an account there has a shell, else by rsync's
         checksums. Raises what `check` and `Remote` raise, and RemoteAccessError when what is there is encrypted and
         no account has a shell. Nothing is told of a server that does not hold the copy of the local repository,
-        since a disk of its own may not be mounted there.
+        since a disk of its own may not be mounted there; nor of one that holds the very files that are here.
         """
         with self.connect(EndingWatch(check)) as remote, self.sealing.identity() as identity:
             remote.check_copies(identity)
+            remote.require_apart(self.sealing.local.root)
             if self.sealing.recipients and not remote.has_shell:
                 raise RemoteAccessError(
                     phrase(
@@ -44,6 +45,8 @@ class RemoteWitness:
 
     def _ask(self, remote: Remote, point: Manifest) -> Answer:
         folder = self.sealing.local.path_of(point.id)
+        # A folder of the VM may be mounted there, or a link.
+        remote.require_another_point(folder, point.id)
         sealed = self.mirror.arrived.known(point.id, serialize(point)) if self.sealing.recipients else ()
         if self.sealing.recipients and not sealed:
             return Answer(
