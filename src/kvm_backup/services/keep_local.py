@@ -30,6 +30,7 @@ from kvm_backup.services.control import refuse_when_stopped
 from kvm_backup.services.held_maps import forget_maps, keep_maps
 from kvm_backup.services.links import images_are_here
 from kvm_backup.services.prune import VmPoints
+from kvm_backup.services.shipping.lack import shown
 from kvm_backup.services.vm_lock import hold_shipment, hold_vm
 
 if TYPE_CHECKING:
@@ -49,15 +50,16 @@ class LetGo:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a server holds of a point now. `lacking`: the files that are missing there, or not as they should be.
-    `unknown`: why that cannot be told, a phrase."""
+    `unknown`: why that cannot be told, a phrase. `closed`: none of today's recipients is known to open it there."""
 
     point: Manifest
     lacking: tuple[str, ...] = ()
     unknown: str | None = None
+    closed: bool = False
 
     @property
     def is_whole(self) -> bool:
-        return not self.lacking and self.unknown is None
+        return not self.lacking and self.unknown is None and not self.closed
 
 
 class Witness(Protocol):
@@ -128,13 +130,17 @@ class KeepLocalService:
         done = 0
         self.listener(events.StepStarted(wanted.vm, events.Step.VERIFY))
         for name, witness in sorted(witnesses.items()):
+            closed: list[str] = []
             try:
                 for answer in witness.ask(points, lambda: refuse_when_stopped(self.stop_requested)):
                     done += answer.point.bytes_stored
                     self.listener(events.Progress(wanted.vm, events.Step.VERIFY, done, total))
                     if not answer.is_whole:
                         whole.pop(answer.point.id, None)
-                        self._doubt(name, witness.mirror, answer)
+                        if answer.closed:
+                            closed.append(answer.point.id)
+                        else:
+                            self._doubt(name, witness.mirror, answer)
             except CancelledError:
                 raise
             except KvmBackupError as error:
@@ -145,6 +151,13 @@ class KeepLocalService:
                 )
                 self.listener(events.Notice(wanted.vm, message))
                 return {}
+            if closed:
+                message = phrase(
+                    "images stay here: at {name} none of today's recipients is known to open {points}",
+                    name=name,
+                    points=shown(closed),
+                )
+                self.listener(events.Notice(wanted.vm, message))
         return whole
 
     def _doubt(self, name: str, mirror: Mirror, answer: Answer) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from kvm_backup.domain.point import Manifest
+from kvm_backup.repository.encryption.keys import Identities
 from kvm_backup.services import events
 from tests.integration.shipping.conftest import House
+from tests.integration.shipping.keys import KEY
 from tests.unit.builders import flip_bit
 
 
@@ -183,6 +185,36 @@ def test_encrypted_images_go_when_the_account_that_prunes_computes_digests(seale
     sealed.remote["prune_url"] = str(sealed.server.address("shell"))
     keep(sealed, "nothing")
     points = chain(sealed, 2)
+    sealed.ship()
+    assert here(sealed, points) == [False, False]
+    assert notices(sealed) == []
+
+
+def test_images_stay_when_no_key_of_today_opens_what_is_there_with_what_builds_on_them(sealed: House) -> None:
+    """The private key of the recipient before is lost, perhaps: nobody needs it to change the settings."""
+    old = chain(sealed, 2)
+    sealed.ship()
+    new = Identities.new()
+    sealed.application.proved_recipients.prove(new.recipients[0], new)
+    sealed.remote["recipients"] = list(new.recipients)
+    keep(sealed, "nothing")
+    on_them = sealed.shelf.add(old[-1], seed=7)
+    full = sealed.shelf.add(seed=9)
+    assert sealed.ship() == [on_them.id, full.id]
+    assert here(sealed, [*old, on_them, full]) == [True, True, True, False]
+    [told] = notices(sealed)
+    assert told.startswith("images stay here: at nas none of today's recipients is known to open")
+    assert all(point.id in told for point in old)
+    assert on_them.id not in told
+
+
+def test_images_go_once_one_of_several_recipients_of_then_is_one_of_today(sealed: House) -> None:
+    points = chain(sealed, 2)
+    sealed.ship()
+    new = Identities.new()
+    sealed.application.proved_recipients.prove(new.recipients[0], new)
+    sealed.remote["recipients"] = [*KEY.recipients, *new.recipients]
+    keep(sealed, "nothing")
     sealed.ship()
     assert here(sealed, points) == [False, False]
     assert notices(sealed) == []

@@ -228,7 +228,9 @@ class _Shipping:
             shipped = remote.ship(shipment, base=one.base.stamp if one.base else None)
         content = serialize(manifest)
         if shipment.encrypted:
-            self._service.mirror.arrived.note(manifest.id, content, shipment.encrypted)
+            self._service.mirror.arrived.note(
+                manifest.id, content, shipment.encrypted, self._service.sealing.recipients
+            )
         self._service.mirror.record(manifest.id, content)
         self._service.sealing.sent(manifest)
         if shipped.repaired:

@@ -52,8 +52,15 @@ class RemoteWitness:
             return Answer(
                 point, unknown=phrase("it is encrypted, and was shipped before digests of such files were kept")
             )
+        if self.sealing.recipients and not self._opens(point):
+            return Answer(point, closed=True)
         try:
             lacking = remote.unlike(Shipment(folder, point, sealed))
         except (DamagedPointError, PointChangedError) as error:
             return Answer(point, unknown=error.message)
         return Answer(point, lacking=tuple(lacking))
+
+    def _opens(self, point: Manifest) -> bool:
+        """Whether it is encrypted there for somebody who is a recipient today: the key of one who is none any more
+        may be lost."""
+        return not self.mirror.arrived.recipients(point.id, serialize(point)).isdisjoint(self.sealing.recipients)
