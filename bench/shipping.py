@@ -137,6 +137,7 @@ class _Bench:
             level=1,
             listener=lambda _event: None,
             stop_requested=lambda: False,
+            remotes=(),
         ).run(points_in(self._shelf.repository, self._point.folder))
         full = self._shelf.repository.load(chain[2].id)
         new = sum(point.bytes_stored for point in chain[1:3])

@@ -26,7 +26,8 @@ from kvm_backup.domain.sizes import parse_size
 from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.engine.verify import DamageKind
 from kvm_backup.services import events
-from kvm_backup.services.doctor import Check, Health, Remains
+from kvm_backup.services.checks import Check, Health
+from kvm_backup.services.doctor import Remains
 from kvm_backup.services.prune import PointVerdict, Pruned
 from kvm_backup.services.queries import point_details, point_summary, vm_summary
 from kvm_backup.services.repository_check import Oddity

@@ -45,7 +45,7 @@ def program(dashboard: Dashboard, token: str) -> Iterator[httpx.Client]:
     "kind", ["application/json", FORM, "multipart/form-data; boundary=x", "text/plain", "a/b;c=\xff"]
 )
 def test_nonsense_for_the_api_is_a_problem_document(program: httpx.Client, body: bytes, kind: str) -> None:
-    answer = program.post("/api/v1/schedules", content=body, headers={"Content-Type": kind.encode("latin-1")})
+    answer = program.post("/api/v1/schedules", content=body, headers={b"Content-Type": kind.encode("latin-1")})
     assert answer.status_code in (400, 415, 422), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
 
