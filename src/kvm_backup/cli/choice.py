@@ -11,15 +11,17 @@ from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.shipping import marked_places
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.repository.lookup import NEWEST, find_point, points_of_vm
+from kvm_backup.services.stores.store import Store
 
 
-def choose_point(parts: Application, store: LocalRepository, reference: str, *, whole_vm: str = "") -> Manifest:
+def choose_point(parts: Application, shelf: Store, reference: str, *, whole_vm: str = "") -> Manifest:
     """As `find_point`, with a hint when only a VM was named, or its points lie in another repository.
 
     `whole_vm` is what the command at hand also takes for all points of a VM, such as an option.
     """
+    store = shelf.view
     try:
-        return find_point(store, reference)
+        return find_point(store, reference, shelf.foreign)
     except PointNotFoundError as error:
         vm = reference.rpartition("/")[0] or reference
         if points_of_vm(store, vm):

@@ -1,6 +1,6 @@
 """kvm-backup point"""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -44,7 +44,7 @@ def list_points(
     if json:
         return
     if points:
-        _show_list(parts, points, marks)
+        _show_list(parts, points, marks, shelf.foreign)
     elif not shelf.far:
         console().print(_("No restore point yet. Make one: kvm-backup backup VM"))
     else:
@@ -61,7 +61,7 @@ def show_point(
     """Show one restore point: its disks, and what was left out and why."""
     parts = application()
     store = parts.store(repository)
-    details = point_details(store, choose_point(parts, store.view, point))
+    details = point_details(store, choose_point(parts, store, point))
     if json:
         print_json(details)
         return
@@ -119,13 +119,17 @@ def _require_points(parts: Application, store: LocalRepository, vm: str) -> None
     )
 
 
-def _show_list(parts: Application, points: list[Manifest], marks: Mapping[str, tuple[str, ...]]) -> None:
+def _show_list(
+    parts: Application, points: list[Manifest], marks: Mapping[str, tuple[str, ...]], foreign: Container[str]
+) -> None:
     rows = [
         [
             cell(point.id),
             point.mode.value,
             point.consistency.value,
-            _stored(parts, point, marks.get(point.id)),
+            _stored(parts, point, marks.get(point.id))
+            if point.id not in foreign
+            else cell(_("{size}, not from this host").format(size=size(point.bytes_stored))),
         ]
         for point in points
     ]

@@ -1,6 +1,7 @@
 """kvm-backup restore"""
 
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from kvm_backup.cli.context import JsonOption, RepositoryOption, application, st
 from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, console, print_json_line, seconds, size
 from kvm_backup.cli.progress import EventView
-from kvm_backup.domain.errors import BadArgumentError
+from kvm_backup.domain.errors import BadArgumentError, NotConfirmedError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.task import AsNewVm, InPlace, RestoreTarget, ToFolder, is_in_place
@@ -42,7 +43,9 @@ def restore(
     stop: Annotated[
         bool, typer.Option("--stop", help="With --in-place: stop the VM; its power is cut after 60 s.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --in-place: do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --in-place, or of a point that this host did not ship: do not ask.")
+    ] = False,
     repository: RepositoryOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -58,15 +61,17 @@ def restore(
             phrase("say where to: --to DIR, --as NAME or --in-place"),
             hint=phrase("'kvm-backup restore --help' explains each."),
         )
-    if (stop or yes) and not in_place:
+    if not in_place and (stop or (yes and repository is None)):
         raise BadArgumentError(phrase("--stop and --yes go with --in-place"), hint=phrase("Leave them out."))
     if start and new_name is None:
         raise BadArgumentError(phrase("--start goes with --as"), hint=phrase("Leave it out."))
     if disks_in is not None and to is not None:
         raise BadArgumentError(phrase("--disks-in goes with --as and --in-place"), hint=phrase("Leave it out."))
     parts = application()
-    store = parts.store(repository).view
+    store = parts.store(repository)
     manifest = choose_point(parts, store, point)
+    if manifest.id in store.foreign:
+        _require_trust(manifest.id, store.view.name, agreed=yes)
     target: RestoreTarget
     if to is not None:
         target = ToFolder(str(to.absolute()), image_format)
@@ -99,6 +104,21 @@ def restore_now(
             print_json_line(event.as_json())
         else:
             _show(event.restored, in_place=is_in_place(request.task))
+
+
+def _require_trust(point: str, repository: str, *, agreed: bool) -> None:
+    """Raises NotConfirmedError unless the user trusts a point that somebody else may have put there."""
+    warning = phrase(
+        "{id} was not shipped by this host: whoever may write to {name} may have put it there",
+        id=point,
+        name=repository,
+    )
+    if agreed:
+        sys.stderr.write(f"{_('note:')} {told(warning)}\n")
+    elif not agrees(phrase("{warning}. Restore it all the same?", warning=warning)):
+        raise NotConfirmedError(
+            warning, hint=phrase("Restore a point that this host has shipped; or give --yes if you trust it.")
+        )
 
 
 def _absolute(folder: Path | None) -> str | None:

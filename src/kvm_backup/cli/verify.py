@@ -44,9 +44,10 @@ def verify(
             phrase("give only one of POINT, --vm and --all"), hint=phrase("'kvm-backup verify --help' explains each.")
         )
     parts = application()
-    store = parts.store(repository).view
+    shelf = parts.store(repository)
+    store = shelf.view
     if point is not None:
-        found = choose_point(parts, store, point, whole_vm="--vm")
+        found = choose_point(parts, shelf, point, whole_vm="--vm")
         requests = [parts.requests.verify_point(found.id, repository, deep=deep)]
     else:
         folders = parts.requests.all_folders(repository) if vm is None else _folders_of(parts, store, vm)

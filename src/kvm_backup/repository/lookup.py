@@ -1,6 +1,7 @@
 """From what a person types to one restore point."""
 
 import re
+from collections.abc import Container
 from uuid import UUID
 
 from kvm_backup.domain.errors import PointNotFoundError
@@ -13,18 +14,29 @@ NEWEST = "latest"
 _HINT = phrase("See the ids with 'kvm-backup point list'; a part of the id is enough when only one point has it.")
 
 
-def find_point(repository: LocalRepository, reference: str) -> Manifest:
+def find_point(repository: LocalRepository, reference: str, foreign: Container[str] = frozenset()) -> Manifest:
     """The point that `reference` names: a whole id, VM/STAMP, VM/latest, or a beginning of a stamp.
 
-    VM is the VM's name, its UUID or its folder. Raises PointNotFoundError (none, or several), and the error of a
-    point that is there but damaged.
+    VM is the VM's name, its UUID or its folder. `foreign` are ids of points of which nobody knows who made them: none
+    of them is the latest, nor meant by what fits another point, too. Raises PointNotFoundError (none, or several),
+    and the error of a point that is there but damaged.
     """
     vm, _, moment = reference.rpartition("/")
     candidates = points_of_vm(repository, vm) if vm else list(repository.all_points())
+    own = [point for point in candidates if point.id not in foreign]
     if moment == NEWEST:
-        matches = _newest_of_each_vm(candidates) if vm else []
+        matches = _newest_of_each_vm(own) if vm else []
     else:
-        matches = [point for point in candidates if point.id.split("/")[1].startswith(moment)] if moment else []
+        matches = _beginning_with(moment, own) or _beginning_with(moment, candidates)
+    if not matches and moment == NEWEST and vm and candidates:
+        raise PointNotFoundError(
+            phrase(
+                "repository {repository} holds no point of {vm} that this host has shipped",
+                repository=repository.name,
+                vm=vm,
+            ),
+            hint=phrase("Whoever may write there may have put them there. If you trust one, give its whole id."),
+        )
     if not matches:
         raise PointNotFoundError(
             phrase(
@@ -49,6 +61,10 @@ def find_point(repository: LocalRepository, reference: str) -> Manifest:
     if isinstance(match, DamagedPoint):
         raise match.error
     return match
+
+
+def _beginning_with(moment: str, points: list[Manifest | DamagedPoint]) -> list[Manifest | DamagedPoint]:
+    return [point for point in points if point.id.split("/")[1].startswith(moment)] if moment else []
 
 
 def points_of_vm(repository: LocalRepository, vm: str) -> list[Manifest | DamagedPoint]:

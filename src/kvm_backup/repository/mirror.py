@@ -143,6 +143,16 @@ class Mirror:
         """
         return self._ledger.shipped()
 
+    def foreign(self) -> frozenset[str]:
+        """The ids of what is there and was not shipped by this host, as far as it knows: whoever may write there may
+        have put it there. None on a host that has shipped nothing there. Raises StorageError."""
+        shipped = self.shipped_by_us()
+        if not shipped:
+            return frozenset()
+        view = self.repository
+        there = {f"{folder.name}/{stamp}" for folder in view.folders() for stamp in view.stamps(folder)}
+        return frozenset(there - shipped)
+
     def removed_by_rule(self) -> frozenset[str]:
         """The ids of what this host has removed there by the remote's rule. Raises StorageError."""
         return self._ledger.removed()

@@ -45,6 +45,10 @@ class RemoteStore:
     def read(self) -> datetime | None:
         return self.mirror.read
 
+    @property
+    def foreign(self) -> frozenset[str]:
+        return self.mirror.foreign()
+
     def place_of(self, point_id: str) -> str:
         self.view.path_of(point_id)
         return f"{self.address.rstrip('/')}/{point_id}"

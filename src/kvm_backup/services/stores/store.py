@@ -53,6 +53,11 @@ class Store(Protocol):
     def read(self) -> datetime | None:
         """When a store that is far was last read; None when its points are known because this host shipped them."""
 
+    @property
+    def foreign(self) -> frozenset[str]:
+        """The ids of points that are there and that this host, which ships there, has not brought. Raises
+        StorageError."""
+
     def place_of(self, point_id: str) -> str:
         """Where a point lies, for people. Raises PointNotFoundError for what is no id."""
 
@@ -90,6 +95,7 @@ class LocalStore:
     remotes: frozenset[str] = frozenset()
     far: bool = False
     read: datetime | None = None
+    foreign: frozenset[str] = frozenset()
 
     def place_of(self, point_id: str) -> str:
         return str(self.view.path_of(point_id))

@@ -1,0 +1,87 @@
+"""Points that somebody with the adding key put on the server are not taken for this host's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvm_backup.domain.errors import EXIT_NOT_FOUND
+from kvm_backup.domain.point import Manifest
+from tests.integration.product import Product
+from tests.integration.ship.servers import Server
+from tests.unit.builders import Shelf
+
+
+class Siege:
+    """A host that has shipped two points of `web`, and a thief who can add points beside them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = Server(folder / "server")
+        self.variables = {"KVM_BACKUP_SSH_CONFIG": str(self.server.config), "TZ": "UTC"}
+        self.product = Product(folder / "product", variables=self.variables)
+        self.shelf = Shelf(self.product.repository)
+        self.own = [self.shelf.add(), self.shelf.add(seed=2)]
+        self.product.run("repository", "add", "nas", str(self.server.address()), "--yes").succeeded()
+        self.product.run("ship").succeeded()
+
+    def plant(self) -> Manifest:
+        """A whole point, newer than all, that this host does not know; the last here is again its own."""
+        planted = self.shelf.add(seed=66)
+        self.shelf.repository.path_of(planted.id).rename(self.server.store / planted.id)
+        self.product.run("repository", "rescan", "nas").succeeded()
+        return planted
+
+    def spoil(self) -> None:
+        """A manifest, later than all, that nobody can read."""
+        point = self.server.store / self.own[0].folder / "20361122T020000Z"
+        point.mkdir()
+        (point / "manifest.json").write_text("?")
+        self.product.run("repository", "rescan", "nas")
+
+
+@pytest.fixture
+def siege(tmp_path: Path) -> Iterator[Siege]:
+    made = Siege(tmp_path)
+    try:
+        yield made
+    finally:
+        made.server.stop()
+
+
+def test_the_latest_point_there_is_the_newest_that_this_host_has_shipped(siege: Siege, tmp_path: Path) -> None:
+    siege.plant()
+    siege.spoil()
+    assert siege.own[-1].id in siege.product.run("point", "show", "web/latest", "-r", "nas").succeeded().stdout
+    siege.product.run("restore", "web/latest", "-r", "nas", "--to", tmp_path / "out").succeeded()
+    assert siege.own[-1].id in siege.product.run("verify", "web/latest", "-r", "nas").succeeded().stdout
+
+
+def test_a_point_that_this_host_did_not_ship_is_marked_and_restored_only_by_its_id_and_a_word(
+    siege: Siege, tmp_path: Path
+) -> None:
+    planted = siege.plant()
+    lines = siege.product.run("point", "list", "-r", "nas").succeeded().stdout.splitlines()
+    assert [line.split()[0] for line in lines if "not from this host" in line] == [planted.id]
+    refused = siege.product.run("restore", planted.id, "-r", "nas", "--to", tmp_path / "out").failed(1)
+    assert "was not shipped by this host" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    taken = siege.product.run("restore", planted.id, "-r", "nas", "--to", tmp_path / "out", "--yes").succeeded()
+    assert "was not shipped by this host" in taken.stderr
+
+
+def test_no_point_is_the_latest_of_a_vm_of_which_this_host_has_shipped_none(siege: Siege) -> None:
+    other = Shelf(siege.shelf.root, vm_name="db", vm_uuid="2b2b3c4d-0000-4000-8000-000000000002")
+    planted = other.add()
+    folder = siege.server.store / planted.folder
+    folder.mkdir()
+    other.repository.path_of(planted.id).rename(siege.server.store / planted.id)
+    siege.product.run("repository", "rescan", "nas").succeeded()
+    refused = siege.product.run("point", "show", "db/latest", "-r", "nas").failed(EXIT_NOT_FOUND)
+    assert "holds no point of db that this host has shipped" in refused.stderr
+
+
+def test_a_host_that_has_shipped_nothing_there_takes_the_newest_of_all(siege: Siege, tmp_path: Path) -> None:
+    planted = siege.plant()
+    fresh = Product(tmp_path / "fresh", variables=siege.variables)
+    fresh.run("repository", "add", "nas", str(siege.server.address()), "--yes", "--only-read").succeeded()
+    assert planted.id in fresh.run("point", "show", "web/latest", "-r", "nas").succeeded().stdout
