@@ -95,4 +95,5 @@ class Rules:
             # Schedules have no say in it, so that a backup does not depend on their file.
             longest_chain=self._of_settings(repository, vm.name, vm.uuid, []).chain,
             remotes=frozenset(self.parts.shipping.remotes),
+            unshippable=self.parts.shipping.unshippable(repository, vm),
         )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kvm_backup.bootstrap import Application
     from kvm_backup.config.repository import RepositorySettings
     from kvm_backup.domain.retention import RetentionRule
+    from kvm_backup.domain.vm import Vm
     from kvm_backup.repository.encryption.keys import Identities
     from kvm_backup.repository.local import LocalRepository
     from kvm_backup.repository.mirror import Mirror
@@ -357,6 +358,20 @@ class Shipping:
             return effective_rule(self.parts.settings.retention, remote.retention, [], None)
         here = self.parts.rules.retention(self.parts.repository(remote.of), vm_name, vm_uuid)
         return overridden(here, remote.retention)
+
+    def unshippable(self, local: LocalRepository, vm: Vm) -> frozenset[str]:
+        """The ids of a VM's points that a remote cannot get. What cannot be found out now counts as none: no backup
+        fails for it.
+        """
+        from kvm_backup.services.prune import points_of
+
+        if not self.remotes:
+            return frozenset()
+        with suppress(KvmBackupError):
+            points = points_of(local, vm.name, vm.uuid)
+            if points is not None:
+                return self.departures.unshippable(points, local.name)
+        return frozenset()
 
     def waiting(self, local: str, points: VmPoints) -> dict[str, str]:
         """The ids of points that local retention must leave alone, with the remotes that they wait for."""

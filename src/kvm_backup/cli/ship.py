@@ -8,7 +8,7 @@ import typer
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, application, ignore_suspension, stop_requested
 from kvm_backup.cli.language import _, told
-from kvm_backup.cli.output import cell, console, print_error, print_json, prose, size, table
+from kvm_backup.cli.output import cell, console, print_error, print_json, print_json_line, prose, size, table
 from kvm_backup.cli.progress import EventView
 from kvm_backup.domain.errors import (
     EXIT_DONE,
@@ -21,7 +21,7 @@ from kvm_backup.domain.errors import (
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.run import RunState
-from kvm_backup.services.events import Finished
+from kvm_backup.services.events import Finished, Notice
 from kvm_backup.services.requests import Asker
 from kvm_backup.services.shipping.departures import Departure
 from kvm_backup.services.shipping.lack import stuck_in_words
@@ -57,7 +57,7 @@ def ship(
     if waiting:
         _show(chosen, json=json, all_seen=not problems)
     else:
-        _tell_stuck([] if json else [one for one in chosen if not one.wants_run])
+        _tell_stuck([one for one in chosen if not one.wants_run], json=json)
         if not (chosen or problems or json):
             console().print(_("nothing waits to be shipped"))
     for error in problems:
@@ -125,20 +125,22 @@ def _of(parts: Application, departures: Sequence[Departure], name: str) -> list[
     return found
 
 
-def _tell_stuck(departures: Sequence[Departure]) -> None:
+def _tell_stuck(departures: Sequence[Departure], *, json: bool) -> None:
     for one in departures:
-        if one.lack.stuck:
-            console().print(prose(cell(told(stuck_in_words(one.remote, one.lack.stuck)))))
+        if one.lack.stuck and json:
+            print_json_line(Notice(one.points.vm, stuck_in_words(one.remote, one.lack, unsure=one.unsure)).as_json())
+        elif one.lack.stuck:
+            console().print(prose(cell(told(stuck_in_words(one.remote, one.lack, unsure=one.unsure)))))
 
 
 def _show(departures: Sequence[Departure], *, json: bool, all_seen: bool) -> None:
     if json:
         print_json([_as_json(one) for one in departures])
         return
-    _tell_stuck(departures)
-    departures = [one for one in departures if one.lack.to_ship]
-    if not departures:
-        if all_seen:
+    _tell_stuck(departures, json=False)
+    waiting = [one for one in departures if one.lack.to_ship]
+    if not waiting:
+        if all_seen and not departures:
             console().print(_("nothing waits to be shipped"))
         return
     columns = [
@@ -149,8 +151,8 @@ def _show(departures: Sequence[Departure], *, json: bool, all_seen: bool) -> Non
         (_("SINCE"), "left"),
         (_("STATE"), "fold"),
     ]
-    console().print(table(columns, [_row(one) for one in departures]))
-    problems = {one.run.error: one.run.hint for one in departures if one.run and one.run.error}
+    console().print(table(columns, [_row(one) for one in waiting]))
+    problems = {one.run.error: one.run.hint for one in waiting if one.run and one.run.error}
     for error, hint in problems.items():
         console().print(prose(cell(told(error))))
         console().print(prose(_("HINT: {hint}").format(hint=cell(told(hint or "")))))
@@ -187,6 +189,7 @@ def _as_json(one: Departure) -> dict[str, Any]:
         "repository": one.remote,
         "points": [point.manifest.id for point in one.lack.to_ship],
         "stuck": list(one.lack.stuck),
+        "next_full": one.lack.newest_stuck and not one.unsure,
         "bytes": one.lack.bytes,
         "since": one.lack.since.isoformat() if one.lack.since else None,
         "run": run.id if run else None,

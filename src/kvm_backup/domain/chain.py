@@ -16,6 +16,7 @@ class FullReason(StrEnum):
     CHAIN_BROKEN = "chain-broken"
     CHAIN_ELSEWHERE = "chain-elsewhere"
     CHAIN_UNNAMED = "chain-unnamed"
+    CHAIN_UNSHIPPABLE = "chain-unshippable"
     NO_CHECKPOINT = "no-checkpoint"
     CHECKPOINT_MISSING = "checkpoint-missing"
     DISK_ADDED = "disk-added"
@@ -42,6 +43,10 @@ _EXPLAINED: Mapping[FullReason, str] = {
     ),
     FullReason.CHAIN_UNNAMED: phrase(
         "images of the newest point's chain are only in repositories that the settings do not name"
+    ),
+    FullReason.CHAIN_UNSHIPPABLE: phrase(
+        "the newest point cannot be shipped to a repository: what it builds on is neither there nor here with its"
+        " images"
     ),
     FullReason.NO_CHECKPOINT: phrase("the newest point has no checkpoint to start from"),
     FullReason.CHECKPOINT_MISSING: phrase("libvirt no longer knows the newest point's checkpoint"),
@@ -109,13 +114,15 @@ class PointDisk:
 class NewestPoint:
     """What the repository says. `chain_intact`: every file that it needs is there, of the size it should have, or in
     another repository; `chain_elsewhere`: some of them are there; `chain_unnamed`: some are only where the settings
-    name no repository any more. `links` counts it and the points it builds on."""
+    name no repository any more; `chain_unshippable`: a remote that the point goes to cannot get it. `links` counts it
+    and the points it builds on."""
 
     checkpoint: str | None
     disks: tuple[PointDisk, ...]
     chain_intact: bool = True
     chain_elsewhere: bool = False
     chain_unnamed: bool = False
+    chain_unshippable: bool = False
     links: int = 1
 
 
@@ -167,6 +174,8 @@ def decide(
         reasons.append(Reason(FullReason.CHAIN_BROKEN))
     if newest.chain_unnamed:
         reasons.append(Reason(FullReason.CHAIN_UNNAMED))
+    if newest.chain_unshippable:
+        reasons.append(Reason(FullReason.CHAIN_UNSHIPPABLE))
     if newest.chain_elsewhere and longest_chain is not None and newest.links >= longest_chain:
         reasons.append(Reason(FullReason.CHAIN_ELSEWHERE))
     if newest.checkpoint is None:

@@ -184,6 +184,7 @@ class _Run:
             excluded=self._options.excluded_disks,
             longest_chain=self._options.longest_chain,
             remotes=self._options.remotes,
+            unshippable=self._options.unshippable,
         )
         try:
             return self._capture(plan, requested)

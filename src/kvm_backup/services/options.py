@@ -8,7 +8,8 @@ class BackupOptions:
     """Times in seconds, sizes in bytes. `freeze_timeout` None leaves the file systems alone.
 
     `longest_chain`, in points, is for chains that cannot be consolidated, because images of them are elsewhere.
-    `remotes` are the names of those that the settings know.
+    `remotes` are the names of those that the settings know; `unshippable` are ids of points that one of them cannot
+    get, nor what builds on them.
     """
 
     freeze_timeout: float | None
@@ -19,3 +20,4 @@ class BackupOptions:
     snapshots_kept: int
     longest_chain: int
     remotes: frozenset[str]
+    unshippable: frozenset[str]

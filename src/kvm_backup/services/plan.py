@@ -82,11 +82,12 @@ def make_plan(
     excluded: frozenset[str],
     longest_chain: int,
     remotes: Container[str],
+    unshippable: Container[str],
 ) -> Plan:
     """Look at the repository, libvirt and the bitmaps, and decide. Raises UnsupportedDiskError.
 
     `longest_chain` is in points, for chains that cannot be consolidated here. `remotes` are the names of those that
-    the settings know: nothing is built on images that are only at others.
+    the settings know: nothing is built on images that are only at others, nor on a point that is `unshippable` (ids).
     """
     saved, left_out = saved_disks(vm, excluded)
     if not vm.has_qemu:
@@ -99,7 +100,7 @@ def make_plan(
     images = source_images(hypervisor, vm)
     decision = decide(
         full_requested=full_requested,
-        newest=_known_point(repository, parent, remotes) if parent is not None else None,
+        newest=_known_point(repository, parent, remotes, unshippable) if parent is not None else None,
         newest_damaged=isinstance(newest, DamagedPoint),
         checkpoint_known=known,
         disks=[
@@ -143,7 +144,9 @@ def newest_point(repository: LocalRepository, vm_uuid: str) -> Manifest | Damage
     return None if folder is None else repository.newest(folder)
 
 
-def _known_point(repository: LocalRepository, point: Manifest, remotes: Container[str]) -> NewestPoint:
+def _known_point(
+    repository: LocalRepository, point: Manifest, remotes: Container[str], unshippable: Container[str]
+) -> NewestPoint:
     chain = [point]
     try:
         chain = repository.chain(point)
@@ -161,6 +164,7 @@ def _known_point(repository: LocalRepository, point: Manifest, remotes: Containe
         chain_intact=intact,
         chain_elsewhere=any(names is not None for names in marks),
         chain_unnamed=any(is_unnamed(names, remotes) for names in marks),
+        chain_unshippable=point.id in unshippable,
         links=len(chain),
     )
 

@@ -53,6 +53,7 @@ DISAGREEMENTS: dict[str, tuple[dict[str, Any], Reason]] = {
         Reason(FullReason.CHAIN_ELSEWHERE),
     ),
     "chain where the settings name nobody": (_point(chain_unnamed=True), Reason(FullReason.CHAIN_UNNAMED)),
+    "chain that a remote cannot get": (_point(chain_unshippable=True), Reason(FullReason.CHAIN_UNSHIPPABLE)),
     "point without checkpoint": (_point(checkpoint=None), Reason(FullReason.NO_CHECKPOINT)),
     "checkpoint gone": ({"checkpoint_known": False}, Reason(FullReason.CHECKPOINT_MISSING)),
     "disk added": (

@@ -107,6 +107,13 @@ class Departures:
                 found.setdefault(one.manifest.id, []).append(departure.remote)
         return {point: ", ".join(remotes) for point, remotes in found.items()}
 
+    def unshippable(self, points: VmPoints, local: str) -> frozenset[str]:
+        """The ids of a VM's points that a remote cannot get, of each remote of which somebody has made sure what it
+        holds, and of which that can be told. Raises KvmBackupError.
+        """
+        found = self.of_vm(local, points, lambda _remote, _error: None)
+        return frozenset(point for one in found if not one.unsure for point in one.lack.stuck)
+
     def all(self, problem: Problem = _ignore) -> list[Departure]:
         """What waits on this host, with the runs that are to ship it; `problem` gets what hid the rest.
 

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.names import parse_stamp
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest
+from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Mode
 from kvm_backup.domain.remote_retention import Sides
 from kvm_backup.domain.retention import RetentionRule, Verdict
 from kvm_backup.domain.shipping import Shippable, lacking, removable, waiting
@@ -33,7 +33,8 @@ class Lack:
 
     The rule neither counts nor removes points there that are `foreign`, which this host did not ship, as far as it
     knows, or `ahead`, dated in the future. `stuck` cannot be shipped: what they build on is neither there nor here.
-    `again` of what waits was shipped before. All these are ids, oldest first.
+    `again` of what waits was shipped before. All these are ids, oldest first. `newest_stuck`: so is the newest point
+    here, and with it whatever would be built on it.
     """
 
     to_ship: tuple[Shippable, ...] = ()
@@ -47,6 +48,7 @@ class Lack:
     ahead: tuple[str, ...] = ()
     stuck: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
+    newest_stuck: bool = False
 
     @property
     def bytes(self) -> int:
@@ -91,6 +93,8 @@ def lack_of(
     wanted = _kept(verdicts) | ahead
     to_ship = waiting(with_files, known, wanted)
     sent = {one.manifest.id for one in to_ship}
+    stuck = tuple(point.id for point in lacking(with_files, known, wanted) if point.id not in sent)
+    newest = max((point.id for point in ours if point.mode is not Mode.SNAPSHOT), default=None)
     return replace(
         _of_there(sides, own - ahead, back - ahead, wanted | foreign, rule, zone),
         to_ship=tuple(to_ship),
@@ -98,7 +102,8 @@ def lack_of(
         verdicts=tuple(verdicts),
         foreign=tuple(sorted(foreign)),
         ahead=tuple(sorted(ahead - foreign)),
-        stuck=tuple(point.id for point in lacking(with_files, known, wanted) if point.id not in sent),
+        stuck=stuck,
+        newest_stuck=newest in stuck,
         again=tuple(sorted((sent & shipped) - known.keys())),
     )
 
@@ -156,13 +161,20 @@ def shown(points: Sequence[str]) -> str:
     return ", ".join([*points[:_SHOWN], *([f"… +{more}"] if more > 0 else [])])
 
 
-def stuck_in_words(remote: str, points: Sequence[str]) -> str:
-    """What `Lack.stuck` means, and what helps."""
+def stuck_in_words(remote: str, lack: Lack, *, unsure: bool = False) -> str:
+    """What `Lack.stuck` means, and what comes of it; `unsure`: nobody has made sure of what is there."""
+    if unsure:
+        outcome = phrase("The next shipment looks whether that is so.")
+    elif lack.newest_stuck:
+        outcome = phrase("The next backup will be a full one: it goes there again, and all that follows it.")
+    else:
+        outcome = phrase("Newer points do not need them.")
     return phrase(
-        "{points} cannot be shipped to {name}: what they build on is neither there nor here with its images. A full "
-        "backup goes there again, and all that follows it.",
+        "{points} cannot be shipped to {name}: what they build on is neither there nor here with its images. "
+        "{outcome}",
         name=remote,
-        points=shown(points),
+        points=shown(lack.stuck),
+        outcome=outcome,
     )
 
 

@@ -47,14 +47,27 @@ LEFTOVERS = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class ShippedVm:
-    """What one run of shipping did. `sent` are bytes on the wire, `bytes` those of the points' files."""
+    """What one run of shipping did. `sent` are bytes on the wire, `bytes` those of the points' files. `stuck` are the
+    ids of what cannot be shipped; `next_full`: for that the next backup is a full one.
+    """
 
     points: tuple[str, ...] = ()
     bytes: int = 0
     sent: int = 0
     removed: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
+    next_full: bool = False
 
     def in_words(self) -> str:
+        """For the run's result."""
+        if not self.stuck:
+            return self._arrived()
+        values = {"arrived": self._arrived(), "count": len(self.stuck)}
+        if self.next_full:
+            return phrase("{arrived}; cannot be shipped: {count}, so the next backup will be a full one", **values)
+        return phrase("{arrived}; cannot be shipped: {count}", **values)
+
+    def _arrived(self) -> str:
         values = {"count": len(self.points), "sent": show_size(self.sent), "removed": len(self.removed)}
         if self.removed:
             return phrase("points shipped: {count}, {sent} sent; removed there: {removed}", **values)
@@ -144,7 +157,9 @@ class _Shipping:
             lack = self._bring_up_to_date(lack)
         self._service.sealing.clear(self._vm.folder, {one.manifest.id for one in lack.to_ship})
         if lack.stuck:
-            self._notice(stuck_in_words(self._service.name, lack.stuck))
+            unsure = self._service.mirror.compared is None
+            self._notice(stuck_in_words(self._service.name, lack, unsure=unsure))
+            self._done = replace(self._done, stuck=lack.stuck, next_full=lack.newest_stuck and not unsure)
         return self._done
 
     def _needs_the_server(self, lack: Lack) -> bool:
