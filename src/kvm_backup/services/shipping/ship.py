@@ -31,6 +31,7 @@ from kvm_backup.services import events
 from kvm_backup.services.control import refuse_when_stopped
 from kvm_backup.services.prune import VmPoints
 from kvm_backup.services.shipping.comparing import Comparison
+from kvm_backup.services.shipping.identity import require_same_point
 from kvm_backup.services.shipping.lack import Lack, lack_of, shown, stuck_in_words
 from kvm_backup.services.shipping.sealing import Sealing
 from kvm_backup.services.shipping.still_there import StillThere
@@ -237,6 +238,7 @@ class _Shipping:
 
     def _send(self, remote: Remote, one: Shippable) -> None:
         manifest = one.manifest
+        require_same_point(self._service.mirror, manifest)
         self._watch.begin(manifest.bytes_stored)
         with self._service.sealing.shipment(manifest, self._watch.check, self._tell_encrypted) as shipment:
             self._go_on_shipping()
