@@ -5,8 +5,10 @@ write on the server cannot change what it says. One JSON object a line, {"shippe
 said of a point the last line counts. It only grows, by two short lines for each point.
 """
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +17,8 @@ from kvm_backup.repository.durable import storage_error, sync_folder
 
 LEDGER_FILE = ".ledger"
 """In the mirror's folder; rsync leaves it there when the mirror is read anew, since its filters do not name it."""
+_BYTES_MAX = 64 << 20
+"""A million lines."""
 _SHIPPED, _REMOVED = "shipped", "removed"
 
 
@@ -60,7 +64,9 @@ class Ledger:
 
     def _said(self) -> tuple[frozenset[str], frozenset[str]]:
         try:
-            now = self._file.stat()
+            now = self._file.lstat()
+            if not stat.S_ISREG(now.st_mode) or now.st_size > _BYTES_MAX:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(self._file))
             return _read(self._file, (now.st_ino, now.st_size, now.st_mtime_ns))
         except FileNotFoundError:
             return frozenset(), frozenset()
@@ -71,11 +77,18 @@ class Ledger:
 @lru_cache(maxsize=32)
 def _read(file: Path, _state: tuple[int, int, int]) -> tuple[frozenset[str], frozenset[str]]:
     """`_state` differs once the file does: every VM's points are compared with it."""
-    last = {point_id: what for what, point_id in _lines(file.read_bytes())}
+    last = {point_id: what for what, point_id in _lines(_content(file))}
     return (
         frozenset(point_id for point_id, what in last.items() if what == _SHIPPED),
         frozenset(point_id for point_id, what in last.items() if what == _REMOVED),
     )
+
+
+def _content(file: Path) -> bytes:
+    """Of a plain file; a pipe that took its place meanwhile is not waited for."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(file, flags), "rb") as opened:
+        return opened.read(_BYTES_MAX)
 
 
 def _lines(content: bytes) -> Iterator[tuple[str, str]]:
