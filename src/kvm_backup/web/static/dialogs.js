@@ -1,3 +1,5 @@
+let openedFrom = null;
+
 // Forms that are pages of their own open in a dialog: a link with hx-target="#dialog-body".
 function opened(event) {
   const body = event.detail.target;
@@ -6,8 +8,17 @@ function opened(event) {
   if (body.childElementCount === 0) {
     dialog.close();
   } else if (!dialog.open) {
+    openedFrom = document.activeElement;
     dialog.showModal();
   }
+}
+
+// The browser gives the focus back to the link that a dialog was opened from. Where the page below was made anew
+// meanwhile that link is gone: the one in its place takes it.
+function focusWhereItWas() {
+  const path = openedFrom?.getAttribute("hx-get");
+  if (path && !openedFrom.isConnected) document.querySelector(`[hx-get="${CSS.escape(path)}"]`)?.focus();
+  openedFrom = null;
 }
 
 function clicked(event) {
@@ -62,5 +73,6 @@ export function watchDialogs() {
   });
   document.getElementById("dialog")?.addEventListener("close", () => {
     document.getElementById("dialog-body").replaceChildren();
+    focusWhereItWas();
   });
 }
