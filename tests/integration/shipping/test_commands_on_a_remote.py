@@ -86,11 +86,10 @@ def test_images_at_a_remote_that_the_settings_name_no_longer_are_told_as_such(de
     desk.product.configure(with_nas.partition("[[repository]]")[0])
     assert f"{full.id} full filesystem at nas (not in the settings)" in desk.says("point", "list")
     assert "nas (not in the settings)" in desk.says("point", "show", full.id)
-    told = desk.says("verify", "--all")
-    assert "its disks are at nas (not in the settings), and were not checked" in told
-    assert "points whose disks are only where the settings name no repository: 1" in told
-    assert "HINT: The settings name no repository nas. Add it again: kvm-backup repository add nas ssh://…" in told
-    assert "nas (absent des réglages)" in desk.says("verify", "--all", french=True)
+    told = " ".join(desk.product.run("verify", "--all").failed(1).stdout.split())
+    assert f"✗ {full.id}: damaged elsewhere.json: its images are only where the settings name no repository any" in told
+    assert "Add it again: kvm-backup repository add nas ssh://…" in told
+    assert "nas (absent des réglages)" in desk.says("point", "list", french=True)
     done = desk.product.run("restore", child.id, "--to", tmp_path / "out").failed(1)
     hint = " ".join(done.stderr.split())
     assert "HINT: The settings name no repository nas. Add it again: kvm-backup repository add nas ssh://…" in hint
