@@ -114,6 +114,7 @@ FLEET = [
     a_vm(5, "100%_sure", protection=Protection.LATE, points=PointFacts(last_point_at=MOMENT)),
     a_vm(6, "old", protection=Protection.UNSCHEDULED, gone_since=MOMENT, state=None),
     a_vm(7, "Test", protection=Protection.UNSCHEDULED),
+    a_vm(8, "idle", protection=Protection.PENDING),
 ]
 
 
@@ -128,7 +129,7 @@ def names(vms: list[VmRecord]) -> list[str]:
 
 
 def test_the_worst_come_first_and_those_that_are_gone_last(fleet: Inventory) -> None:
-    assert names(fleet.page()) == ["web", "app", "mail", "100%_sure", "Test", "db", "old"]
+    assert names(fleet.page()) == ["web", "app", "mail", "100%_sure", "Test", "db", "idle", "old"]
 
 
 def test_a_list_is_cut_into_pages_without_losing_or_doubling_one(fleet: Inventory) -> None:
@@ -183,8 +184,8 @@ def test_a_filter_finds_what_it_says_and_counts_the_same(
 
 def test_vms_are_counted_by_how_well_they_are_protected(fleet: Inventory) -> None:
     counts = fleet.counts()
-    assert counts == ProtectionCounts(protected=1, late=1, overdue=2, never=1, unscheduled=1, gone=1)
-    assert counts.total == 6
+    assert counts == ProtectionCounts(protected=1, late=1, overdue=2, never=1, unscheduled=1, pending=1, gone=1)
+    assert counts.total == 7
 
 
 def test_an_empty_inventory_counts_nothing(inventory: Inventory) -> None:

@@ -217,7 +217,7 @@ def _of_vm(vm: VmRecord) -> Iterator[Condition]:
     facts = {"missed": _iso(vm.missed), "last_point": vm.points.last_point, "made": _iso(vm.points.last_point_at)}
     if vm.protection is Protection.OVERDUE:
         yield Condition(AlertKind.OVERDUE, subject, Severity.CRITICAL, facts)
-    elif vm.protection is Protection.NEVER and vm.overdue:
+    elif vm.protection is Protection.NEVER:
         yield Condition(AlertKind.NEVER_BACKED_UP, subject, Severity.CRITICAL, {"missed": facts["missed"]})
     elif vm.protection is Protection.LATE:
         yield Condition(AlertKind.RUN_LATE, subject, Severity.WARNING, facts)

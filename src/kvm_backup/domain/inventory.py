@@ -96,12 +96,13 @@ class ProtectionCounts:
     overdue: int = 0
     never: int = 0
     unscheduled: int = 0
+    pending: int = 0
     gone: int = 0
 
     @property
     def total(self) -> int:
         """All that libvirt has."""
-        return self.protected + self.late + self.overdue + self.never + self.unscheduled
+        return self.protected + self.late + self.overdue + self.never + self.unscheduled + self.pending
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,16 +25,18 @@ class Protection(StrEnum):
     OVERDUE = "overdue"
     """The last good point is older than its schedules promise."""
     NEVER = "never"
-    """Its schedules promise points, and there is none."""
+    """There is no point, and its first promise is long past."""
     LATE = "late"
     """A point should have been made by now; it is not overdue yet."""
     UNSCHEDULED = "unscheduled"
     """No schedule that is enabled names it."""
     PROTECTED = "protected"
+    PENDING = "pending"
+    """There is no point, and none is late yet: its first backup is still to come."""
 
     @property
     def rank(self) -> int:
-        """0 for the worst; what lists are sorted by."""
+        """0 for the worst; what lists are sorted by. Databases hold it, so one that is new comes last."""
         return list(Protection).index(self)
 
 
@@ -65,7 +67,7 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How a VM stands. `overdue` also tells of a VM that never had a point that its first promise is long past."""
+    """How a VM stands. `overdue` is true of one that never had a point, too."""
 
     protection: Protection
     overdue: bool = False
@@ -135,12 +137,13 @@ def judge(
     coming = min(due.next(promise.timing) for promise in promises)
     usual = max(usual, USUAL_MIN)
     late, overdue = (False, False) if missed is None else (now >= missed + usual, now >= missed + 2 * usual)
-    if not any(made.any for made in newest.values()):
-        protection = Protection.NEVER
-    elif overdue:
-        protection = Protection.OVERDUE
+    has_points = any(made.any for made in newest.values())
+    if overdue:
+        protection = Protection.OVERDUE if has_points else Protection.NEVER
+    elif late:
+        protection = Protection.LATE
     else:
-        protection = Protection.LATE if late else Protection.PROTECTED
+        protection = Protection.PROTECTED if has_points else Protection.PENDING
     turns = [coming] if missed is None else [coming, missed + usual, missed + 2 * usual]
     return Judgement(protection, overdue, promised, missed, coming, min(turn for turn in turns if turn > now))
 

@@ -13,6 +13,7 @@ from kvm_backup.domain.calendar import Cell
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.growth import WINDOW, SpaceSample, full_in_days, growth_per_day
 from kvm_backup.domain.inventory import HostFacts, ProtectionCounts, VmRecord
+from kvm_backup.domain.protection import Protection
 from kvm_backup.domain.run import Run, RunState
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.services.alerts import AlertService
@@ -44,6 +45,8 @@ class Overview:
     now: datetime
     host: HostFacts
     protection: ProtectionCounts
+    first_due: datetime | None
+    """The first time of the soonest of the VMs that are not backed up yet, None without one."""
     vms: Sequence[VmRecord]
     """Those that libvirt has, the worst protected first, some of them."""
     calendar: Mapping[str, Sequence[Cell]]
@@ -87,12 +90,14 @@ class OverviewService:
         now = self.clock()
         today = self.statistics.today(now)
         vms = self.inventory.page(VmFilter(gone=False), sort=VmSort.PROTECTION, limit=_VMS)
+        pending = self.inventory.page(VmFilter(protection=Protection.PENDING), sort=VmSort.NEXT_DUE, limit=1)
         schedules, problem = self.schedule_file.read_or_last_good()
         counted = self.history.counts_unfinished(self.host)
         return Overview(
             now=now,
             host=self.inventory.host_facts(),
             protection=self.inventory.counts(),
+            first_due=next((vm.missed or vm.next_due for vm in pending), None),
             vms=vms,
             calendar=self.calendar.of(vms, weeks),
             alerts=self.alerts.open(acknowledged=False, limit=_ALERTS),

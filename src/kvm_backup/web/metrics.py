@@ -67,7 +67,7 @@ class Facts(Collector):
         inventory = self._application.inventory
         counts = inventory.counts()
         protection = GaugeMetricFamily("kvm_backup_vms", "VMs by how well they are protected.", labels=["protection"])
-        for word in ("protected", "late", "overdue", "never", "unscheduled", "gone"):
+        for word in ("protected", "late", "overdue", "never", "unscheduled", "pending", "gone"):
             protection.add_metric([word], getattr(counts, word))
         yield protection
         made = _of_vm("last_point_timestamp_seconds", "When the last good restore point was made.")

@@ -63,7 +63,7 @@ def test_a_protected_vm_and_an_unscheduled_one_alarm_nobody() -> None:
     [
         (Protection.LATE, False, [AlertKind.RUN_LATE]),
         (Protection.OVERDUE, True, [AlertKind.OVERDUE]),
-        (Protection.NEVER, False, []),
+        (Protection.PENDING, False, []),
         (Protection.NEVER, True, [AlertKind.NEVER_BACKED_UP]),
     ],
 )

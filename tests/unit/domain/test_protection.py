@@ -98,11 +98,20 @@ def test_a_promise_made_at_the_very_due_time_counts() -> None:
     assert judged(promise(since=NIGHT), data=NIGHT - DAY, now=NIGHT + 2 * HOUR).missed == NIGHT
 
 
-def test_a_vm_without_points_was_never_backed_up_and_is_overdue_once_its_first_promise_is_long_past() -> None:
-    young = promise(since=NIGHT - HOUR)
-    before, after = (judged(young, data=None, now=NIGHT + timedelta(minutes=m)) for m in (-1, 61))
-    assert (before.protection, before.overdue) == (Protection.NEVER, False)
-    assert (after.protection, after.overdue, after.missed) == (Protection.NEVER, True, NIGHT)
+@pytest.mark.parametrize(
+    ("minutes", "protection"),
+    [
+        (-1, Protection.PENDING),
+        (29, Protection.PENDING),
+        (30, Protection.LATE),
+        (59, Protection.LATE),
+        (60, Protection.NEVER),
+    ],
+)
+def test_a_vm_without_points_is_pending_until_its_first_promise_is_late(minutes: int, protection: Protection) -> None:
+    found = judged(promise(since=NIGHT - HOUR), data=None, now=NIGHT + timedelta(minutes=minutes))
+    assert (found.protection, found.overdue) == (protection, protection is Protection.NEVER)
+    assert found.missed == (None if minutes < 0 else NIGHT)
 
 
 def test_a_snapshot_is_enough_only_for_a_schedule_of_snapshots() -> None:

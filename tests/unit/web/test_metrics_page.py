@@ -102,6 +102,7 @@ def test_each_value_is_that_of_the_tables(application: Application) -> None:
                 runs=RunFacts(failed_runs=2),
             ),
             VmRecord("1a2b3c4d-0000-4000-8000-000000000002", "new", protection=Protection.NEVER),
+            VmRecord("1a2b3c4d-0000-4000-8000-000000000003", "newer", protection=Protection.PENDING),
         ]
     )
     for state in (RunState.SUCCEEDED, RunState.FAILED, RunState.INTERRUPTED, None):
@@ -113,6 +114,7 @@ def test_each_value_is_that_of_the_tables(application: Application) -> None:
     )
     found = samples(application)
     assert found["kvm_backup_vms", ("overdue",)] == found["kvm_backup_vms", ("never",)] == 1
+    assert found["kvm_backup_vms", ("pending",)] == 1
     assert found["kvm_backup_vm_last_point_timestamp_seconds", ("web",)] == pytest.approx(now.timestamp())
     assert ("kvm_backup_vm_last_point_timestamp_seconds", ("new",)) not in found
     assert [found["kvm_backup_vm_overdue", (name,)] for name in ("web", "new")] == [1, 0]

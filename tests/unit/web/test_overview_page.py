@@ -63,6 +63,8 @@ def test_a_viewer_is_offered_nothing_that_changes_something(site: Site) -> None:
         ((Protection.PROTECTED, Protection.LATE), "warning"),
         ((Protection.PROTECTED, Protection.OVERDUE), "problem"),
         ((Protection.NEVER, Protection.PROTECTED), "problem"),
+        ((Protection.PENDING, Protection.PROTECTED), "info"),
+        ((Protection.PENDING, Protection.LATE), "warning"),
     ],
 )
 def test_the_verdict_has_the_tone_of_the_worst_protected_vm(
@@ -74,12 +76,31 @@ def test_the_verdict_has_the_tone_of_the_worst_protected_vm(
     assert tone in verdict["class"].split()
 
 
+def test_a_vm_whose_first_time_is_to_come_is_told_with_that_time(site: Site) -> None:
+    first = datetime(2031, 5, 6, 2, 0, tzinfo=UTC)
+    uuid = "1a2b3c4d-0000-4000-8000-000000000001"
+    site.application.inventory.save([VmRecord(uuid, "web", protection=Protection.PENDING, next_due=first)])
+    site.application.inventory.note_host(HostFacts(listed=datetime.now(UTC)))
+    page = site.user().get("/")
+    verdict = page.one("p", class_="verdict")
+    assert "1 of 1 virtual machines is not yet backed up; first at" in verdict.text
+    assert verdict.one("time")["datetime"].startswith("2031-05-06T02:00")
+    assert figure(page, "Overdue") == "0"
+
+
 def test_protection_is_told_in_french_words(site: Site) -> None:
     host(site, *Protection)
     page = site.user(language="fr").get("/")
     shown = {cell.text for cell in page.all("td", data_label="Protection")}
-    assert shown == {"protégée", "en retard", "hors délai", "jamais sauvegardée", "aucune planification"}
-    assert figure(page, "Protégées").replace(" ", "") == "1/5"
+    assert shown == {
+        "protégée",
+        "en retard",
+        "hors délai",
+        "jamais sauvegardée",
+        "aucune planification",
+        "pas encore sauvegardée",
+    }
+    assert figure(page, "Protégées").replace(" ", "") == "1/6"
     assert figure(page, "Hors délai") == "2"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request
@@ -27,10 +27,11 @@ _SAMPLES_SHOWN = 2
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The page's one sentence. `tone` is that of a message."""
+    """The page's one sentence. `tone` is that of a message; the text ends with the time `at`, where there is one."""
 
     tone: str
     text: str
+    at: datetime | None = None
 
 
 @router.get("/")
@@ -94,6 +95,14 @@ def verdict_of(facts: Overview) -> Verdict | None:
             counts.total,
         )
         return Verdict("warning", text)
+    if counts.pending:
+        text = ngettext(
+            "{count} of {total} virtual machines is not yet backed up; first at",
+            "{count} of {total} virtual machines are not yet backed up; first at",
+            counts.pending,
+            total=counts.total,
+        )
+        return Verdict("info", text, facts.first_due)
     return Verdict(
         "good",
         ngettext("The virtual machine is protected.", "All {count} virtual machines are protected.", counts.total),

@@ -141,7 +141,7 @@ def test_a_schedule_protects_its_vms_from_when_it_is_seen(world: World) -> None:
     schedule = world.schedule("web", DB)
     world.look(seconds=2)
     web, db = world.vm(), world.vm(DB)
-    assert (web.protection, db.protection) == (Protection.PROTECTED, Protection.NEVER)
+    assert (web.protection, db.protection) == (Protection.PROTECTED, Protection.PENDING)
     assert web.schedule_ids == db.schedule_ids == (schedule.id,)
     assert web.next_due == NOW.replace(hour=2) + timedelta(days=1)
     world.look(hours=16)

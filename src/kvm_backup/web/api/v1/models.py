@@ -347,6 +347,7 @@ class ProtectionCounts(_Answer):
     overdue: int
     never: int
     unscheduled: int
+    pending: int
     gone: int
     total: int
 
