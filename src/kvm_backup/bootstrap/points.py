@@ -40,7 +40,11 @@ class Points:
 
         remotes = {name: remote.of for name, remote in self.parts.shipping.remotes.items()}
         there = points_everywhere(
-            sorted(remotes), lambda name: self.parts.shipping.mirror(name).repository, self.parts.catalogue, vm_uuid
+            sorted(remotes),
+            lambda name: self.parts.shipping.mirror(name).repository,
+            self.parts.catalogue,
+            vm_uuid,
+            lambda name: self.parts.shipping.mirror(name).foreign(),
         )
         waiting = self.parts.shipping.facts.store.of_vm(vm_uuid) if remotes else []
         return placed_points(self.everywhere(vm_uuid), there, remotes, waiting)

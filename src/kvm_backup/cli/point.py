@@ -35,16 +35,19 @@ def list_points(
     damaged = parts.catalogue.refresh(store)
     points = parts.catalogue.points(store, vm)
     marks = parts.catalogue.elsewhere(store)
+    foreign = shelf.foreign
     for point in damaged:
         print_error(point.error)
     if json:
-        print_json([point_summary(shelf, point, marks.get(point.id)) for point in points])
+        print_json(
+            [point_summary(shelf, point, marks.get(point.id), foreign=point.id in foreign) for point in points]
+        )
     if vm is not None and not points:
         _require_points(parts, store, vm)
     if json:
         return
     if points:
-        _show_list(parts, points, marks, shelf.foreign)
+        _show_list(parts, points, marks, foreign)
     elif not shelf.far:
         console().print(_("No restore point yet. Make one: kvm-backup backup VM"))
     else:

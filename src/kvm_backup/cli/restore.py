@@ -15,12 +15,13 @@ from kvm_backup.cli.context import JsonOption, RepositoryOption, application, st
 from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, console, print_json_line, seconds, size
 from kvm_backup.cli.progress import EventView
-from kvm_backup.domain.errors import BadArgumentError, NotConfirmedError
+from kvm_backup.domain.errors import BadArgumentError, ForeignPointError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.task import AsNewVm, InPlace, RestoreTarget, ToFolder, is_in_place
 from kvm_backup.services.events import Event, Finished, PointRestored, Started
 from kvm_backup.services.restore_disks import Restored
+from kvm_backup.services.stores.trust import foreign_warning
 
 
 def restore(
@@ -70,8 +71,8 @@ def restore(
     parts = application()
     store = parts.store(repository)
     manifest = choose_point(parts, store, point)
-    if manifest.id in store.foreign:
-        _require_trust(manifest.id, store.view.name, agreed=yes)
+    if warning := foreign_warning(store, manifest.id):
+        _require_trust(warning, agreed=yes)
     target: RestoreTarget
     if to is not None:
         target = ToFolder(str(to.absolute()), image_format)
@@ -106,17 +107,12 @@ def restore_now(
             _show(event.restored, in_place=is_in_place(request.task))
 
 
-def _require_trust(point: str, repository: str, *, agreed: bool) -> None:
-    """Raises NotConfirmedError unless the user trusts a point that somebody else may have put there."""
-    warning = phrase(
-        "{id} was not shipped by this host: whoever may write to {name} may have put it there",
-        id=point,
-        name=repository,
-    )
+def _require_trust(warning: str, *, agreed: bool) -> None:
+    """Raises ForeignPointError unless the user trusts a point that somebody else may have put there."""
     if agreed:
         sys.stderr.write(f"{_('note:')} {told(warning)}\n")
     elif not agrees(phrase("{warning}. Restore it all the same?", warning=warning)):
-        raise NotConfirmedError(
+        raise ForeignPointError(
             warning, hint=phrase("Restore a point that this host has shipped; or give --yes if you trust it.")
         )
 

@@ -213,6 +213,12 @@ class NotConfirmedError(KvmBackupError):
     code = "not-confirmed"
 
 
+class ForeignPointError(KvmBackupError):
+    """The point is at a remote and was not shipped by this host, and nobody said that it is trusted."""
+
+    code = "foreign-point"
+
+
 class UserNotFoundError(KvmBackupError):
     """There is no user of that name."""
 

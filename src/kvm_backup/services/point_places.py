@@ -16,7 +16,8 @@ class PlacedPoint:
 
     `home` is the repository on this host that it was made in, as long as that knows it. `repository` is the one to
     read it from: the one on this host as long as its images are there. `here` tells that, `copies` are the remotes
-    that hold it in the same state, `waits` those that it is to be shipped to.
+    that hold it in the same state, `waits` those that it is to be shipped to. `foreign`: it is at a remote only, and
+    was not shipped by this host.
     """
 
     repository: str
@@ -27,6 +28,7 @@ class PlacedPoint:
     home: str | None = None
     copies: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
+    foreign: bool = False
 
     def is_in(self, repository: str) -> bool:
         """Whether a repository holds it, or did."""
@@ -60,7 +62,7 @@ def placed_points(
         if copied is not None and (copied, held.point.id) in own:
             copies.setdefault((copied, held.point.id), []).append(held)
         else:
-            alone.append(PlacedPoint(held.repository, held.point, held.links, here=False, copies=(held.repository,)))
+            alone.append(_there_alone(held))
     found = [_placed(held, copies.get(key, []), waits.get(key, ())) for key, held in own.items()]
     points = sorted([*found, *alone], key=_age, reverse=True)
     # Of a remote that was not read yet its own page tells.
@@ -73,6 +75,12 @@ def _placed(held: HeldPoint, copies: Iterable[HeldPoint], waits: Iterable[str]) 
     repository = held.repository if here or not same else same[0]
     return PlacedPoint(
         repository, held.point, held.links, here, held.elsewhere, held.repository, same, tuple(sorted(waits))
+    )
+
+
+def _there_alone(held: HeldPoint) -> PlacedPoint:
+    return PlacedPoint(
+        held.repository, held.point, held.links, here=False, copies=(held.repository,), foreign=held.foreign
     )
 
 

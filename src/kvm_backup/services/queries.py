@@ -9,10 +9,13 @@ from kvm_backup.domain.vm import Vm
 from kvm_backup.services.stores.store import Store
 
 
-def point_summary(store: Store, point: Manifest, elsewhere: tuple[str, ...] | None) -> dict[str, Any]:
+def point_summary(
+    store: Store, point: Manifest, elsewhere: tuple[str, ...] | None, *, foreign: bool
+) -> dict[str, Any]:
     """One row of `point list`. Times are ISO 8601 in UTC, sizes in bytes.
 
-    `elsewhere` are the repositories that hold the point's images when this one does not.
+    `elsewhere` are the repositories that hold the point's images when this one does not; `foreign` whether it is one
+    of the store's foreign points, which whoever lists many has looked up once.
     """
     return {
         "id": point.id,
@@ -29,13 +32,14 @@ def point_summary(store: Store, point: Manifest, elsewhere: tuple[str, ...] | No
         "bytes_stored": point.bytes_stored,
         "disks": [disk.target for disk in point.disks],
         "elsewhere": None if elsewhere is None else list(elsewhere),
+        "foreign": foreign,
     }
 
 
 def point_details(store: Store, point: Manifest) -> dict[str, Any]:
-    """All that is known of a point."""
+    """All that is known of a point. Raises StorageError."""
     whole = point.model_dump(mode="json")
-    return point_summary(store, point, store.view.elsewhere(point.id)) | {
+    return point_summary(store, point, store.view.elsewhere(point.id), foreign=point.id in store.foreign) | {
         "uuid": point.uuid,
         "finished": point.finished.isoformat(),
         "reason": point.demotion.reason.value if point.demotion else None,

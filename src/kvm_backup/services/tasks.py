@@ -13,7 +13,7 @@ from kvm_backup.domain.request import RunRequest
 from kvm_backup.domain.sizes import show_size
 from kvm_backup.domain.task import PruneTask, RestoreTask, ShipTask, VerifyTask
 from kvm_backup.hypervisor.connection import Hypervisor
-from kvm_backup.repository.local import DamagedPoint, LocalRepository
+from kvm_backup.repository.local import DamagedPoint
 from kvm_backup.services import events
 from kvm_backup.services.control import refuse_when_stopped
 from kvm_backup.services.prune import Pruned, VmPoints, points_in
@@ -114,8 +114,11 @@ class TaskService:
         raise ValueError(f"{request.kind} is none of these tasks")
 
     def _verify(self, store: Store, task: VerifyTask, errand: Errand) -> Outcome:
-        chosen = _points_to_verify(store.view, task)
+        chosen, foreign = _points_to_verify(store, task)
         errand.listener(events.StepStarted(errand.vm, events.Step.VERIFY))
+        if foreign:
+            message = phrase("not shipped by this host and not checked: {points}", points=_names(foreign))
+            errand.listener(events.Notice(errand.vm, message))
         verdicts: list[Verdict] = []
         damaged: list[Verdict] = []
         try:
@@ -140,11 +143,17 @@ class TaskService:
         return finished, error
 
 
-def _points_to_verify(repository: LocalRepository, task: VerifyTask) -> list[Manifest | DamagedPoint]:
+def _points_to_verify(store: Store, task: VerifyTask) -> tuple[list[Manifest | DamagedPoint], list[str]]:
+    """Those, and the ids of points that are left out: what somebody else put there says nothing of this host's
+    backups, and must not make their check fail. One that is named is checked, whoever made it."""
+    repository = store.view
     if task.point is None:
-        return list(repository.points(points_in(repository, task.folder).folder))
+        foreign = store.foreign
+        there = list(repository.points(points_in(repository, task.folder).folder))
+        chosen = [point for point in there if point.id not in foreign]
+        return chosen, [point.id for point in there if point.id in foreign]
     point = repository.examine(task.point)
-    return chain_of(repository, point) if isinstance(point, Manifest) else [point]
+    return (chain_of(repository, point) if isinstance(point, Manifest) else [point]), []
 
 
 def _damage(damaged: Sequence[Verdict], count: int, vm: str, again: Sequence[str]) -> DamagedPointError:

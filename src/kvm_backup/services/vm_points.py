@@ -1,6 +1,6 @@
 """The restore points of one VM, in all repositories."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from kvm_backup.domain.errors import KvmBackupError
@@ -13,13 +13,15 @@ from kvm_backup.repository.local import LocalRepository
 class HeldPoint:
     """A point, and the name of the repository that holds it. `links` counts it and those that it builds on.
 
-    `elsewhere` are the repositories that hold its images when that one does not; None: it does.
+    `elsewhere` are the repositories that hold its images when that one does not; None: it does. `foreign`: that one
+    is at a remote, and this host, which ships there, did not bring the point.
     """
 
     repository: str
     point: Manifest
     links: int
     elsewhere: tuple[str, ...] | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,16 @@ class VmPointList:
 
 
 def points_everywhere(
-    names: Iterable[str], open_repository: Callable[[str], LocalRepository], catalogue: Catalogue, vm_uuid: str
+    names: Iterable[str],
+    open_repository: Callable[[str], LocalRepository],
+    catalogue: Catalogue,
+    vm_uuid: str,
+    foreign_in: Callable[[str], Container[str]] = lambda _name: frozenset(),
 ) -> VmPointList:
-    """The points of a VM as the catalogue knows them, in the repositories of these names."""
+    """The points of a VM as the catalogue knows them, in the repositories of these names.
+
+    `foreign_in` gives the ids of the points of a repository that this host did not bring there.
+    """
     found: list[HeldPoint] = []
     problems: dict[str, KvmBackupError] = {}
     for name in names:
@@ -41,11 +50,15 @@ def points_everywhere(
             repository = open_repository(name)
             points = catalogue.points(repository, vm_uuid)
             elsewhere = catalogue.elsewhere(repository, vm_uuid)
+            foreign = foreign_in(name)
         except KvmBackupError as error:
             problems[name] = error
             continue
         known = {point.id: point for point in points}
-        found += [HeldPoint(name, point, _links(point, known), elsewhere.get(point.id)) for point in points]
+        found += [
+            HeldPoint(name, point, _links(point, known), elsewhere.get(point.id), point.id in foreign)
+            for point in points
+        ]
     return VmPointList(sorted(found, key=lambda held: held.point.created, reverse=True), problems)
 
 

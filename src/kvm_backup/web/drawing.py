@@ -62,7 +62,7 @@ class LinePlot:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One point of time; `kind` is a mode, or `problem`."""
+    """One point of time; `kind` is a mode, `foreign` for a point of nobody here, or `problem`."""
 
     x: float
     radius: float

@@ -56,6 +56,7 @@ _STATUS: tuple[tuple[type[KvmBackupError], int], ...] = (
     (errors.VmStateChangedError, 409),
     (errors.TargetExistsError, 409),
     (errors.PointElsewhereError, 409),
+    (errors.ForeignPointError, 409),
     (errors.NotConfirmedError, 422),
     (errors.NoSpaceError, 507),
 )

@@ -39,6 +39,14 @@ class Siege:
         self.product.run("repository", "rescan", "nas")
 
 
+def damage(point: Path) -> None:
+    """Flip the bits of a byte of its image."""
+    [image] = point.glob("*.qcow2")
+    content = bytearray(image.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    image.write_bytes(content)
+
+
 @pytest.fixture
 def siege(tmp_path: Path) -> Iterator[Siege]:
     made = Siege(tmp_path)
@@ -62,11 +70,35 @@ def test_a_point_that_this_host_did_not_ship_is_marked_and_restored_only_by_its_
     planted = siege.plant()
     lines = siege.product.run("point", "list", "-r", "nas").succeeded().stdout.splitlines()
     assert [line.split()[0] for line in lines if "not from this host" in line] == [planted.id]
+    marked = {row["id"]: row["foreign"] for row in siege.product.points(repository="nas")}
+    assert marked == {planted.id: True} | {own.id: False for own in siege.own}
     refused = siege.product.run("restore", planted.id, "-r", "nas", "--to", tmp_path / "out").failed(1)
     assert "was not shipped by this host" in refused.stderr
     assert not (tmp_path / "out").exists()
     taken = siege.product.run("restore", planted.id, "-r", "nas", "--to", tmp_path / "out", "--yes").succeeded()
     assert "was not shipped by this host" in taken.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--vm", "web"), ("--deep",)], ids=["all", "of a VM", "deep"])
+def test_a_damaged_point_of_somebody_else_is_told_and_fails_no_check_of_this_hosts_points(
+    siege: Siege, words: tuple[str, ...]
+) -> None:
+    planted = siege.plant()
+    damage(siege.server.store / planted.id)
+    siege.spoil()
+    checked = siege.product.run("verify", *words, "-r", "nas").succeeded()
+    assert all(own.id in checked.stdout for own in siege.own)
+    assert planted.id not in checked.stdout
+    [told] = [line for line in checked.stderr.splitlines() if "not shipped by this host and not checked" in line]
+    assert planted.id in told
+    assert "20361122T020000Z" in told
+    assert planted.id in siege.product.run("verify", planted.id, "-r", "nas").failed(1).stdout
+
+
+def test_a_damaged_point_of_this_host_still_fails_the_check(siege: Siege) -> None:
+    siege.plant()
+    damage(siege.server.store / siege.own[0].id)
+    assert siege.own[0].id in siege.product.run("verify", "-r", "nas").failed(1).stdout
 
 
 def test_no_point_is_the_latest_of_a_vm_of_which_this_host_has_shipped_none(siege: Siege) -> None:

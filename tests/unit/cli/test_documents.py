@@ -108,7 +108,7 @@ def keys_of(model: type) -> set[str]:
 def test_the_keys_of_points_are_documented(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "repository")
     manifest = shelf.add()
-    summary = point_summary(LocalStore(shelf.repository), manifest, None)
+    summary = point_summary(LocalStore(shelf.repository), manifest, None, foreign=False)
     assert first_column(SECTIONS["point list"]) == set(summary)
     added = set(point_details(LocalStore(shelf.repository), manifest)) - set(summary)
     assert first_column(SECTIONS["point show"]) == added | {"disks"}

@@ -8,11 +8,13 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
 from kvm_backup.bootstrap import Application
-from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.errors import ForeignPointError, KvmBackupError
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.services.point_places import PlacedPoint
 from kvm_backup.services.queries import point_details
 from kvm_backup.services.stores.store import unnamed_hint
+from kvm_backup.services.stores.trust import foreign_warning, require_trust
 from kvm_backup.web.context import Message, redirect, render
 from kvm_backup.web.disk_response import disk_response
 from kvm_backup.web.errors import status_of
@@ -42,6 +44,7 @@ def point(request: Request, user: Viewer, repository: str, folder: str, stamp: s
         "points/point.html",
         point=manifest,
         details=details,
+        foreign=foreign_warning(store, manifest.id),
         way_there=unnamed_hint(details["elsewhere"]) if details["elsewhere"] else "",
         repository=repository,
         at=point_url(repository, manifest.id),
@@ -82,6 +85,7 @@ def restore(
     confirm: Text = "",
     to: Text = "",
     image_format: Text = "qcow2",
+    foreign: Text = "",
 ) -> Response:
     """Queue the restore; leads to its run."""
     typed = {
@@ -93,10 +97,12 @@ def restore(
         "to": to,
         "image_format": image_format,
         "confirm": confirm,
+        "foreign": foreign,
     }
     application = application_of(request)
     point_id = f"{folder}/{stamp}"
-    manifest = application.repositories.configured_store(repository).view.load(point_id)
+    store = application.repositories.configured_store(repository)
+    manifest = store.view.load(point_id)
     note(request, "point.restore", f"{repository}:{point_id}", way)
     try:
         target = restore_target(
@@ -111,6 +117,8 @@ def restore(
             folder=to,
             image_format="raw" if image_format == "raw" else "qcow2",
         )
+        hint = phrase("Restore a point that this host has shipped; or tick the box if you trust it.")
+        require_trust(store, point_id, agreed=bool(foreign), hint=hint)
         run = asked_once(
             request,
             user,
@@ -118,7 +126,8 @@ def restore(
             target,
         )
     except KvmBackupError as error:
-        field = {"new-vm": "name", "in-place": "confirm", "folder": "to"}.get(way, "way")
+        of_way = {"new-vm": "name", "in-place": "confirm", "folder": "to"}.get(way, "way")
+        field = "foreign" if isinstance(error, ForeignPointError) else of_way
         told = {field: f"{sentence(error.message)} {sentence(error.hint)}"}
         return _form(request, repository, point_id, typed, told, status=status_of(error))
     return redirect(request, f"/runs/{quote(run.id, safe='')}", Message(_("The restore is queued.")))
@@ -154,12 +163,14 @@ def _form(
     *,
     status: int = 200,
 ) -> Response:
-    manifest = application_of(request).repositories.configured_store(repository).view.load(point_id)
+    store = application_of(request).repositories.configured_store(repository)
+    manifest = store.view.load(point_id)
     return render(
         request,
         "points/restore.html",
         status=status,
         point=manifest,
+        foreign=foreign_warning(store, manifest.id),
         repository=repository,
         at=point_url(repository, manifest.id),
         place=_place(application_of(request), manifest, repository),

@@ -174,7 +174,7 @@ def _timeline(request: Request, points: PlacedPoints) -> Timeline | None:
     moments = [
         (
             held.point.created,
-            held.point.mode.value,
+            "foreign" if held.foreign else held.point.mode.value,
             point_url(held.repository, held.point.id),
             f"{formats.clock_time(held.point.created, zone)} · {_size_or_place(held, remotes)}",
         )
@@ -184,6 +184,8 @@ def _timeline(request: Request, points: PlacedPoints) -> Timeline | None:
 
 
 def _size_or_place(held: PlacedPoint, remotes: Container[str]) -> str:
+    if held.foreign:
+        return _("{size}, not from this host").format(size=formats.size(held.point.bytes_stored))
     if held.elsewhere is None:
         return formats.size(held.point.bytes_stored)
     return _("at {names}").format(names=places(held.elsewhere, remotes)) if held.elsewhere else _("lost")

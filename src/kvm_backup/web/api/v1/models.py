@@ -244,7 +244,7 @@ class BackupWanted(BaseModel):
 
 
 class Point(BaseModel):
-    """One restore point. `links` counts it and those that it builds on.
+    """One restore point. `links` counts it and those that it builds on. `foreign` as in its details.
 
     `elsewhere` names the repositories that hold its disks when this one does not: null means that this one does, an
     empty list that none does any more.
@@ -263,6 +263,7 @@ class Point(BaseModel):
     bytes_stored: int
     disks: list[str]
     elsewhere: list[str] | None
+    foreign: bool
     links: int
 
 
@@ -274,7 +275,11 @@ class PointList(BaseModel):
 
 
 class PointDetails(BaseModel):
-    """All that a restore point's manifest tells (docs/repository-format.md)."""
+    """All that a restore point's manifest tells (docs/repository-format.md).
+
+    `foreign`: it is on another server, and this host, which ships there, did not bring it: whoever may write there
+    may have put it there.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -282,6 +287,7 @@ class PointDetails(BaseModel):
     vm: str
     mode: Mode
     created: datetime
+    foreign: bool
 
 
 class VerifyWanted(_Wanted):
@@ -294,7 +300,8 @@ class RestoreWanted(_Wanted):
     """How to bring a point back.
 
     `new-vm` needs `name`; `in-place` needs `confirm`, the name of the VM whose disks are replaced; `folder` needs
-    `folder`. `folder` and `disks_in` are absolute paths on the host and need the role administrator.
+    `folder`. `folder` and `disks_in` are absolute paths on the host and need the role administrator. `foreign` says
+    that a point which this host did not ship is trusted; without it, restoring one is refused (409, `foreign-point`).
     """
 
     way: Literal["new-vm", "in-place", "folder"]
@@ -305,6 +312,7 @@ class RestoreWanted(_Wanted):
     disks_in: Text | None = None
     folder: Text | None = None
     image_format: Literal["qcow2", "raw"] = "qcow2"
+    foreign: bool = False
 
 
 class Subject(_Answer):

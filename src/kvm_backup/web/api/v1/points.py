@@ -3,7 +3,9 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.services.queries import point_details
+from kvm_backup.services.stores.trust import require_trust
 from kvm_backup.web.api.v1 import models
 from kvm_backup.web.api.v1.answers import problems
 from kvm_backup.web.disk_response import disk_response
@@ -40,8 +42,11 @@ def restore_point(
     application = application_of(request)
     point_id = f"{folder}/{stamp}"
     note(request, "point.restore", f"{repository}:{point_id}", wanted.way)
-    manifest = application.repositories.configured_store(repository).view.load(point_id)
-    target = restore_target(user, manifest, **wanted.model_dump())
+    store = application.repositories.configured_store(repository)
+    manifest = store.view.load(point_id)
+    target = restore_target(user, manifest, **wanted.model_dump(exclude={"foreign"}))
+    hint = phrase('Restore a point that this host has shipped; or send "foreign": true if you trust it.')
+    require_trust(store, point_id, agreed=wanted.foreign, hint=hint)
     run = application.queue.restore(point_id, target, repository, who=user.name)
     return models.Run.model_validate(run)
 

@@ -62,7 +62,7 @@ def list_points(request: Request, user: Viewer, uuid: str) -> models.PointList: 
     found = application.points.everywhere(application.inventory.get(uuid).uuid)
     points = [
         models.Point(
-            **point_summary(application.store(held.repository), held.point, held.elsewhere)
+            **point_summary(application.store(held.repository), held.point, held.elsewhere, foreign=held.foreign)
             | {"repository": held.repository, "links": held.links}
         )
         for held in found.points
