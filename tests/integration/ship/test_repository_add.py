@@ -369,6 +369,19 @@ def test_a_new_machine_reads_what_another_one_shipped(person: Person, others: Sh
     assert point["vm"] == "web"
 
 
+def test_a_new_machine_with_the_key_that_only_adds_is_told_which_account_may_read(
+    person: Person, others: Shelf
+) -> None:
+    refused = person.adds("nas", url(person.server, "keeper"), "--yes")
+    assert refused.status == EXIT_FAILED
+    said = in_one_line(refused.text)
+    assert "holds the points of another repository, and this key cannot read them" in said
+    assert "name in the URL the account that the old host had in its prune_url" in said
+    assert person.tables() == []
+    done = person.adds("nas", url(person.server, "rrsync"), "--yes")
+    assert (done.status, person.listed()["nas"]["points"]) == (EXIT_DONE, 1), done.text
+
+
 def test_a_host_with_a_repository_of_its_own_reads_anothers_and_does_not_mix_them(
     person: Person, shelf: Shelf, others: Shelf
 ) -> None:

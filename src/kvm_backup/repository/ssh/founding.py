@@ -23,6 +23,10 @@ _FOUNDING = f"{INCOMING_PREFIX}founding"
 _BYTES_MAX = 64 << 10
 
 
+class AnotherRepositoryError(RepositoryFormatError):
+    """The folder on the server holds the points of another repository."""
+
+
 def found(transfer: Transfer, local: Path) -> None:
     """Put the identity of the repository in the folder `local` into the server's folder, unless it is there.
 
@@ -146,9 +150,9 @@ def nothing_there(transfer: Transfer) -> RepositoryNotFoundError:
     )
 
 
-def another_there(transfer: Transfer) -> RepositoryFormatError:
+def another_there(transfer: Transfer) -> AnotherRepositoryError:
     """The error for a folder with the points of another repository."""
-    return RepositoryFormatError(
+    return AnotherRepositoryError(
         phrase("{place} holds the points of another repository", place=transfer.connection.address),
         hint=phrase("Give each repository a folder of its own there; nothing was changed."),
     )

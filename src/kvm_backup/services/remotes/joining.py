@@ -5,10 +5,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvm_backup.domain.errors import RemoteAccessError, RemoteSetupError, RepositoryNotFoundError
+from kvm_backup.domain.errors import (
+    RemoteAccessError,
+    RemoteSetupError,
+    RepositoryFormatError,
+    RepositoryNotFoundError,
+)
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.encryption.marker import identity_folder
 from kvm_backup.repository.local import LocalRepository
+from kvm_backup.repository.ssh.founding import AnotherRepositoryError
 from kvm_backup.repository.ssh.remote import Remote
 
 
@@ -42,8 +48,9 @@ def join_as_copy(remote: Remote, here: Locals, of: str | None, recipients: Seque
     """Make it the copy of the local repository `of`. None is the default one, unless the folder holds the points of
     another repository: then it is only read, and nothing is changed there.
 
-    Raises RepositoryFormatError when `of` is given and the folder holds others' points, RemoteSetupError when the two
-    accounts see different folders or it is the folder of the local repository, and what `Remote` raises.
+    Raises RepositoryFormatError when the folder holds others' points, and `of` is given or the key may not read,
+    RemoteSetupError when the two accounts see different folders or it is the folder of the local repository, and what
+    `Remote` raises.
     """
     there, readable = _look(remote)
     if of is None and there is not None and there != here.known_id(here.default):
@@ -51,7 +58,10 @@ def join_as_copy(remote: Remote, here: Locals, of: str | None, recipients: Seque
     local = here.open(of or here.default)
     remote.require_apart(local.root)
     with _identity_of(local, recipients) as root:
-        remote.found(root)
+        try:
+            remote.found(root)
+        except AnotherRepositoryError as error:
+            raise error if readable else _unreadable(remote.address) from error
     remote.require_apart(local.root)  # one inside it is known by what it holds now
     if readable and remote.identity() != local.id:
         raise another_folder(remote.address)
@@ -77,6 +87,17 @@ def another_folder(place: object) -> RemoteSetupError:
     return RemoteSetupError(
         phrase("{place}: the account that prunes sees another folder", place=place),
         hint=phrase("Both addresses must lead to the same folder; a path that rrsync locks in begins at /."),
+    )
+
+
+def _unreadable(place: object) -> RepositoryFormatError:
+    """The error for the points of another host, as a key that only adds meets them."""
+    return RepositoryFormatError(
+        phrase("{place} holds the points of another repository, and this key cannot read them", place=place),
+        hint=phrase(
+            "To restore them, name in the URL the account that the old host had in its prune_url: that one may read. "
+            "For the points of this host, name a folder of its own. Nothing was changed."
+        ),
     )
 
 
