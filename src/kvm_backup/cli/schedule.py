@@ -23,7 +23,9 @@ app = Program(help=_("What is backed up, and when."))
 
 IdArgument = Annotated[
     str,
-    typer.Argument(metavar="ID", help=_("A schedule's id, or a beginning that only one id has."), show_default=False),
+    typer.Argument(
+        metavar="ID", help=_("A schedule's id, a beginning that only one id has, or its name."), show_default=False
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help=_("Print JSON instead of text."))]
 VmsHelp = _("Names of the VMs: --vms web db.")

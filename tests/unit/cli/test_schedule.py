@@ -84,6 +84,24 @@ def test_the_life_of_a_schedule(schedule: Command) -> None:
     assert listed(schedule) == []
 
 
+def test_a_schedule_is_named_by_its_name_unless_two_have_it_or_an_id_begins_so(schedule: Command) -> None:
+    first = json.loads(schedule(*ADD, "--json").output)["id"]
+    for verb in ("disable", "enable", "show", "next"):
+        assert schedule("schedule", verb, "Nom").status == EXIT_DONE
+    other = json.loads(schedule("schedule", "add", "Autre", *ADD[3:], "--json").output)["id"]
+    state(schedule).write_text(state(schedule).read_text().replace('"Autre"', '"Nom"'))  # as an editor may
+    refused = schedule("schedule", "disable", "Nom")
+    assert refused.status == EXIT_NOT_FOUND
+    assert "2 schedules are called 'Nom'" in refused.error
+    assert first in refused.error
+    assert other in refused.error
+    assert manager(schedule, "edit", other, "--name", first[:8]).status == EXIT_DONE
+    assert json.loads(schedule("schedule", "show", first[:8], "--json").output)["id"] == first
+    assert manager(schedule, "remove", "Nom").status == EXIT_DONE
+    assert [row["id"] for row in listed(schedule)] == [other]
+    assert "no schedule has the id or the name 'nom'" in schedule("schedule", "show", "nom").error
+
+
 def test_json_is_one_document_for_every_command(schedule: Command) -> None:
     added = json.loads(schedule(*ADD, "--json").output)
     assert added["name"] == "Nom"

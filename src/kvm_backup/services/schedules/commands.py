@@ -74,7 +74,7 @@ class ScheduleService:
         return self.file.read()
 
     def find(self, wanted: str) -> Schedule:
-        """A schedule by its id, or by a beginning that only one id has. Raises ScheduleNotFoundError."""
+        """A schedule by its id, by a beginning that only one id has, or by its name. Raises ScheduleNotFoundError."""
         return find(self.file.read(), wanted)
 
     def add(
@@ -303,23 +303,35 @@ def revision(schedule: Schedule) -> str:
 
 
 def find(schedules: Schedules, wanted: str) -> Schedule:
-    """A schedule by its id, or by a beginning that only one id has. Raises ScheduleNotFoundError."""
+    """A schedule by its id, by a beginning that only one id has, or by its name where only one has that.
+
+    What an id begins with is never taken for a name. Raises ScheduleNotFoundError.
+    """
     matches = [schedule for schedule in schedules if wanted and schedule.id.startswith(wanted)]
     matches = [schedule for schedule in matches if schedule.id == wanted] or matches
     if len(matches) == 1:
         return matches[0]
-    if not matches:
+    if matches:
         raise ScheduleNotFoundError(
-            phrase("no schedule has the id {id!r}", id=wanted[:100]),
-            hint=phrase("'schedule list' shows the beginning of each id."),
+            phrase("{count} schedules have an id that begins with {wanted!r}", count=len(matches), wanted=wanted),
+            hint=phrase("Give more of it: {ids}.", ids=_some_ids(matches)),
+        )
+    named = [schedule for schedule in schedules if schedule.name == wanted]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise ScheduleNotFoundError(
+            phrase("{count} schedules are called {wanted!r}", count=len(named), wanted=wanted),
+            hint=phrase("Give the id of one: {ids}.", ids=_some_ids(named)),
         )
     raise ScheduleNotFoundError(
-        phrase("{count} schedules have an id that begins with {wanted!r}", count=len(matches), wanted=wanted),
-        hint=phrase(
-            "Give more of it: {ids}.",
-            ids=", ".join(schedule.id for schedule in matches[:5]) + (", …" if len(matches) > 5 else ""),
-        ),
+        phrase("no schedule has the id or the name {wanted!r}", wanted=wanted[:100]),
+        hint=phrase("'schedule list' shows the names and the beginning of each id."),
     )
+
+
+def _some_ids(schedules: Sequence[Schedule]) -> str:
+    return ", ".join(schedule.id for schedule in schedules[:5]) + (", …" if len(schedules) > 5 else "")
 
 
 def short_ids(schedules: Schedules) -> dict[str, str]:
