@@ -230,7 +230,9 @@ def _parse_cron(text: str) -> Timing | None:
         never = not list(islice(CronSim(text, datetime(2024, 1, 1, tzinfo=UTC)), 1))
     except CronSimError:
         return None
-    return None if never else Timing(ScheduleType.CRON, expression=" ".join(text.split()))
+    if never:
+        raise InvalidScheduleError("schedule_time", text, phrase("a date that there is: this time never comes"))
+    return Timing(ScheduleType.CRON, expression=" ".join(text.split()))
 
 
 _PARSERS = {

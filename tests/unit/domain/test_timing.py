@@ -212,6 +212,12 @@ def test_a_time_that_cannot_be_used_names_field_value_and_expectation(schedule_t
     assert repr(error.came) in error.message
 
 
+def test_a_cron_time_that_no_date_has_is_said_to_come_never() -> None:
+    with pytest.raises(InvalidScheduleError) as caught:
+        parse_timing("cron", "0 0 30 2 *")
+    assert "this time never comes" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("schedule_type", "time", "field"),
     [
