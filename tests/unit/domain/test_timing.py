@@ -215,7 +215,11 @@ def test_a_time_that_cannot_be_used_names_field_value_and_expectation(schedule_t
 def test_a_cron_time_that_no_date_has_is_said_to_come_never() -> None:
     with pytest.raises(InvalidScheduleError) as caught:
         parse_timing("cron", "0 0 30 2 *")
-    assert "this time never comes" in caught.value.hint
+    assert "this time never comes" in str(caught.value.hint)
+    for wrong in ("0 0 32 2 *", "0 0 30 13 *", "61 0 30 2 *"):
+        with pytest.raises(InvalidScheduleError, match="cannot be used") as caught:
+            parse_timing("cron", wrong)
+        assert "five fields" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
