@@ -8,7 +8,7 @@ cron does (the library cronsim).
 
 import calendar
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -224,15 +224,24 @@ def _parse_monthly(text: str) -> Timing | None:
 
 
 def _parse_cron(text: str) -> Timing | None:
-    if len(text.split()) != 5:
+    fields = text.split()
+    if len(fields) != 5:
         return None
-    try:
-        never = not list(islice(CronSim(text, datetime(2024, 1, 1, tzinfo=UTC)), 1))
-    except CronSimError:
-        return None
-    if never:
+    if _is_cron(fields):
+        return Timing(ScheduleType.CRON, expression=" ".join(fields))
+    minute, hour, day, month, weekday = fields
+    # The library refuses 30 February as if its day were none; by themselves day and month are good.
+    if _is_cron([minute, hour, day, "*", weekday]) and _is_cron([minute, hour, "*", month, weekday]):
         raise InvalidScheduleError("schedule_time", text, phrase("a date that there is: this time never comes"))
-    return Timing(ScheduleType.CRON, expression=" ".join(text.split()))
+    return None
+
+
+def _is_cron(fields: Sequence[str]) -> bool:
+    """Whether it can be understood, and comes."""
+    try:
+        return any(True for _ in islice(CronSim(" ".join(fields), datetime(2024, 1, 1, tzinfo=UTC)), 1))
+    except CronSimError:
+        return False
 
 
 _PARSERS = {
