@@ -28,7 +28,7 @@ def french(command: Command) -> Command:
 @pytest.mark.parametrize(
     ("words", "cause", "hint"),
     [
-        (("schedule", "show", "abc"), "aucune planification n'a l'identifiant 'abc'", "schedule list"),
+        (("schedule", "show", "abc"), "aucune planification n'a l'identifiant ni le nom 'abc'", "schedule list"),
         ((*ADD, "--time", "25:00"), "heure\u202f: '25:00' ne convient pas", "Attendu"),
         ((*ADD, "--time", "02:00", "--repository", "nas"), "'nas'", "Attendu"),
         ((*ADD, "--time", "02:00", "--keep-daily", "x"), "'x'", "un nombre de 0 à 10000"),
