@@ -33,6 +33,8 @@ _STORED_PER_CLUSTER = CLUSTER_SIZE // 8
 """What a cluster of the points that tests make takes, compressed."""
 _CUT_AT = 0.9
 
+_TOKEN = "0123456789abcdef0123456789abcdef"
+
 
 @dataclass(frozen=True, slots=True)
 class Took:
@@ -151,7 +153,7 @@ class _Bench:
 
     def _ship(self, account: str, point: Manifest | None = None, *, base: str | None = None) -> Shipped:
         sent = point or self._point
-        with Remote(self._server.address(account), config=self._server.config) as remote:
+        with Remote(self._server.address(account), config=self._server.config, token=_TOKEN) as remote:
             remote.found(self._shelf.root)
             return remote.ship(Shipment(self._shelf.repository.path_of(sent.id), sent), base=base)
 
