@@ -1,9 +1,9 @@
 """A pull backup job: all disks of a running VM at one instant, served by QEMU on one unix socket.
 
-Tried with libvirt 9.0: begin takes 0.1 s; QEMU (as its own user) creates the socket and libvirt the scratch files;
-the export is named after the target, and an incremental disk's bitmap `backup-<target>`; after virDomainAbortJob
-the job is reported a few milliseconds longer, then socket and scratch files are gone. A checkpoint made with the
-job stays. All bitmaps record on while the job runs.
+Tried with libvirt 9.0: begin takes 0.1 s; QEMU (as its own user) creates the socket, and the scratch files must be
+there before (scratch_files.py says why); the export is named after the target, and an incremental disk's bitmap
+`backup-<target>`; after virDomainAbortJob the job is reported a few milliseconds longer, then the socket is gone. A
+checkpoint made with the job stays. All bitmaps record on while the job runs.
 """
 
 import time
@@ -23,7 +23,7 @@ from kvm_backup.domain.errors import (
 )
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.vm import Vm
-from kvm_backup.hypervisor import backup_xml, run_folder
+from kvm_backup.hypervisor import backup_xml, run_folder, scratch_files
 from kvm_backup.hypervisor.backup_xml import JobDisk, RunningJob
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.hypervisor.libvirt_errors import our_error, translated
@@ -115,8 +115,7 @@ class BackupJob:
         HypervisorUnavailableError when it does not answer for END_TIMEOUT.
         """
         end_job(self._hypervisor, self.vm.uuid, self.socket)
-        for target in self.exports:
-            run_folder.scratch_path(self.scratch_folder, target).unlink(missing_ok=True)
+        scratch_files.remove_all(run_folder.scratch_path(self.scratch_folder, target) for target in self.exports)
         self.socket.unlink(missing_ok=True)
 
 
@@ -149,22 +148,29 @@ def begin(
     wanted = {disk.target: disk for disk in disks}
     with_bitmap = [target for target in wanted if vm.disk(target).can_have_bitmap]
     started_from = base if any(disk.incremental for disk in disks) else None
+    scratch = {target: run_folder.scratch_path(scratch_folder, target) for target in wanted}
     job_xml = backup_xml.backup(
         all_targets,
-        [
-            JobDisk(one.target, one.incremental, run_folder.scratch_path(scratch_folder, one.target))
-            for one in wanted.values()
-        ],
+        [JobDisk(one.target, one.incremental, scratch[one.target]) for one in wanted.values()],
         socket=socket,
         base=started_from,
     )
-    made = checkpoint if with_bitmap else None
-    checkpoint_xml = backup_xml.checkpoint(made, all_targets, with_bitmap) if made is not None else None
+    new_checkpoint = checkpoint if with_bitmap else None
+    checkpoint_xml = (
+        None if new_checkpoint is None else backup_xml.checkpoint(new_checkpoint, all_targets, with_bitmap)
+    )
     domain = hypervisor.domain(vm.uuid)
     instance = hypervisor.instance(vm.uuid)
+    with translated(vm.name):
+        sizes = {path: int(domain.blockInfo(target)[0]) for target, path in scratch.items()}
+    # What a job left that its VM's end took down: no job uses it, or the VM would be busy.
+    scratch_files.remove_all(sizes)
+    made = scratch_files.create_all(sizes, hypervisor.qemu_owner(vm.uuid))
     try:
-        domain.backupBegin(job_xml, checkpoint_xml, 0)
+        domain.backupBegin(job_xml, checkpoint_xml, libvirt.VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL if made else 0)
     except libvirt.libvirtError as error:
+        if made:
+            scratch_files.remove_all(sizes)
         _refuse_busy(hypervisor, vm)
         raise our_error(error, vm.name) from error
     try:
@@ -185,7 +191,7 @@ def begin(
         vm,
         socket=socket,
         scratch_folder=scratch_folder,
-        checkpoint=made,
+        checkpoint=new_checkpoint,
         exports=exports,
         instance=instance,
     )
