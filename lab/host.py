@@ -14,6 +14,7 @@ from lab.programs import run
 
 URI = "qemu:///system"
 _PID_FILE = Path("/run/libvirtd.pid")
+_START = Path(__file__).parents[1] / "scripts" / "start-libvirt"
 _START_SECONDS = 30.0
 
 
@@ -27,15 +28,8 @@ def connect() -> libvirt.virConnect:
 def running_libvirtd() -> None:
     """Make sure that libvirtd and virtlogd run, with or without systemd; to start them needs root. LabError."""
     _give_kvm_to_its_group()
-    if _answers():
-        return
-    if _systemd_runs():
-        run(["systemctl", "start", "virtlogd.socket", "libvirtd.service"])
-    else:
-        if not Path("/run/libvirt/virtlogd-sock").exists() or not _alive(Path("/run/virtlogd.pid")):
-            run(["virtlogd", "-d"])
-        run(["libvirtd", "-d"])
-    _wait_until_it_answers()
+    if not _answers():
+        run([_START])
 
 
 def restart_libvirtd() -> None:
@@ -53,7 +47,7 @@ def restart_libvirtd() -> None:
             if time.monotonic() > deadline:
                 raise LabError(f"libvirtd (process {pid}) did not end within {_START_SECONDS:.0f} s")
             time.sleep(0.05)
-        run(["libvirtd", "-d"])
+        run([_START])
     _wait_until_it_answers()
 
 
@@ -93,13 +87,6 @@ def _wait_until_it_answers() -> None:
 
 def _systemd_runs() -> bool:
     return Path("/run/systemd/system").is_dir()
-
-
-def _alive(pid_file: Path) -> bool:
-    try:
-        return Path(f"/proc/{int(pid_file.read_text())}").exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _say_nothing(_context: object, _error: object) -> None:
