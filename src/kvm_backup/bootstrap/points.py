@@ -44,7 +44,7 @@ class Points:
             lambda name: self.parts.shipping.mirror(name).repository,
             self.parts.catalogue,
             vm_uuid,
-            lambda name: self.parts.shipping.mirror(name).foreign(),
+            lambda name: self.parts.shipping.mirror(name).unvouched(),
         )
         waiting = self.parts.shipping.facts.store.of_vm(vm_uuid) if remotes else []
         return placed_points(self.everywhere(vm_uuid), there, remotes, waiting)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -35,6 +36,19 @@ def mirror_path(state_dir: Path, name: str, url: str) -> Path:
     `url` is as the settings hold it, where each address is written in one way.
     """
     return state_dir / _FOLDER / f"{name}--{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Who brought points that are at a remote, as far as this host knows: their ids, each in one of the sets.
+
+    `shipped`: this host. `back`: somebody, after this host had removed them there by the remote's rule; a server that
+    was set back brings what this host shipped, a thief what he likes. `foreign`: somebody else.
+    """
+
+    shipped: frozenset[str]
+    back: frozenset[str]
+    foreign: frozenset[str]
 
 
 class Mirror:
@@ -143,15 +157,21 @@ class Mirror:
         """
         return self._ledger.shipped()
 
-    def foreign(self) -> frozenset[str]:
-        """The ids of what is there and was not shipped by this host, as far as it knows: whoever may write there may
-        have put it there. None on a host that has shipped nothing there. Raises StorageError."""
-        shipped = self.shipped_by_us()
-        if not shipped:
+    def origins(self, point_ids: Iterable[str]) -> Origins:
+        """Who brought these points, which are there. Raises StorageError."""
+        there = frozenset(point_ids)
+        shipped = there & self.shipped_by_us()
+        back = (there & self.removed_by_rule()) - shipped
+        return Origins(shipped, back, there - shipped - back)
+
+    def unvouched(self) -> frozenset[str]:
+        """The ids of what is foreign there, or back: whoever may write there may have put it there. None on a host
+        that has shipped nothing there. Raises StorageError."""
+        if not self.shipped_by_us():
             return frozenset()
         view = self.repository
-        there = {f"{folder.name}/{stamp}" for folder in view.folders() for stamp in view.stamps(folder)}
-        return frozenset(there - shipped)
+        origins = self.origins(f"{folder.name}/{stamp}" for folder in view.folders() for stamp in view.stamps(folder))
+        return origins.back | origins.foreign
 
     def removed_by_rule(self) -> frozenset[str]:
         """The ids of what this host has removed there by the remote's rule. Raises StorageError."""

@@ -8,7 +8,7 @@ import pytest
 from kvm_backup.domain.errors import PointNotFoundError, RepositoryFormatError, RepositoryNotFoundError, StorageError
 from kvm_backup.domain.point import Manifest, serialize
 from kvm_backup.repository.catalogue import Catalogue
-from kvm_backup.repository.mirror import Mirror, mirror_path
+from kvm_backup.repository.mirror import Mirror, Origins, mirror_path
 from tests.unit.builders import REPOSITORY_ID, Shelf, a_manifest
 
 URL = "ssh://backup@nas.example/srv/kvm"
@@ -79,6 +79,27 @@ def test_what_the_rule_removed_there_is_known_until_it_is_shipped_again(mirror: 
     assert (set(mirror.shipped_by_us()), set(mirror.removed_by_rule())) == (set(), {point.id})
     mirror.record(point.id, serialize(point))
     assert (set(mirror.shipped_by_us()), set(mirror.removed_by_rule())) == ({point.id}, set())
+
+
+def test_a_point_that_is_back_after_the_rule_removed_it_is_no_strangers_and_nobody_vouches_for_it(
+    mirror: Mirror,
+) -> None:
+    own, back, foreign = (a_manifest(id=f"web--1a2b3c4d/2026112{day}T020000Z") for day in (2, 3, 4))
+    for point in (own, back):
+        mirror.record(point.id, serialize(point))
+    mirror.forget(back.id, by_rule=True)
+    for point in (back, foreign):
+        mirror.show(point.id, serialize(point))
+    assert mirror.origins([own.id, back.id, foreign.id]) == Origins(
+        shipped=frozenset({own.id}), back=frozenset({back.id}), foreign=frozenset({foreign.id})
+    )
+    assert mirror.unvouched() == {back.id, foreign.id}
+
+
+def test_a_host_that_has_shipped_nothing_there_cannot_tell_what_is_whose(mirror: Mirror) -> None:
+    point = a_manifest()
+    mirror.show(point.id, serialize(point))
+    assert mirror.unvouched() == frozenset()
 
 
 def test_what_is_only_seen_there_is_nobodys_word_that_this_host_shipped_it(mirror: Mirror) -> None:

@@ -32,9 +32,9 @@ class Lack:
     `newest_there`: of that the newest point that is whole, with what it builds on, full one first.
 
     The rule neither counts nor removes points there that are `foreign`, which this host did not ship, as far as it
-    knows, or `ahead`, dated in the future. `stuck` cannot be shipped: what they build on is neither there nor here.
-    `again` of what waits was shipped before. All these are ids, oldest first. `newest_stuck`: so is the newest point
-    here, and with it whatever would be built on it.
+    knows, and has not here, or `ahead`, dated in the future. `stuck` cannot be shipped: what they build on is neither
+    there nor here. `again` of what waits was shipped before. All these are ids, oldest first. `newest_stuck`: so is
+    the newest point here, and with it whatever would be built on it.
     """
 
     to_ship: tuple[Shippable, ...] = ()
@@ -73,11 +73,10 @@ def lack_of(
     here = list(local.points(local.root / folder))
     there = list(mirror.repository.points(mirror.repository.root / folder))
     known = _manifests(there)
-    shipped = mirror.shipped_by_us()
-    own = {point.id for point in here} | {point.id for point in there if point.id in shipped}
+    origins = mirror.origins(point.id for point in there)
+    own = {point.id for point in here} | origins.shipped
     ahead = {point.id for point in [*there, *here] if _is_ahead(point, now, is_own=point.id in own)}
-    back = ({point.id for point in there} & mirror.removed_by_rule()) - own
-    foreign = {point.id for point in there} - own - back
+    back, foreign = set(origins.back - own), origins.foreign - own
     ours = list(_manifests(here).values())
     with_files = [point for point in ours if elsewhere(local.path_of(point.id)) is None]
     sides = Sides(
@@ -104,7 +103,7 @@ def lack_of(
         ahead=tuple(sorted(ahead - foreign)),
         stuck=stuck,
         newest_stuck=newest in stuck,
-        again=tuple(sorted((sent & shipped) - known.keys())),
+        again=tuple(sorted((sent & mirror.shipped_by_us()) - known.keys())),
     )
 
 

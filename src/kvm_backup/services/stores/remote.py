@@ -47,7 +47,7 @@ class RemoteStore:
 
     @property
     def foreign(self) -> frozenset[str]:
-        return self.mirror.foreign()
+        return self.mirror.unvouched()
 
     def place_of(self, point_id: str) -> str:
         self.view.path_of(point_id)

@@ -55,8 +55,8 @@ class Store(Protocol):
 
     @property
     def foreign(self) -> frozenset[str]:
-        """The ids of points that are there and that this host, which ships there, has not brought. Raises
-        StorageError."""
+        """The ids of points that are there and that this host, which ships there, has not brought, or has removed by
+        the rule since and finds back. Raises StorageError."""
 
     def place_of(self, point_id: str) -> str:
         """Where a point lies, for people. Raises PointNotFoundError for what is no id."""
