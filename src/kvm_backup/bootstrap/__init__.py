@@ -86,9 +86,14 @@ class Application:
     None where nobody can answer."""
 
     @classmethod
-    def from_environment(cls, ask_for_identities: AskForIdentities = _ask_nobody) -> Application:
-        """Raises SettingsError."""
-        settings = load()
+    def from_environment(
+        cls, ask_for_identities: AskForIdentities = _ask_nobody, *, makes_settings: bool = False
+    ) -> Application:
+        """`makes_settings` is for what writes the settings file: one that is named may be missing yet.
+
+        Raises SettingsError.
+        """
+        settings = load(may_make=makes_settings)
         return cls(settings, LiveSettings(settings), ask_for_identities)
 
     @property

@@ -124,6 +124,8 @@ class Remotes:
         from kvm_backup.services.remotes.joining import Locals, join_as_copy, join_to_read
         from kvm_backup.services.remotes.rereading import reread
 
+        if self.parts.live is not None:
+            self.parts.live.require_file()
         remote = self._checked(new)
         if remote.recipients:
             self.parts.proved_recipients.require(remote.recipients)

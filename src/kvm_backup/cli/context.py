@@ -19,11 +19,11 @@ _stop = threading.Event()
 
 
 @cache
-def application() -> Application:
-    """The application of this process. Raises SettingsError."""
+def application(*, makes_settings: bool = False) -> Application:
+    """The application of this process; `makes_settings` for a command that writes them. Raises SettingsError."""
     from kvm_backup.cli.key import ask_for_identities
 
-    return Application.from_environment(ask_for_identities)
+    return Application.from_environment(ask_for_identities, makes_settings=makes_settings)
 
 
 def stop_requested() -> bool:

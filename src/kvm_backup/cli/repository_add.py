@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from kvm_backup.bootstrap import Application
 from kvm_backup.bootstrap.remotes import Added, NewRemote
 from kvm_backup.cli.confirm import agrees
 from kvm_backup.cli.context import application
@@ -71,12 +72,13 @@ def add(
         "identity_file": str(identity_file.absolute()) if identity_file else None,
     }
     new = NewRemote(name, url, prune_url, of, only_read, {key: value for key, value in options.items() if value})
-    remotes = application().remotes
+    parts = application(makes_settings=True)
+    remotes = parts.remotes
     for stranger in remotes.strangers(new):
         _let_accept(stranger, yes=yes)
     known = remotes.configured(new)
     if known is None:
-        _tell(remotes.add(new))
+        _tell(parts, remotes.add(new))
         return
     remotes.meet(known)
     done = _("{name} is configured already, and its server is known; the settings were not changed")
@@ -102,11 +104,11 @@ def _file_there(fingerprint: str) -> str:
     return f"/etc/ssh/ssh_host_{fingerprint.rpartition('(')[2].rstrip(')').lower()}_key.pub"
 
 
-def _tell(added: Added) -> None:
+def _tell(parts: Application, added: Added) -> None:
     out = console()
     done = _("repository {name} added to {file}").format(name=cell(added.name), file=cell(added.file))
     out.print(f"[green]✓[/green] {done}")
-    for line in _read_only(added) if added.joined.of is None else [*_copy(added), _key(added)]:
+    for line in _read_only(added) if added.joined.of is None else [*_copy(parts, added), _key(added)]:
         out.print(prose(cell(line), indent="  ", hanging="  "))
 
 
@@ -121,8 +123,7 @@ def _read_only(added: Added) -> list[str]:
     ]
 
 
-def _copy(added: Added) -> list[str]:
-    parts = application()
+def _copy(parts: Application, added: Added) -> list[str]:
     found = parts.shipments.everything_that_waits()
     waiting = sum(len(one.lack.to_ship) for one in found if one.remote == added.name)
     lines = [_("It is a copy of the repository {of} on this host.").format(of=added.joined.of)]

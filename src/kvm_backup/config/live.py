@@ -53,7 +53,7 @@ class LiveSettings:
         self._lock = threading.Lock()
         self._looked = clock()
         self._taken = self._seen = _state_of_file()
-        self._had_file = settings_file() is not None
+        self._had_file = settings_file(may_make=True) is not None
 
     def current(self) -> Settings:
         """The settings, with what changed in the file since."""
@@ -71,6 +71,14 @@ class LiveSettings:
             if self.problem is not None:
                 raise self.problem
 
+    def require_file(self) -> None:
+        """Raises SettingsError when the file that was there at the start is gone: a new one would lack it all."""
+        if self._had_file and settings_file() is None:
+            raise SettingsError(
+                phrase("the settings file is gone"),
+                hint=phrase("Put it back, or restart the service to go on without one."),
+            )
+
     def _look(self) -> None:
         found = _state_of_file()
         # An editor may still be writing: an empty file would mean the defaults, and points might go.
@@ -82,11 +90,7 @@ class LiveSettings:
     def _read(self, found: _State) -> None:
         self._taken = self._seen = found
         try:
-            if self._had_file and settings_file() is None:
-                raise SettingsError(
-                    phrase("the settings file is gone"),
-                    hint=phrase("Put it back, or restart the service to go on without one."),
-                )
+            self.require_file()
             read = load()
         except SettingsError as error:
             if self.problem is None or self.problem.message != error.message:

@@ -70,7 +70,7 @@ def prepare_registration(name: str, path: Path, *, default: bool = False) -> Reg
 
     Raises as `prepare_table`, and when there is a default repository already.
     """
-    current = load()
+    current = load(may_make=True)
     if default and "default_repository" in current.model_fields_set:
         raise SettingsError(
             phrase(
@@ -91,7 +91,7 @@ def prepare_table(table: Mapping[str, str | Sequence[str]], *, first: str = "") 
     when the name is taken or unfit, or the file could not be read again with it, or is not what decides.
     """
     name = str(table["name"])
-    if name in {repository.name for repository in load().repository}:
+    if name in {repository.name for repository in load(may_make=True).repository}:
         raise SettingsError(
             phrase("a repository called {name!r} is configured already", name=name),
             hint=phrase("Give it another name."),
@@ -120,7 +120,7 @@ def prepare_table(table: Mapping[str, str | Sequence[str]], *, first: str = "") 
             ),
             hint=phrase("Each setting of a repository: {manual}.", manual=MANUAL),
         ) from error
-    file = settings_file() or _new_file()
+    file = settings_file(may_make=True) or _new_file()
     try:
         before = file.read_text(encoding="utf-8") if file.exists() else ""
     except OSError as error:

@@ -218,8 +218,11 @@ def file_locations() -> list[Path]:
     return [Path("/etc/kvm-backup") / FILE_NAME, home / "kvm-backup" / FILE_NAME]
 
 
-def settings_file() -> Path | None:
-    """The settings file in use. Raises SettingsError when KVM_BACKUP_CONFIG names none, or it may not be read."""
+def settings_file(*, may_make: bool = False) -> Path | None:
+    """The settings file in use. Raises SettingsError when KVM_BACKUP_CONFIG names none, or it may not be read.
+
+    With `may_make`, for what writes the file, one that is named and not there yet is no error if its folder is there.
+    """
     for path in file_locations():
         try:
             status = path.stat()
@@ -236,16 +239,44 @@ def settings_file() -> Path | None:
         if stat.S_ISREG(status.st_mode):
             return path
     if os.environ.get(FILE_VARIABLE):
-        raise SettingsError(
-            phrase("the settings file {path} is not there, or is no file", path=os.environ[FILE_VARIABLE]),
-            hint=phrase("Correct or unset {file_variable}.", file_variable=FILE_VARIABLE),
-        )
+        _require_place(file_locations()[0], may_make=may_make)
     return None
 
 
-def load() -> Settings:
-    """Read the settings. Raises SettingsError naming the file or variable, the key, and what is expected."""
-    path = settings_file()
+def _require_place(named: Path, *, may_make: bool) -> None:
+    """Raises SettingsError for a named file that is not there, unless it may be made where its name says."""
+    if named.exists():
+        raise SettingsError(
+            phrase("the settings file {path} is no file", path=named),
+            hint=phrase("Correct or unset {file_variable}.", file_variable=FILE_VARIABLE),
+        )
+    folder = named.resolve().parent
+    if not folder.is_dir():
+        raise SettingsError(
+            phrase(
+                "the settings file {path} is not there, and its folder {folder} is not either",
+                path=named,
+                folder=folder,
+            ),
+            hint=phrase("Make that folder, or correct or unset {file_variable}.", file_variable=FILE_VARIABLE),
+        )
+    if not may_make:
+        raise SettingsError(
+            phrase("the settings file {path} is not there", path=named),
+            hint=phrase(
+                "'kvm-backup repository init PATH' makes it with a first repository, 'touch' an empty one; or "
+                "correct or unset {file_variable}.",
+                file_variable=FILE_VARIABLE,
+            ),
+        )
+
+
+def load(*, may_make: bool = False) -> Settings:
+    """Read the settings. Raises SettingsError naming the file or variable, the key, and what is expected.
+
+    `may_make` as for `settings_file`.
+    """
+    path = settings_file(may_make=may_make)
     return check({} if path is None else _read(path), path)
 
 

@@ -84,6 +84,29 @@ def test_settings_that_cannot_be_used_stop_every_command(
     one_clear_error(command(*arguments, **{variable: value}), EXIT_BAD_ARGUMENTS)
 
 
+def test_the_first_repository_makes_the_settings_file_that_the_variable_names(
+    command: Command, tmp_path: Path
+) -> None:
+    named = {"KVM_BACKUP_CONFIG": str(tmp_path / "new.toml")}
+    assert "repository init" in one_clear_error(command("repository", "list", **named), EXIT_BAD_ARGUMENTS)
+    assert command("repository", "init", str(tmp_path / "nas"), **named).status == EXIT_DONE
+    assert "nas" in {row["name"] for row in json.loads(command("repository", "list", "--json", **named).output)}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("repository", "init", "nas"), ("repository", "add", "away", "ssh://away/srv"), ("point", "list")]
+)
+def test_a_settings_file_in_a_folder_that_is_not_there_is_not_made(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = tmp_path / "away" / "new.toml"
+    told = one_clear_error(command(*arguments, KVM_BACKUP_CONFIG=str(named)), EXIT_BAD_ARGUMENTS)
+    assert str(named.parent) in told
+    assert not named.parent.exists()
+    assert not (tmp_path / "nas").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -135,6 +135,13 @@ def test_a_host_file_that_is_removed_does_not_mean_the_defaults(
     assert "is gone" in (world.problem() or "")
 
 
+def test_a_file_that_was_there_at_the_start_is_not_made_anew(world: World) -> None:
+    world.live.require_file()
+    world.file.unlink()
+    with pytest.raises(SettingsError, match="is not there"):
+        world.live.require_file()
+
+
 def test_the_file_is_looked_at_once_a_second_at_most(world: World) -> None:
     world.looked_twice()
     world.file.unlink()

@@ -110,11 +110,22 @@ def test_the_environment_wins_over_the_file_value_by_value(file: Path, monkeypat
     assert settings.backup.compression_level == Settings().backup.compression_level
 
 
-def test_a_named_file_that_is_missing_or_a_folder_is_an_error(file: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(SettingsError, match="is not there, or is no file"):
-            load()
-        file.mkdir(exist_ok=True)
+def test_a_named_file_that_is_missing_is_an_error_that_tells_how_to_make_it(file: Path) -> None:
+    with pytest.raises(SettingsError, match=f"the settings file {file} is not there$") as caught:
+        load()
+    assert "repository init" in caught.value.hint
+
+
+@pytest.mark.parametrize("may_make", [False, True])
+def test_a_named_file_that_is_a_folder_or_lies_in_none_is_an_error_also_for_what_makes_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch, may_make: bool
+) -> None:
+    file.mkdir()
+    with pytest.raises(SettingsError, match="is no file"):
+        load(may_make=may_make)
+    monkeypatch.setenv("KVM_BACKUP_CONFIG", str(file / "away" / "kvm-backup.toml"))
+    with pytest.raises(SettingsError, match=f"its folder {file / 'away'} is not either"):
+        load(may_make=may_make)
 
 
 def test_a_name_that_no_file_can_have_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +212,18 @@ def test_a_settings_file_is_made_when_there_is_none(home: Path) -> None:
     written = prepare_registration("nas", Path("/nas")).write()
     assert written == home / "kvm-backup" / "kvm-backup.toml"
     assert tomllib.loads(written.read_text()) == {"repository": [{"name": "nas", "path": "/nas"}]}
+
+
+def test_a_named_file_that_is_not_there_is_made_where_its_name_says(file: Path) -> None:
+    assert prepare_registration("nas", Path("/nas")).write() == file
+    assert load().repositories()["nas"] == Path("/nas")
+
+
+def test_a_named_file_whose_folder_is_not_there_is_not_made(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KVM_BACKUP_CONFIG", str(file.parent / "away" / "kvm-backup.toml"))
+    with pytest.raises(SettingsError, match="its folder"):
+        prepare_registration("nas", Path("/nas"))
+    assert list(file.parent.iterdir()) == []
 
 
 def test_a_settings_file_that_is_a_link_stays_one(file: Path, tmp_path: Path) -> None:
