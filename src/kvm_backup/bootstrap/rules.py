@@ -96,4 +96,5 @@ class Rules:
             longest_chain=self._of_settings(repository, vm.name, vm.uuid, []).chain,
             remotes=frozenset(self.parts.shipping.remotes),
             unshippable=self.parts.shipping.unshippable(repository, vm),
+            closed=self.parts.shipping.closed(repository, vm),
         )

@@ -363,6 +363,16 @@ class Shipping:
         """The ids of a VM's points that a remote cannot get. What cannot be found out now counts as none: no backup
         fails for it.
         """
+        return self._found_out(local, vm, self.departures.unshippable)
+
+    def closed(self, local: LocalRepository, vm: Vm) -> frozenset[str]:
+        """The ids of a VM's points that a remote holds encrypted for none of today's recipients; else as
+        `unshippable`."""
+        return self._found_out(local, vm, self.departures.closed)
+
+    def _found_out(
+        self, local: LocalRepository, vm: Vm, ask: Callable[[VmPoints, str], frozenset[str]]
+    ) -> frozenset[str]:
         from kvm_backup.services.prune import points_of
 
         if not self.remotes:
@@ -370,7 +380,7 @@ class Shipping:
         with suppress(KvmBackupError):
             points = points_of(local, vm.name, vm.uuid)
             if points is not None:
-                return self.departures.unshippable(points, local.name)
+                return ask(points, local.name)
         return frozenset()
 
     def waiting(self, local: str, points: VmPoints) -> dict[str, str]:

@@ -14,6 +14,7 @@ class FullReason(StrEnum):
     NO_POINT = "no-point"
     POINT_DAMAGED = "point-damaged"
     CHAIN_BROKEN = "chain-broken"
+    CHAIN_CLOSED = "chain-closed"
     CHAIN_ELSEWHERE = "chain-elsewhere"
     CHAIN_UNNAMED = "chain-unnamed"
     CHAIN_UNSHIPPABLE = "chain-unshippable"
@@ -38,6 +39,9 @@ _EXPLAINED: Mapping[FullReason, str] = {
     FullReason.NO_POINT: phrase("the repository holds no earlier point of this VM"),
     FullReason.POINT_DAMAGED: phrase("the newest point in the repository is damaged"),
     FullReason.CHAIN_BROKEN: phrase("a file of the newest point's chain is missing or has another size"),
+    FullReason.CHAIN_CLOSED: phrase(
+        "a repository holds the newest point, or what it builds on, encrypted for none of today's recipients"
+    ),
     FullReason.CHAIN_ELSEWHERE: phrase(
         "the chain is as long as the retention tolerates, and cannot be consolidated: its images are elsewhere"
     ),
@@ -114,8 +118,8 @@ class PointDisk:
 class NewestPoint:
     """What the repository says. `chain_intact`: every file that it needs is there, of the size it should have, or in
     another repository; `chain_elsewhere`: some of them are there; `chain_unnamed`: some are only where the settings
-    name no repository any more; `chain_unshippable`: a remote that the point goes to cannot get it. `links` counts it
-    and the points it builds on."""
+    name no repository any more; `chain_unshippable`: a remote that the point goes to cannot get it; `chain_closed`:
+    there today's recipients open it not, or not what it builds on. `links` counts it and the points it builds on."""
 
     checkpoint: str | None
     disks: tuple[PointDisk, ...]
@@ -123,6 +127,7 @@ class NewestPoint:
     chain_elsewhere: bool = False
     chain_unnamed: bool = False
     chain_unshippable: bool = False
+    chain_closed: bool = False
     links: int = 1
 
 
@@ -176,6 +181,8 @@ def decide(
         reasons.append(Reason(FullReason.CHAIN_UNNAMED))
     if newest.chain_unshippable:
         reasons.append(Reason(FullReason.CHAIN_UNSHIPPABLE))
+    if newest.chain_closed:
+        reasons.append(Reason(FullReason.CHAIN_CLOSED))
     if newest.chain_elsewhere and longest_chain is not None and newest.links >= longest_chain:
         reasons.append(Reason(FullReason.CHAIN_ELSEWHERE))
     if newest.checkpoint is None:

@@ -185,6 +185,7 @@ class _Run:
             longest_chain=self._options.longest_chain,
             remotes=self._options.remotes,
             unshippable=self._options.unshippable,
+            closed=self._options.closed,
         )
         try:
             return self._capture(plan, requested)

@@ -9,7 +9,7 @@ class BackupOptions:
 
     `longest_chain`, in points, is for chains that cannot be consolidated, because images of them are elsewhere.
     `remotes` are the names of those that the settings know; `unshippable` are ids of points that one of them cannot
-    get, nor what builds on them.
+    get, nor what builds on them; `closed` of those that one of them holds encrypted for none of today's recipients.
     """
 
     freeze_timeout: float | None
@@ -21,3 +21,4 @@ class BackupOptions:
     longest_chain: int
     remotes: frozenset[str]
     unshippable: frozenset[str]
+    closed: frozenset[str]

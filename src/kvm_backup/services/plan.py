@@ -83,11 +83,13 @@ def make_plan(
     longest_chain: int,
     remotes: Container[str],
     unshippable: Container[str],
+    closed: Container[str],
 ) -> Plan:
     """Look at the repository, libvirt and the bitmaps, and decide. Raises UnsupportedDiskError.
 
     `longest_chain` is in points, for chains that cannot be consolidated here. `remotes` are the names of those that
-    the settings know: nothing is built on images that are only at others, nor on a point that is `unshippable` (ids).
+    the settings know: nothing is built on images that are only at others, nor on a point that is `unshippable` (ids),
+    nor on one that a remote holds `closed` (ids).
     """
     saved, left_out = saved_disks(vm, excluded)
     if not vm.has_qemu:
@@ -100,7 +102,7 @@ def make_plan(
     images = source_images(hypervisor, vm)
     decision = decide(
         full_requested=full_requested,
-        newest=_known_point(repository, parent, remotes, unshippable) if parent is not None else None,
+        newest=_known_point(repository, parent, remotes, unshippable, closed) if parent is not None else None,
         newest_damaged=isinstance(newest, DamagedPoint),
         checkpoint_known=known,
         disks=[
@@ -145,7 +147,11 @@ def newest_point(repository: LocalRepository, vm_uuid: str) -> Manifest | Damage
 
 
 def _known_point(
-    repository: LocalRepository, point: Manifest, remotes: Container[str], unshippable: Container[str]
+    repository: LocalRepository,
+    point: Manifest,
+    remotes: Container[str],
+    unshippable: Container[str],
+    closed: Container[str],
 ) -> NewestPoint:
     chain = [point]
     try:
@@ -165,6 +171,7 @@ def _known_point(
         chain_elsewhere=any(names is not None for names in marks),
         chain_unnamed=any(is_unnamed(names, remotes) for names in marks),
         chain_unshippable=point.id in unshippable,
+        chain_closed=any(link.id in closed for link in chain),
         links=len(chain),
     )
 

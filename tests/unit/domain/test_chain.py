@@ -54,6 +54,7 @@ DISAGREEMENTS: dict[str, tuple[dict[str, Any], Reason]] = {
     ),
     "chain where the settings name nobody": (_point(chain_unnamed=True), Reason(FullReason.CHAIN_UNNAMED)),
     "chain that a remote cannot get": (_point(chain_unshippable=True), Reason(FullReason.CHAIN_UNSHIPPABLE)),
+    "chain that nobody opens any more": (_point(chain_closed=True), Reason(FullReason.CHAIN_CLOSED)),
     "point without checkpoint": (_point(checkpoint=None), Reason(FullReason.NO_CHECKPOINT)),
     "checkpoint gone": ({"checkpoint_known": False}, Reason(FullReason.CHECKPOINT_MISSING)),
     "disk added": (

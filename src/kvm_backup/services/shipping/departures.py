@@ -114,6 +114,15 @@ class Departures:
         found = self.of_vm(local, points, lambda _remote, _error: None)
         return frozenset(point for one in found if not one.unsure for point in one.lack.stuck)
 
+    def closed(self, points: VmPoints, local: str) -> frozenset[str]:
+        """The ids of a VM's points that a remote holds encrypted for none of today's recipients. Raises
+        KvmBackupError.
+        """
+        found: set[str] = set()
+        for remote in self.remotes_of(local, points) if points.vm_uuid is not None else ():
+            found |= self.service(remote).closed(points)
+        return frozenset(found)
+
     def all(self, problem: Problem = _ignore) -> list[Departure]:
         """What waits on this host, with the runs that are to ship it; `problem` gets what hid the rest.
 

@@ -30,6 +30,7 @@ from kvm_backup.repository.ssh.transfer import Watch
 from kvm_backup.services import events
 from kvm_backup.services.control import refuse_when_stopped
 from kvm_backup.services.prune import VmPoints
+from kvm_backup.services.shipping.closed import closed_points
 from kvm_backup.services.shipping.comparing import Comparison
 from kvm_backup.services.shipping.identity import require_same_point
 from kvm_backup.services.shipping.lack import Lack, lack_of, shown, stuck_in_words
@@ -104,6 +105,10 @@ class ShipService:
             return Lack()
         rule = self.rule_for(wanted.vm, wanted.vm_uuid)
         return lack_of(self.local, self.mirror, wanted.folder.name, rule, self.zone, self.clock())
+
+    def closed(self, wanted: VmPoints) -> frozenset[str]:
+        """The ids of a VM's points that are there, and that none of today's recipients opens. Raises StorageError."""
+        return closed_points(self.local, self.mirror, self.sealing.recipients, wanted.folder.name)
 
     def check_copies(self, remote: Remote) -> None:
         """Raises as the connection's own, when it is not the copy of the local repository, kept otherwise, or that
