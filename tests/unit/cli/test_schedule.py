@@ -180,6 +180,22 @@ def test_remotes_are_said_one_after_the_other_shown_and_taken_back(schedule: Com
     assert "ship_to" not in json.loads(state(schedule).read_text())[0]
 
 
+@pytest.mark.parametrize(
+    ("language", "last_day"),
+    [("en", "(on the last day in shorter months)"), ("fr", "(le dernier jour dans les mois plus courts)")],
+)
+def test_a_day_that_not_every_month_has_is_told_to_be_the_last_one_there(
+    schedule: Command, language: str, last_day: str
+) -> None:
+    schedule.environment["KVM_BACKUP_LANG"] = language
+    for day in (28, 29, 31):
+        name = f"day {day}"
+        added = schedule("schedule", "add", name, "--vms", "a", "--type", "monthly", "--time", f"{day}:04:00")
+        [row] = [line for line in schedule("schedule", "list").output.splitlines() if name in line]
+        for shown in (added.output, row, schedule("schedule", "show", name).output):
+            assert (last_day in shown) == (day > 28), shown
+
+
 def test_what_is_overdue_is_due(schedule: Command) -> None:
     schedule(*ADD)
     file = state(schedule)

@@ -15,6 +15,8 @@ WEEKDAYS = (
     phrase("Sunday"),
 )
 """From Monday on."""
+_SHORTEST_MONTH = 28
+"""Days of a February."""
 _SHOWN = 100
 """Characters of a type or time that cannot be used."""
 
@@ -43,6 +45,12 @@ def timing_in_words(timing: Timing) -> Phrase:
         case ScheduleType.WEEKLY:
             return phrase("every {weekday} at {time}", weekday=WEEKDAYS[timing.weekday], time=clock)
         case ScheduleType.MONTHLY:
+            if timing.day > _SHORTEST_MONTH:
+                return phrase(
+                    "every month on day {day} at {time} (on the last day in shorter months)",
+                    day=timing.day,
+                    time=clock,
+                )
             return phrase("every month on day {day} at {time}", day=timing.day, time=clock)
         case ScheduleType.CRON:
             return phrase("cron {expression}", expression=timing.expression)
