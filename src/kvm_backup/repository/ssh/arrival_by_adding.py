@@ -5,11 +5,10 @@ what is there without reading it. rsync compares the whole with its checksum; on
 request, makes the point. The server renames nothing onto what is there, and only what no rsync can write to any more.
 """
 
-from kvm_backup.domain.errors import RepositoryFormatError
-from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.ssh.account import ADD_ONLY
 from kvm_backup.repository.ssh.arrival_by_rsync import differing, require_parent
 from kvm_backup.repository.ssh.connection import patience_for
+from kvm_backup.repository.ssh.mending import mended
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Transfer
 
@@ -29,16 +28,11 @@ def ship(transfer: Transfer, shipment: Shipment) -> Shipped:
     hidden = transfer.incoming(shipment.manifest.stamp)
     incoming = address.below(folder, hidden)
     moved = transfer.up(shipment.folder, incoming, "--append", *shipment.only())
-    repaired = differing(transfer, shipment, incoming)
-    if repaired:
-        how = ("--inplace", "--ignore-times", "--no-whole-file", shipment.block_size())
-        moved += transfer.up(shipment.folder, incoming, *how, *shipment.only(*repaired))
-        if still := differing(transfer, shipment, incoming):
-            raise shipment.damaged(str(address), still, transfer.watch.check)
+    shipped = mended(transfer, shipment, incoming, differing, moved)
     # It is what is here: that this is what the manifest says, nobody there can tell.
     shipment.check_files(transfer.watch.check)
     _publish(transfer, shipment, hidden)
-    return Shipped(moved, repaired=tuple(repaired))
+    return shipped
 
 
 def _publish(transfer: Transfer, shipment: Shipment, hidden: str) -> None:
@@ -47,10 +41,5 @@ def _publish(transfer: Transfer, shipment: Shipment, hidden: str) -> None:
     if done.status == 0:
         return
     if _THERE_ALREADY in done.stderr:
-        place = transfer.connection.address
-        raise RepositoryFormatError(
-            phrase("{id} was changed at {place} meanwhile", id=shipment.manifest.id, place=place),
-            hint=phrase("Something else writes to that repository; nothing was replaced."),
-            vm=shipment.manifest.vm_name,
-        )
+        raise shipment.changed_there(str(transfer.connection.address))
     raise transfer.connection.failure(done)

@@ -141,14 +141,11 @@ def _bring(transfer: Transfer, shipment: Shipment, known: list[str], like: str |
             shipment.folder,
             incoming,
             "--mkpath",
-            # Not --partial: a server that dies would keep what arrived under a name that nobody looks for.
-            "--inplace",
-            "--no-whole-file",
-            "--ignore-times",
+            # In place, not --partial: a server that dies would keep what arrived under a name that nobody looks for.
+            *shipment.as_delta(),
             # What was left here is told from what is arriving by the server's own clock.
             "--no-times",
             "--ignore-existing",
-            shipment.block_size(),
             *(f"--copy-dest={place}/" for place in ([like] if like else []) + known),
             *shipment.only(),
         )

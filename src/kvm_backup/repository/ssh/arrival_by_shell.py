@@ -9,15 +9,16 @@ Another account on the same folder may have lost its key to a thief who adds wha
 he does not know, and nothing is written where links could lead elsewhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from kvm_backup.domain.errors import KvmBackupError, NoSpaceError, RepositoryFormatError
+from kvm_backup.domain.errors import KvmBackupError, NoSpaceError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.process import Completed
 from kvm_backup.repository.ssh import scripts
 from kvm_backup.repository.ssh.connection import patience_for
 from kvm_backup.repository.ssh.digests import differing
 from kvm_backup.repository.ssh.failures import linked
+from kvm_backup.repository.ssh.mending import mended
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
 from kvm_backup.repository.ssh.transfer import Moved, Transfer
 
@@ -54,19 +55,15 @@ class _Arrival:
         manifest = self._shipment.manifest_file
         there = self._told(scripts.LOOK, self._folder, self._stamp, manifest).stdout.strip()
         if there == self._shipment.manifest_sha256:
-            if not self._differing(f"{self._folder}/{self._stamp}"):
+            if not differing(self._transfer, self._shipment, f"{self._folder}/{self._stamp}"):
                 self._told(scripts.TIDY, self._folder, self._stamp, self._hidden)
                 return Shipped(Moved(), already=True)
             base = base or self._stamp
         # Nothing of an encrypted file is like anything in another one.
         moved = self._send(None if self._shipment.encrypted else base)
-        repaired = self._differing(self._incoming)
-        if repaired:
-            moved += self._mend(repaired)
-            if still := self._differing(self._incoming):
-                raise self._shipment.damaged(str(self._address), still, self._transfer.watch.check)
+        shipped = mended(self._transfer, self._shipment, self._incoming, differing, moved)
         self._publish("" if there == _ABSENT else there)
-        return Shipped(moved, repaired=tuple(repaired))
+        return shipped
 
     def _send(self, base: str | None) -> Moved:
         only = self._shipment.only()
@@ -77,27 +74,10 @@ class _Arrival:
         return self._transfer.up(
             self._shipment.folder,
             self._incoming,
-            "--inplace",
-            "--ignore-times",
-            "--no-whole-file",
-            self._shipment.block_size(),
+            *self._shipment.as_delta(),
             f"--copy-dest={self._incoming}.basis/",
             *only,
         )
-
-    def _mend(self, names: Sequence[str]) -> Moved:
-        return self._transfer.up(
-            self._shipment.folder,
-            self._incoming,
-            "--inplace",
-            "--ignore-times",
-            "--no-whole-file",
-            self._shipment.block_size(),
-            *self._shipment.only(*names),
-        )
-
-    def _differing(self, folder: str) -> list[str]:
-        return differing(self._transfer, self._shipment, folder)
 
     def _room(self, base: str | None) -> str:
         """Whether there is room to join what has arrived with the older files; raises when not even without."""
@@ -146,11 +126,7 @@ class _Arrival:
         if done.status == scripts.PARENT_MISSING:
             raise self._shipment.parent_missing(str(self._address))
         if done.status == scripts.CHANGED:
-            raise RepositoryFormatError(
-                phrase("{id} was changed at {place} meanwhile", id=self._shipment.manifest.id, place=self._address),
-                hint=phrase("Something else writes to that repository; nothing was replaced."),
-                vm=self._shipment.manifest.vm_name,
-            )
+            raise self._shipment.changed_there(str(self._address))
         self._judge(done)
 
     def _told(self, script: str, *arguments: str) -> Completed:

@@ -8,7 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kvm_backup.domain.errors import BrokenChainError, DamagedPointError, KvmBackupError, PointChangedError
+from kvm_backup.domain.errors import (
+    BrokenChainError,
+    DamagedPointError,
+    KvmBackupError,
+    PointChangedError,
+    RepositoryFormatError,
+)
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, parse
 from kvm_backup.repository.durable import read_limited, storage_error
@@ -97,11 +103,12 @@ class Shipment:
         """rsync's options to take these files of the folder and no others; without names, all of the point's."""
         return [*(f"--include=/{name}" for name in names or self.names), "--exclude=*"]
 
-    def block_size(self) -> str:
-        """rsync's option for a delta: small blocks, since changes are scattered clusters, yet at most a million."""
+    def as_delta(self) -> list[str]:
+        """rsync's options to send files as the difference to what is there, in place, in small blocks, since changes
+        are scattered clusters, yet at most a million."""
         largest = max((disk.bytes_stored for disk in self.manifest.disks), default=0)
         size = min(max(_BLOCK_MIN, largest // _BLOCKS), _BLOCK_MAX)
-        return f"--block-size={size - size % 8}"
+        return ["--inplace", "--ignore-times", "--no-whole-file", f"--block-size={size - size % 8}"]
 
     @contextmanager
     def manifest_alone(self) -> Iterator[Path]:
@@ -160,6 +167,13 @@ class Shipment:
                 place=place,
             ),
             hint=phrase("Ship the older points first; what arrived of this one stays."),
+            vm=self.manifest.vm_name,
+        )
+
+    def changed_there(self, place: str) -> RepositoryFormatError:
+        return RepositoryFormatError(
+            phrase("{id} was changed at {place} meanwhile", id=self.manifest.id, place=place),
+            hint=phrase("Something else writes to that repository; nothing was replaced."),
             vm=self.manifest.vm_name,
         )
 
