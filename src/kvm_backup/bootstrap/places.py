@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,16 @@ from kvm_backup.domain.growth import SpaceSample
 from kvm_backup.domain.keep_local import KeepLocal
 from kvm_backup.domain.retention import RetentionRule
 from kvm_backup.domain.run import Run, RunKind
-from kvm_backup.domain.waiting import NEEDS_SOMEBODY, RemoteFacts, RemoteState, ShippingTrouble, Waiting, WaitingSum
+from kvm_backup.domain.waiting import (
+    NEEDS_SOMEBODY,
+    RemoteFacts,
+    RemoteState,
+    ShippingTrouble,
+    Unshippable,
+    UnshippableSum,
+    Waiting,
+    WaitingSum,
+)
 
 if TYPE_CHECKING:
     from kvm_backup.bootstrap import Application
@@ -55,10 +64,11 @@ class RemotePlace:
     trouble: ShippingTrouble | None = None
     looked_at: bool = True
     """Whether anybody has looked yet what waits for it."""
+    unshippable: UnshippableSum = field(default_factory=UnshippableSum)
 
     @property
     def state(self) -> str:
-        """In one word: refused, failing, shipping, new, queued, only-read or done."""
+        """In one word: refused, failing, shipping, new, queued, only-read, lacking or done."""
         if self.trouble is not None and not self.going:
             return "refused" if self.trouble.error_code in NEEDS_SOMEBODY else "failing"
         if self.going:
@@ -67,7 +77,9 @@ class RemotePlace:
             return "new"
         if self.of is None:
             return "only-read"
-        return "queued" if self.waiting.points else "done"
+        if self.waiting.points:
+            return "queued"
+        return "lacking" if self.unshippable.points else "done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,13 @@ class Places:
         found = [QueueLine(line, runs.get(line.place) or going.get(line.place)) for line in lines]
         return Queue(found, store.count(remote=remote, search=search))
 
+    def unshippable(
+        self, *, remote: str | None = None, search: str | None = None, limit: int = 50
+    ) -> tuple[list[Unshippable], int]:
+        """The first of what cannot be shipped, by the VM's name, and how many lines there are in all."""
+        store = self.parts.shipping.facts.unshippable
+        return store.page(remote=remote, search=search, limit=limit), store.count(remote=remote, search=search)
+
     def run_of(self, remote: str, folder: str) -> Run | None:
         """The run that ships a VM to a remote, where one waits or goes on."""
         waiting = self.parts.shipping.facts.store.get(remote, folder)
@@ -170,6 +189,7 @@ class Places:
             waiting=state.waiting if state else WaitingSum(),
             going=going,
             trouble=state.trouble if state else None,
+            unshippable=state.unshippable if state else UnshippableSum(),
         )
 
 

@@ -46,5 +46,7 @@ class Points:
             vm_uuid,
             lambda name: self.parts.shipping.mirror(name).unvouched(),
         )
-        waiting = self.parts.shipping.facts.store.of_vm(vm_uuid) if remotes else []
-        return placed_points(self.everywhere(vm_uuid), there, remotes, waiting)
+        facts = self.parts.shipping.facts
+        waiting = facts.store.of_vm(vm_uuid) if remotes else []
+        unshippable = [line for line in facts.unshippable.of_vm(vm_uuid) if line.remote in remotes] if remotes else []
+        return placed_points(self.everywhere(vm_uuid), there, remotes, waiting, unshippable)

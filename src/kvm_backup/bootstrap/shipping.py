@@ -304,11 +304,13 @@ class Shipping:
     @cached_property
     def facts(self) -> ShippingFacts:
         """What pages, alerts and metrics know. Raises DatabaseError, NewerDatabaseError."""
+        from kvm_backup.database.unshippable_points import UnshippablePoints
         from kvm_backup.database.waiting_points import WaitingPoints
         from kvm_backup.services.shipping.facts import ShippingFacts
 
         return ShippingFacts(
             store=WaitingPoints(self.parts.database, self.parts.host),
+            unshippable=UnshippablePoints(self.parts.database, self.parts.host),
             departures=self.departures,
             history=self.parts.history,
             catalogue=lambda: self.parts.catalogue,

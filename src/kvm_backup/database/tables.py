@@ -32,7 +32,7 @@ from kvm_backup.domain.vm import VmState
 
 VERSION_TABLE = "kvm_backup_schema"
 """Our own name, because other programs may keep tables in the same database."""
-VERSION = "0005"
+VERSION = "0006"
 """The newest migration; four digits, one more with each."""
 
 METADATA = MetaData()
@@ -410,6 +410,23 @@ WAITING = Table(
     Index("waiting_of_vm", "host", "vm_uuid"),
 )
 """What waits to be shipped: of a VM's folder, to a remote. `points` is JSON: since when each waits, by its id."""
+
+UNSHIPPABLE = Table(
+    "unshippable",
+    METADATA,
+    Column("host", Storable, primary_key=True),
+    Column("remote", Storable, primary_key=True),
+    Column("folder", Storable, primary_key=True),
+    Column("vm_name", Storable, nullable=False),
+    Column("vm_uuid", String(36), nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("next_full", Boolean, nullable=False),
+    Column("unsure", Boolean, nullable=False),
+    Column("points", Storable, nullable=False),
+    Index("unshippable_of_vm", "host", "vm_uuid"),
+    Index("unshippable_by_name", "host", "vm_name", "remote", "folder"),
+)
+"""What cannot be shipped: of a VM's folder, to a remote. `points` is a JSON list of ids."""
 
 REMOTES = Table(
     "remotes",

@@ -30,6 +30,7 @@ class AlertKind(StrEnum):
     SCHEDULE_UNUSABLE = "schedule-unusable"
     SHIPPING_LATE = "shipping-late"
     SHIPPING_REFUSED = "shipping-refused"
+    POINTS_UNSHIPPABLE = "points-unshippable"
     DAEMON_NOT_TICKING = "daemon-not-ticking"
 
 
@@ -224,7 +225,18 @@ def _of_vm(vm: VmRecord) -> Iterator[Condition]:
 
 
 def _of_remote(remote: RemoteState) -> Iterator[Condition]:
-    """A link that is down for a while is no alarm: points wait and follow by themselves. A key that is refused is."""
+    """A link that is down for a while is no alarm: points wait and follow by themselves. A key that is refused is.
+
+    Of points that cannot be shipped nobody needs to be told once newer ones do without them.
+    """
+    if remote.unshippable.full_vms:
+        stuck = remote.unshippable
+        yield Condition(
+            AlertKind.POINTS_UNSHIPPABLE,
+            Subject(SubjectKind.REPOSITORY, remote.name),
+            Severity.WARNING,
+            {"vms": stuck.full_vms, "points": stuck.full_points, "names": list(stuck.names)},
+        )
     trouble, waiting = remote.trouble, remote.waiting
     refused = trouble is not None and trouble.error_code in NEEDS_SOMEBODY
     failing = trouble is not None and trouble.failures >= _FAILURES

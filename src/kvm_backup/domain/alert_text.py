@@ -31,6 +31,8 @@ def advice(alert: Alert) -> str:
         return _not_ticking_advice(alert)
     if alert.kind is AlertKind.SHIPPING_LATE:
         return _shipping_advice(alert)
+    if alert.kind is AlertKind.POINTS_UNSHIPPABLE:
+        return _unshippable_advice(alert)
     return str(alert.facts.get("hint") or "") or _ADVICE.get(alert.kind, "")
 
 
@@ -77,6 +79,16 @@ def _shipping_advice(alert: Alert) -> str:
     return phrase("Backups go on. What waits is shipped by itself once the server answers; nothing needs to be done.")
 
 
+def _unshippable_advice(alert: Alert) -> str:
+    names = list(alert.facts.get("names", ()))
+    more = alert.facts.get("vms", 0) - len(names)
+    return phrase(
+        "The next backup will be a full one: it goes there again, and all that follows it. To have it there sooner, "
+        "back these up now: {vms}.",
+        vms=", ".join([*names, *([f"… +{more}"] if more > 0 else [])]),
+    )
+
+
 def _not_ticking(alert: Alert) -> str:
     if alert.facts.get("running"):
         return phrase("the service on {host} does not start what is due", host=alert.subject.name)
@@ -110,12 +122,18 @@ _TITLES: dict[AlertKind, Callable[[Alert], str]] = {
     AlertKind.SHIPPING_REFUSED: lambda alert: phrase(
         "nothing can be shipped to {name} until somebody mends it", name=alert.subject.name
     ),
+    AlertKind.POINTS_UNSHIPPABLE: lambda alert: phrase(
+        "points that cannot be shipped to {name}: {count}",
+        name=alert.subject.name,
+        count=alert.facts.get("points", 0),
+    ),
     AlertKind.DAEMON_NOT_TICKING: _not_ticking,
 }
 _CAUSES: dict[AlertKind, str] = {
     AlertKind.RUN_LATE: phrase("A schedule was due, and there is no restore point yet."),
     AlertKind.OVERDUE: phrase("A schedule was due long ago, and there is still no restore point."),
     AlertKind.NEVER_BACKED_UP: phrase("Its schedule was due, and there is no restore point at all."),
+    AlertKind.POINTS_UNSHIPPABLE: phrase("What they build on is neither there nor here with its images."),
 }
 _ADVICE: dict[AlertKind, str] = {
     AlertKind.RUN_FAILED: phrase("The run's page tells what happened."),
@@ -141,5 +159,6 @@ _NAMES: dict[AlertKind, str] = {
     AlertKind.SCHEDULE_UNUSABLE: phrase("unusable schedule"),
     AlertKind.SHIPPING_LATE: phrase("shipping late"),
     AlertKind.SHIPPING_REFUSED: phrase("shipping refused"),
+    AlertKind.POINTS_UNSHIPPABLE: phrase("unshippable points"),
     AlertKind.DAEMON_NOT_TICKING: phrase("service does not tick"),
 }

@@ -44,6 +44,42 @@ class WaitingSum:
 
 
 @dataclass(frozen=True, slots=True)
+class Unshippable:
+    """Points of one VM, in its `folder`, that one remote cannot get: what they build on is neither there nor here
+    with its images. `points` are ids, oldest first.
+
+    `unsure`: nobody has made sure of what is there; the next shipment does. Otherwise `next_full` tells whether the
+    newest point is one of them, so that the next backup of the VM is a full one.
+    """
+
+    remote: str
+    folder: str
+    vm_name: str
+    vm_uuid: str
+    points: tuple[str, ...]
+    next_full: bool = False
+    unsure: bool = False
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What tells it from all others of a host."""
+        return self.remote, self.folder
+
+
+@dataclass(frozen=True, slots=True)
+class UnshippableSum:
+    """All that one remote cannot get. `full_vms` counts the VMs whose next backup is a full one for that reason, with
+    `full_points` of theirs; `names` are some of these VMs, by name.
+    """
+
+    vms: int = 0
+    points: int = 0
+    full_vms: int = 0
+    full_points: int = 0
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteFacts:
     """A remote as it was last known: what it holds by its mirror, and when a point last arrived there."""
 
@@ -79,6 +115,7 @@ class RemoteState:
     waiting: WaitingSum
     late: bool = False
     trouble: ShippingTrouble | None = None
+    unshippable: UnshippableSum = field(default_factory=UnshippableSum)
 
 
 def is_late(waiting: WaitingSum, now: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""Where each restore point of a VM is: here, on which other servers, and where it still waits to be shipped to."""
+"""Where each restore point of a VM is: here, on which other servers, and where it still goes, or cannot go."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from datetime import datetime
 
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.point import Manifest
-from kvm_backup.domain.waiting import Waiting
+from kvm_backup.domain.waiting import Unshippable, Waiting
 from kvm_backup.services.vm_points import HeldPoint, VmPointList
 
 
@@ -16,8 +16,8 @@ class PlacedPoint:
 
     `home` is the repository on this host that it was made in, as long as that knows it. `repository` is the one to
     read it from: the one on this host as long as its images are there. `here` tells that, `copies` are the remotes
-    that hold it in the same state, `waits` those that it is to be shipped to. `foreign`: it is at a remote only, and
-    was not shipped by this host.
+    that hold it in the same state, `waits` those that it is to be shipped to, `never` those that it should go to and
+    cannot. `foreign`: it is at a remote only, and was not shipped by this host.
     """
 
     repository: str
@@ -28,6 +28,7 @@ class PlacedPoint:
     home: str | None = None
     copies: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
     foreign: bool = False
 
     def is_in(self, repository: str) -> bool:
@@ -37,23 +38,28 @@ class PlacedPoint:
 
 @dataclass(frozen=True, slots=True)
 class PlacedPoints:
-    """The newest point first. `problems` are repositories that cannot be looked into now, by name."""
+    """The newest point first. `problems` are repositories that cannot be looked into now, by name; `unshippable`
+    tells by remote what cannot be shipped.
+    """
 
     points: Sequence[PlacedPoint]
     problems: Mapping[str, KvmBackupError]
+    unshippable: Sequence[Unshippable] = ()
 
 
 def placed_points(
-    local: VmPointList, there: VmPointList, of: Mapping[str, str | None], waiting: Iterable[Waiting]
+    local: VmPointList,
+    there: VmPointList,
+    of: Mapping[str, str | None],
+    waiting: Iterable[Waiting],
+    unshippable: Sequence[Unshippable] = (),
 ) -> PlacedPoints:
     """Put the points of a VM on this host beside those that remotes are known to hold.
 
     `of` gives the local repository that each remote copies.
     """
-    waits: dict[tuple[str | None, str], list[str]] = {}
-    for one in waiting:
-        for point in one.points:
-            waits.setdefault((of.get(one.remote), point), []).append(one.remote)
+    waits = _remotes_of(waiting, of)
+    never = _remotes_of(unshippable, of)
     own = {(held.repository, held.point.id): held for held in local.points}
     copies: dict[tuple[str, str], list[HeldPoint]] = {}
     alone: list[PlacedPoint] = []
@@ -63,18 +69,37 @@ def placed_points(
             copies.setdefault((copied, held.point.id), []).append(held)
         else:
             alone.append(_there_alone(held))
-    found = [_placed(held, copies.get(key, []), waits.get(key, ())) for key, held in own.items()]
+    found = [_placed(held, copies.get(key, []), waits.get(key, ()), never.get(key, ())) for key, held in own.items()]
     points = sorted([*found, *alone], key=_age, reverse=True)
     # Of a remote that was not read yet its own page tells.
-    return PlacedPoints(points, local.problems)
+    return PlacedPoints(points, local.problems, unshippable)
 
 
-def _placed(held: HeldPoint, copies: Iterable[HeldPoint], waits: Iterable[str]) -> PlacedPoint:
+def _remotes_of(
+    lines: Iterable[Waiting | Unshippable], of: Mapping[str, str | None]
+) -> dict[tuple[str | None, str], list[str]]:
+    """The remotes that lines name, by the local repository that they copy and the id of the point."""
+    found: dict[tuple[str | None, str], list[str]] = {}
+    for line in lines:
+        for point in line.points:
+            found.setdefault((of.get(line.remote), point), []).append(line.remote)
+    return found
+
+
+def _placed(held: HeldPoint, copies: Iterable[HeldPoint], waits: Iterable[str], never: Iterable[str]) -> PlacedPoint:
     same = tuple(sorted(copy.repository for copy in copies if copy.point == held.point))
     here = held.elsewhere is None
     repository = held.repository if here or not same else same[0]
     return PlacedPoint(
-        repository, held.point, held.links, here, held.elsewhere, held.repository, same, tuple(sorted(waits))
+        repository,
+        held.point,
+        held.links,
+        here,
+        held.elsewhere,
+        held.repository,
+        same,
+        waits=tuple(sorted(waits)),
+        never=tuple(sorted(never)),
     )
 
 

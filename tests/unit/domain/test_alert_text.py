@@ -27,6 +27,7 @@ FACTS: dict[AlertKind, dict[str, Any]] = {
     AlertKind.SCHEDULE_UNUSABLE: AWAY,
     AlertKind.SHIPPING_LATE: {"points": 3, "late": False, "error": "no route", "hint": None},
     AlertKind.SHIPPING_REFUSED: {"points": 3, "error": "the key was refused", "hint": "Put it back."},
+    AlertKind.POINTS_UNSHIPPABLE: {"vms": 7, "points": 9, "names": ["a", "b"]},
     AlertKind.DAEMON_NOT_TICKING: {"running": True},
 }
 

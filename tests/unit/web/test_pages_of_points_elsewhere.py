@@ -9,6 +9,7 @@ from kvm_backup.domain.account import Role
 from kvm_backup.domain.inventory import VmRecord
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.vm import VmState
+from kvm_backup.domain.waiting import Unshippable
 from kvm_backup.repository.elsewhere import mark_elsewhere, remove_images
 from tests.unit.builders import VM_UUID, Shelf
 from tests.unit.web.hostile import EVIL, is_text
@@ -109,3 +110,24 @@ def test_a_name_on_a_mark_is_text(site: Site, shelf: Shelf) -> None:
     point = take(shelf, shelf.add(), EVIL)
     for language in ("en", "fr"):
         is_text(site.user(Role.ADMINISTRATOR, language).get(at(point)), EVIL)
+
+
+def test_the_page_of_the_vm_tells_what_cannot_be_shipped_and_at_which_point(site: Site, shelf: Shelf) -> None:
+    older, newest = shelf.add(), shelf.add()
+    folder = newest.id.partition("/")[0]
+    site.application.shipping.facts.unshippable.save(
+        [
+            Unshippable("far", folder, "web", VM_UUID, (older.id, newest.id), next_full=True),
+            Unshippable("unnamed", folder, "web", VM_UUID, (older.id,)),
+        ]
+    )
+    site.application.catalogue.refresh(site.application.repository("nas"))
+    site.application.inventory.save([VmRecord(VM_UUID, "web", VmState.RUNNING)])
+    section = site.user().get(f"/vms/{VM_UUID}").one("section", aria_labelledby="points-title")
+    assert "2 points cannot be shipped to far" in section.text
+    assert section.text.count("The next backup will be a full one") == 1
+    assert "unnamed" not in section.text
+    where = [row.one("td", data_label="Where").text for row in section.one("tbody").all("tr")]
+    assert [" ".join(text.split()) for text in where] == ["here far cannot be shipped there"] * 2
+    french = site.user(language="fr").get(f"/vms/{VM_UUID}").text
+    assert "2 points ne peuvent pas être envoyés vers far" in french

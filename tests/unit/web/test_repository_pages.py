@@ -9,11 +9,12 @@ import pytest
 
 from kvm_backup.bootstrap import Application
 from kvm_backup.config.settings import check
+from kvm_backup.database.unshippable_points import UnshippablePoints
 from kvm_backup.database.waiting_points import WaitingPoints
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
 from kvm_backup.domain.task import ShipTask
-from kvm_backup.domain.waiting import RemoteFacts, Waiting
+from kvm_backup.domain.waiting import RemoteFacts, Unshippable, Waiting
 from tests.acceptance.service import until
 from tests.unit.builders import VM_UUID, Shelf
 from tests.unit.web.dashboard import Dashboard, csrf_of, running
@@ -142,6 +143,34 @@ def test_ten_thousand_lines_are_shown_a_page_at_a_time_and_found_by_name(port: P
         assert "Nothing like that waits" in client.get("/repositories", params={"q": "no-such"}).text
     finally:
         port.store.save([], [line.place for line in lines])
+
+
+def test_what_cannot_be_shipped_is_told_with_what_comes_of_it(port: Port, client: httpx.Client) -> None:
+    store = UnshippablePoints(port.application.database, "alpha")
+    lines = [
+        Unshippable("nas", "a--1a2b3c4d", HOSTILE, VM_UUID, ("p1", "p2"), next_full=True),
+        Unshippable("nas", "b--1a2b3c4d", "older", VM_UUID, ("p1",)),
+        Unshippable("nas", "c--1a2b3c4d", "unseen", VM_UUID, ("p1",), unsure=True),
+    ]
+    assert "cannot be shipped" not in client.get("/repositories").text
+    store.save(lines)
+    try:
+        page = client.get("/repositories").text
+        assert HOSTILE not in page
+        assert "lacks points" in page
+        assert "of 3 virtual machines" in page
+        assert "every point is where it should be" not in page
+        for text in ("next backup will be a full one", "Newer points do not need them", "next shipment looks"):
+            assert page.count(text) == 1, text
+        found = client.get("/repositories", params={"q": "olde"}).text
+        assert ("Newer points do not need them" in found, "a full one" in found) == (True, False)
+        french = client.get("/repositories", headers={"Accept-Language": "fr"}).text
+        assert "Ce qui ne peut pas être envoyé" in french
+        assert "La prochaine sauvegarde sera complète" in french
+        told = client.get("/api/v1/repositories").json()["repositories"]
+        assert [one["unshippable_points"] for one in told if one["name"] == "nas"] == [4]
+    finally:
+        store.save([], [line.place for line in lines])
 
 
 def test_a_viewer_sees_no_buttons_and_none_works(port: Port, client: httpx.Client) -> None:

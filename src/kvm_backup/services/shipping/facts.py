@@ -7,11 +7,22 @@ from datetime import datetime
 from threading import RLock
 
 from kvm_backup.database.history import History
+from kvm_backup.database.unshippable_points import UnshippablePoints
 from kvm_backup.database.waiting_points import Place, WaitingPoints
 from kvm_backup.domain.errors import KvmBackupError, PointNotFoundError
 from kvm_backup.domain.run import Run, RunKind, RunState
 from kvm_backup.domain.task import PruneTask, ShipTask
-from kvm_backup.domain.waiting import RemoteFacts, RemoteState, ShippingTrouble, Waiting, WaitingSum, is_late, worst
+from kvm_backup.domain.waiting import (
+    RemoteFacts,
+    RemoteState,
+    ShippingTrouble,
+    Unshippable,
+    UnshippableSum,
+    Waiting,
+    WaitingSum,
+    is_late,
+    worst,
+)
 from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.shipping.departures import Departure, Departures, Problem
@@ -20,15 +31,25 @@ from kvm_backup.services.survey.changes import FolderWatch
 _AT_ONCE = 500
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of one place: what waits, and what cannot be shipped."""
+
+    waiting: Waiting | None = None
+    unshippable: Unshippable | None = None
+
+
 @dataclass(slots=True)
 class ShippingFacts:
-    """Finds out what waits, everything hourly and what a run has changed after it. Used by threads of the service.
+    """Finds out what waits and what cannot be shipped, everything hourly and what a run has changed after it. Used by
+    threads of the service.
 
     `remotes` gives the local repository that each remote copies, None for one that is only read; `mirror` reads what
     a remote is known to hold, and raises KvmBackupError when that was never read. Each method raises DatabaseError.
     """
 
     store: WaitingPoints
+    unshippable: UnshippablePoints
     departures: Departures
     history: History
     catalogue: Callable[[], Catalogue]
@@ -42,7 +63,7 @@ class ShippingFacts:
     """For how many seconds what is wrong is not looked up again."""
     told: frozenset[str] = frozenset()
     """What was said of the last look at everything."""
-    _waiting: dict[Place, Waiting] | None = None
+    _places: dict[Place, _Known] | None = None
     _facts: dict[str, RemoteFacts] = field(default_factory=dict)
     _troubles: dict[str, ShippingTrouble] = field(default_factory=dict)
     _troubles_until: float = 0.0
@@ -55,7 +76,7 @@ class ShippingFacts:
             before = dict(self._known())
         found: list[Departure] = []
         seen: set[Place] = set()
-        changed: list[Waiting] = []
+        changed: dict[Place, _Known] = {}
         departures = self.departures.one_look()
         for local, folder in departures.folders(problem):
             hidden: dict[str, KvmBackupError] = {}
@@ -63,8 +84,7 @@ class ShippingFacts:
                 # Under the lock, so that what a run has just changed is not overwritten by an older look.
                 with self._lock:
                     own = departures.of_folder(local, folder, hidden.__setitem__)
-                    to_ship = [one for one in own if one.lack.to_ship]
-                    changed += self._take(to_ship)
+                    changed |= self._take(own)
             except KvmBackupError as error:
                 problem(error)
                 seen.update(place for place in before if place[1] == folder)  # what was known stays
@@ -72,19 +92,19 @@ class ShippingFacts:
             for cause in hidden.values():
                 problem(cause)
             found += own
-            seen.update((one.remote, folder) for one in to_ship)
+            seen.update((one.remote, folder) for one in own)
             seen.update((remote, folder) for remote in hidden)
             if len(changed) >= _AT_ONCE:
                 self._save(changed)
-                changed = []
+                changed = {}
         remotes = self.remotes()
         away = set(filter(self._is_away, set(remotes.values())))
         with self._lock:
             # What another look has written meanwhile is newer.
             gone = [
                 place
-                for place, waiting in before.items()
-                if place not in seen and remotes.get(place[0]) not in away and self._known().get(place) is waiting
+                for place, known in before.items()
+                if place not in seen and remotes.get(place[0]) not in away and self._known().get(place) is known
             ]
             self._save(changed, gone)
         for name in remotes:
@@ -126,9 +146,8 @@ class ShippingFacts:
                     own = []
                 except KvmBackupError:
                     continue  # the hourly look tells
-                to_ship = [one for one in own if one.lack.to_ship]
-                changed = self._take(to_ship)
-                still = {one.remote for one in to_ship} | hidden.keys()
+                changed = self._take(own)
+                still = {one.remote for one in own} | hidden.keys()
                 gone = [(name, folder) for name in copies if name not in still and (name, folder) in self._known()]
                 self._save(changed, gone)
 
@@ -150,12 +169,13 @@ class ShippingFacts:
 
     def states(self) -> list[RemoteState]:
         """The remotes that points are shipped to, as alerts judge them."""
-        sums, now = self.store.sums(), self.clock()
+        sums, stuck, now = self.store.sums(), self.unshippable.sums(), self.clock()
         self._refresh_troubles()
         states = []
         for name in sorted(name for name, of in self.remotes().items() if of is not None):
             waiting = sums.get(name, WaitingSum())
-            states.append(RemoteState(name, waiting, is_late(waiting, now), self._troubles.get(name)))
+            trouble, cannot = self._troubles.get(name), stuck.get(name, UnshippableSum())
+            states.append(RemoteState(name, waiting, is_late(waiting, now), trouble, cannot))
         return states
 
     def _refresh_troubles(self) -> None:
@@ -189,39 +209,37 @@ class ShippingFacts:
         if shipped and folder and local is not None and local in remotes.values():
             yield local, folder
 
-    def _take(self, departures: Iterable[Departure]) -> list[Waiting]:
-        """Note what waits of one VM; what of it is new. The caller holds the lock."""
+    def _take(self, departures: Iterable[Departure]) -> dict[Place, _Known]:
+        """Note what waits of one VM, and what cannot be shipped; what of it is new. The caller holds the lock."""
         known, now = self._known(), self.clock()
-        changed = []
+        changed = {}
         for one in departures:
-            assert one.points.vm_uuid is not None
-            before = known.get((one.remote, one.points.folder.name))
-            since = before.points if before else {}
-            waiting = Waiting(
-                one.remote,
-                one.points.folder.name,
-                one.points.vm,
-                one.points.vm_uuid,
-                one.lack.bytes,
-                {point.manifest.id: since.get(point.manifest.id, now) for point in one.lack.to_ship},
-            )
-            if waiting != before:
-                known[waiting.place] = waiting
-                changed.append(waiting)
+            place = one.remote, one.points.folder.name
+            before = known.get(place, _Known())
+            found = _Known(_waiting(one, before.waiting, now), _unshippable(one))
+            if found != before:
+                known[place] = changed[place] = found
         return changed
 
-    def _save(self, changed: list[Waiting], gone: Iterable[Place] = ()) -> None:
+    def _save(self, changed: Mapping[Place, _Known], gone: Iterable[Place] = ()) -> None:
         with self._lock:
             places = list(gone)
             for place in places:
                 self._known().pop(place, None)
-            self.store.save(changed, places)
+            waiting = {place: one.waiting for place, one in changed.items()}
+            stuck = {place: one.unshippable for place, one in changed.items()}
+            self.store.save([one for one in waiting.values() if one], [*places, *_without(waiting)])
+            self.unshippable.save([one for one in stuck.values() if one], [*places, *_without(stuck)])
             self.revision += bool(changed or places)
 
-    def _known(self) -> dict[Place, Waiting]:
-        if self._waiting is None:
-            self._waiting, self._facts = self.store.load(), self.store.remotes()
-        return self._waiting
+    def _known(self) -> dict[Place, _Known]:
+        if self._places is None:
+            waiting, stuck = self.store.load(), self.unshippable.load()
+            self._places = {
+                place: _Known(waiting.get(place), stuck.get(place)) for place in waiting.keys() | stuck.keys()
+            }
+            self._facts = self.store.remotes()
+        return self._places
 
     def _is_away(self, local: str | None) -> bool:
         """Whether a local repository cannot be looked into: what was known of it stays."""
@@ -255,3 +273,38 @@ class ShippingFacts:
             for name in [name for name in self._facts if name not in remotes]:
                 self.store.forget_remote(name)
                 del self._facts[name]
+
+
+def _waiting(one: Departure, before: Waiting | None, now: datetime) -> Waiting | None:
+    """What waits since now, but for what was known to wait."""
+    assert one.points.vm_uuid is not None
+    if not one.lack.to_ship:
+        return None
+    since = before.points if before else {}
+    return Waiting(
+        one.remote,
+        one.points.folder.name,
+        one.points.vm,
+        one.points.vm_uuid,
+        one.lack.bytes,
+        {point.manifest.id: since.get(point.manifest.id, now) for point in one.lack.to_ship},
+    )
+
+
+def _unshippable(one: Departure) -> Unshippable | None:
+    assert one.points.vm_uuid is not None
+    if not one.lack.stuck:
+        return None
+    return Unshippable(
+        one.remote,
+        one.points.folder.name,
+        one.points.vm,
+        one.points.vm_uuid,
+        one.lack.stuck,
+        next_full=one.lack.newest_stuck and not one.unsure,
+        unsure=one.unsure,
+    )
+
+
+def _without(lines: Mapping[Place, object]) -> list[Place]:
+    return [place for place, line in lines.items() if line is None]

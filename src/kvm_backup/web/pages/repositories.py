@@ -36,12 +36,15 @@ def repositories(
     queue = application.places.queue(
         remote=wanted or None, search=q.strip() or None, offset=(page - 1) * _LINES, limit=_LINES
     )
+    stuck, stuck_total = application.places.unshippable(remote=wanted or None, search=q.strip() or None, limit=_LINES)
     return render(
         request,
         "repositories/_list.html" if wants_fragment(request) else "repositories/repositories.html",
         here_places=application.places.here(),
         there=there,
         queue=queue,
+        unshippable=stuck,
+        unshippable_total=stuck_total,
         q=q,
         remote=wanted,
         page=page,

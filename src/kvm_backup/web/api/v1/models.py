@@ -406,8 +406,9 @@ class Repository(BaseModel):
     """A place where restore points are kept: on this host, with `path`, or on another server, with `url`.
 
     Of one on another server the rest is as it was last known. `copy_of` is the repository on this host that is
-    shipped there, null where it is only read; `bandwidth` is the limit now, in bytes a second; `problem`, with its
-    code and hint, is why it cannot be used or reached now.
+    shipped there, null where it is only read; `bandwidth` is the limit now, in bytes a second; `unshippable_points`
+    cannot go there, as what they build on is neither there nor here; `problem`, with its code and hint, is why it
+    cannot be used or reached now.
     """
 
     name: str
@@ -424,6 +425,7 @@ class Repository(BaseModel):
     waiting_points: int = 0
     waiting_bytes: int = 0
     waiting_since: datetime | None = None
+    unshippable_points: int = 0
     problem: str | None
     problem_code: str | None = None
     hint: str | None = None

@@ -133,6 +133,7 @@ def _remote(place: RemotePlace) -> models.Repository:
         waiting_points=waiting.points,
         waiting_bytes=waiting.bytes,
         waiting_since=waiting.since,
+        unshippable_points=place.unshippable.points,
         problem=in_words(trouble.error) if trouble else None,
         problem_code=trouble.error_code if trouble else None,
         hint=in_words(trouble.hint) if trouble else None,
