@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from kvm_backup.bootstrap import Application
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.schedule import Schedule
-from kvm_backup.services.schedules.commands import Changes
+from kvm_backup.services.schedules.commands import Changes, NewSchedule
 from tests.acceptance.service import until
 from tests.browser import barriers, chromium, keep, overflow, sign_in, window
 from tests.unit.web.dashboard import PASSWORD, Dashboard, running
@@ -318,7 +318,7 @@ def test_the_dialog_is_used_by_keyboard_alone_and_gives_the_focus_back(
     open_page: Opener, application: Application
 ) -> None:
     with open_page() as page:
-        application.schedules.add("There", ["db-01"], "daily", "02:00", "full")
+        application.schedules.add(NewSchedule("There", ["db-01"], "daily", "02:00", "full"))
         page.goto("/schedules")
         page.get_by_role("link", name=ENGLISH.new).focus()
         page.keyboard.press("Enter")
@@ -359,7 +359,7 @@ def test_a_form_in_which_nothing_was_typed_closes_with_escape(open_page: Opener)
 def test_an_edit_of_what_somebody_changed_meanwhile_shows_it_and_saves_only_when_asked_again(
     open_page: Opener, application: Application
 ) -> None:
-    made = application.schedules.add("Shared", ["db-01"], "daily", "02:00", "full")
+    made = application.schedules.add(NewSchedule("Shared", ["db-01"], "daily", "02:00", "full"))
     with open_page() as page:
         page.goto(f"/schedules/{made.id}")
         page.get_by_role("link", name=ENGLISH.edit).click()
@@ -384,7 +384,7 @@ def test_an_open_list_follows_the_command_line_and_a_file_that_is_damaged_and_me
         page.goto("/schedules")
         page.locator("#live-state.live").wait_for()
         in_place(page)
-        made = application.schedules.add("From elsewhere", ["db-01"], "daily", "02:00", "full")
+        made = application.schedules.add(NewSchedule("From elsewhere", ["db-01"], "daily", "02:00", "full"))
         one = row(page, "From elsewhere")
         expect(one).to_be_visible()
         good = application.schedule_file.path.read_text()
@@ -404,7 +404,7 @@ def test_an_open_list_follows_the_command_line_and_a_file_that_is_damaged_and_me
 
 def test_the_list_is_searched_while_one_types(open_page: Opener, application: Application) -> None:
     for name in ("One", "Two"):
-        application.schedules.add(name, ["db-01"], "daily", "02:00", "full")
+        application.schedules.add(NewSchedule(name, ["db-01"], "daily", "02:00", "full"))
     with open_page() as page:
         page.goto("/schedules")
         page.get_by_role("searchbox").fill("tw")
@@ -450,8 +450,10 @@ def test_nobody_is_kept_out_and_nothing_is_wider_than_its_window(
     open_page: Opener, application: Application, words: Words, size: dict[str, int], scheme: str
 ) -> None:
     long = "Une planification dont le nom est très long_et_dont_un_mot_ne_finit_pas_du_tout_" + "x" * 15
-    made = application.schedules.add(long, [*VMS[:5], "inconnue"], "monthly", "31:04:00", "snapshot")
-    application.schedules.disable(application.schedules.add("Arrêtée", ["db-01"], "cron", "1 2 * * 3", "full").id)
+    made = application.schedules.add(NewSchedule(long, [*VMS[:5], "inconnue"], "monthly", "31:04:00", "snapshot"))
+    application.schedules.disable(
+        application.schedules.add(NewSchedule("Arrêtée", ["db-01"], "cron", "1 2 * * 3", "full")).id
+    )
     with open_page(words, viewport=size, color_scheme=scheme, bypass_csp=True) as page:
         for path in (
             "/schedules",

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from kvm_backup.domain.point import Mode
+from kvm_backup.services.schedules.commands import NewSchedule
 from lab import Lab, LabVm, compare_images
 from tests.acceptance.dashboard_house import House, house, show
 from tests.acceptance.service import until
@@ -273,7 +274,7 @@ def test_a_point_is_verified_and_its_disk_downloaded(page: Page, home: House, po
 def test_a_failure_appears_as_an_alert_on_an_open_page_and_is_acknowledged(page: Page, home: House) -> None:
     application = home.dashboard.application
     gone = home.lab.create_vm("disparue", guest=False)
-    application.schedules.add("Perdue", [gone.name], "daily", "02:00", "full")
+    application.schedules.add(NewSchedule("Perdue", [gone.name], "daily", "02:00", "full"))
     show(page, "/")
     expect(page.locator("#alert-count .count")).to_have_count(0)
     gone.destroy()

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import RunResult, RunState
+from kvm_backup.services.schedules.commands import NewSchedule
 from lab import Lab
 from tests.acceptance.dashboard_house import House, house, show
 from tests.acceptance.service import until
@@ -37,7 +38,9 @@ def home(module_lab: Lab) -> Iterator[House]:
         assert home.dashboard.url
         home.user("anne")
         home.user("a-rather-long-name-of-an-administrator-who-never-signs-in")
-        application.schedules.add("Nightly", [home.small.name, home.large.name, "unknown"], "daily", "02:00", "full")
+        application.schedules.add(
+            NewSchedule("Nightly", [home.small.name, home.large.name, "unknown"], "daily", "02:00", "full")
+        )
         made = application.queue.backup(home.small.uuid, Mode.FULL)
         until(lambda: application.history.get(made.id).state is RunState.SUCCEEDED, "back it up")
         failed = begun(application, home.large.name)

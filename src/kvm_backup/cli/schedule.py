@@ -13,7 +13,7 @@ from kvm_backup.cli.program import Program
 from kvm_backup.domain.errors import BadArgumentError, CancelledError, DetachedError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.schedule import Schedule
-from kvm_backup.services.schedules.commands import Changes, warnings_about
+from kvm_backup.services.schedules.commands import Changes, NewSchedule, warnings_about
 
 _SHOWN_TIMES = 4
 _NO_VERDICT = (CancelledError, DetachedError)
@@ -73,7 +73,7 @@ def add(
     keep_yearly: KeepYearly = None,
     json: JsonOption = False,
 ) -> None:
-    made = application().schedules.add(
+    new = NewSchedule(
         name,
         vms,
         schedule_type,
@@ -85,7 +85,7 @@ def add(
         keep=_given(last=keep_last, daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly, yearly=keep_yearly),
         ship_to=ship_to or (),
     )
-    _tell(_("schedule {id} added: {name}"), made, json=json, warn=True)
+    _tell(_("schedule {id} added: {name}"), application().schedules.add(new), json=json, warn=True)
 
 
 @app.command("show", help=_("Show one schedule and its next times."))
@@ -233,7 +233,7 @@ def _tell(sentence: str, schedule: Schedule, *, json: bool, warn: bool = False) 
     else:
         view.show_done(_sentence(sentence, schedule), schedule, service.zone, service.clock())
     for warning in warnings:
-        sys.stderr.write(f"{_('note')}: {printable(warning)}\n")
+        sys.stderr.write(f"{_('note:')} {printable(warning)}\n")
 
 
 def _sentence(sentence: str, schedule: Schedule) -> str:

@@ -31,6 +31,7 @@ from kvm_backup.domain.task import AsNewVm, BackupTask, InPlace, PruneTask, Rest
 from kvm_backup.domain.vm import Vm, VmState
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.runtime.queue import DurableQueue, StepRunner
+from kvm_backup.services.schedules.commands import NewSchedule
 from tests.unit.builders import VM_UUID, Shelf
 
 PATIENCE = 60.0
@@ -224,7 +225,7 @@ def test_without_a_queue_the_run_has_failed_and_says_why(application: Applicatio
 def test_a_schedule_that_is_run_by_hand_is_a_run_for_each_of_its_vms(
     application: Application, service: Service
 ) -> None:
-    made = application.schedules.add("night", ["web", "db", "web2"], "daily", "02:00", "full")
+    made = application.schedules.add(NewSchedule("night", ["web", "db", "web2"], "daily", "02:00", "full"))
     runs = application.queue.schedule(made.id[:8], "zoé")
     service.wait_for(3)
     assert [(run.vm_name, run.schedule_id, run.schedule_name, run.due) for run in runs] == [

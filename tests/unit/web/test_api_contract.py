@@ -14,6 +14,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
+from kvm_backup.services.schedules.commands import NewSchedule
 from kvm_backup.web.api.docs import ROUTERS
 from tests.unit.web.dashboard import Dashboard
 
@@ -39,7 +40,7 @@ def operators_token(dashboard: Dashboard) -> str:
 def documented(dashboard: Dashboard, operators_token: str) -> Any:
     """The document as the server tells it, with something to find behind it."""
     application = dashboard.application
-    application.schedules.add("nightly", ["web"], "daily", "02:00", "incremental")
+    application.schedules.add(NewSchedule("nightly", ["web"], "daily", "02:00", "incremental"))
     application.history.create(
         Run(
             id="1" * 32,

@@ -13,6 +13,7 @@ from kvm_backup.domain.account import Role
 from kvm_backup.domain.alert import Away, Situation, Subject, SubjectKind
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
+from kvm_backup.services.schedules.commands import NewSchedule
 from tests.unit.web.dashboard import Dashboard, csrf_of
 
 RUN = "7" * 32
@@ -127,7 +128,7 @@ def test_where_a_form_leads_back_to_is_a_header_of_its_own(
 
 def test_a_viewer_does_not_see_what_a_schedule_runs_as_root(dashboard: Dashboard) -> None:
     schedule = dashboard.application.schedules.add(
-        "with a script", ["web"], "daily", "02:00", "full", pre_script="/bin/before --password geheim"
+        NewSchedule("with a script", ["web"], "daily", "02:00", "full", pre_script="/bin/before --password geheim")
     )
     shown = {}
     for role in Role:

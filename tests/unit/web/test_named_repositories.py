@@ -11,6 +11,7 @@ from kvm_backup.domain.account import Role
 from kvm_backup.domain.inventory import HostFacts, VmRecord
 from kvm_backup.domain.vm import VmState
 from kvm_backup.repository.local import LocalRepository
+from kvm_backup.services.schedules.commands import NewSchedule
 from tests.unit.web.dashboard import Dashboard, csrf_of
 
 UUID = "5b0c9a52-6f0e-4b5e-9a43-2f6d3e1c7a10"
@@ -78,7 +79,7 @@ def test_a_schedule_cannot_be_turned_to_a_folder_but_keeps_the_one_that_root_cho
     administrator: httpx.Client, elsewhere: LocalRepository, tmp_path: Path, dashboard: Dashboard
 ) -> None:
     chosen = dashboard.application.schedules.add(
-        "by root", ["web"], "daily", "02:00", "full", repository=str(elsewhere.root)
+        NewSchedule("by root", ["web"], "daily", "02:00", "full", repository=str(elsewhere.root))
     )
     address = f"/api/v1/schedules/{chosen.id}"
     refused = administrator.patch(address, json={"repository": str(tmp_path / "third")})

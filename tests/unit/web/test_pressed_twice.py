@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kvm_backup.domain.account import Role
+from kvm_backup.services.schedules.commands import NewSchedule
 from kvm_backup.web.once import Once
 from tests.unit.web.dashboard import Dashboard, csrf_of
 
@@ -52,7 +53,7 @@ def test_what_failed_is_tried_again_at_once() -> None:
 
 def test_a_double_click_on_run_now_starts_the_vms_of_a_schedule_once(dashboard: Dashboard) -> None:
     application = dashboard.application
-    schedule = application.schedules.add("pressed twice", ["web", "mail"], "daily", "02:00", "full")
+    schedule = application.schedules.add(NewSchedule("pressed twice", ["web", "mail"], "daily", "02:00", "full"))
     application.repositories.configured()
     with dashboard.logged_in(Role.OPERATOR) as client, ThreadPoolExecutor(4) as pool:
         fields = {"csrf": csrf_of(client.get("/account").text)}

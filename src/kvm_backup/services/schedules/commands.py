@@ -31,6 +31,24 @@ _EDITED = ("name", "vm_names", "schedule_type", "schedule_time", "backup_mode")
 
 
 @dataclass(frozen=True, slots=True)
+class NewSchedule:
+    """A schedule to make, as a user typed it. Empty texts, `keep` and `ship_to` are as in Changes; no word at all in
+    `ship_to` is `default`.
+    """
+
+    name: str
+    vm_names: Sequence[str]
+    schedule_type: str
+    schedule_time: str
+    backup_mode: str
+    repository: str = ""
+    pre_script: str = ""
+    post_script: str = ""
+    keep: Mapping[str, str] = field(default_factory=dict)
+    ship_to: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What to change about a schedule, as a user typed it; None leaves a field as it is.
 
@@ -77,38 +95,25 @@ class ScheduleService:
         """A schedule by its id, by a beginning that only one id has, or by its name. Raises ScheduleNotFoundError."""
         return find(self.file.read(), wanted)
 
-    def add(
-        self,
-        name: str,
-        vm_names: Sequence[str],
-        schedule_type: str,
-        schedule_time: str,
-        backup_mode: str,
-        *,
-        repository: str = "",
-        pre_script: str = "",
-        post_script: str = "",
-        keep: Mapping[str, str] | None = None,
-        ship_to: Sequence[str] = (),
-    ) -> Schedule:
-        """Make a schedule; it is due at its next time, today if that is still to come. Empty texts are as in Changes.
+    def add(self, new: NewSchedule) -> Schedule:
+        """Make a schedule; it is due at its next time, today if that is still to come.
 
         Raises InvalidScheduleError.
         """
         now = self.clock()
         wanted = Schedule(
             id="",
-            name=fields.name(name),
-            vm_names=fields.vm_names(vm_names),
-            schedule_type=schedule_type.strip().lower(),
-            schedule_time=schedule_time.strip(),
-            backup_mode=fields.mode(backup_mode),
+            name=fields.name(new.name),
+            vm_names=fields.vm_names(new.vm_names),
+            schedule_type=new.schedule_type.strip().lower(),
+            schedule_time=new.schedule_time.strip(),
+            backup_mode=fields.mode(new.backup_mode),
             created_at=now.replace(microsecond=0),
-            repository=self._repository(repository),
-            pre_script=fields.script("pre_script", pre_script),
-            post_script=fields.script("post_script", post_script),
-            retention=fields.retention(RetentionWish(), keep or {}),
-            ship_to=self._ship_to(ship_to, repository),
+            repository=self._repository(new.repository),
+            pre_script=fields.script("pre_script", new.pre_script),
+            post_script=fields.script("post_script", new.post_script),
+            retention=fields.retention(RetentionWish(), new.keep),
+            ship_to=self._ship_to(new.ship_to, new.repository),
         ).planned_after(now, self.zone)
         made = wanted
 
@@ -121,37 +126,23 @@ class ScheduleService:
         self.file.update(change)
         return made
 
-    def problems(
-        self,
-        name: str,
-        vm_names: Sequence[str],
-        schedule_type: str,
-        schedule_time: str,
-        backup_mode: str,
-        *,
-        repository: str = "",
-        pre_script: str = "",
-        post_script: str = "",
-        keep: Mapping[str, str] | None = None,
-        ship_to: Sequence[str] = (),
-        own_id: str = "",
-    ) -> list[InvalidScheduleError]:
+    def problems(self, new: NewSchedule, *, own_id: str = "") -> list[InvalidScheduleError]:
         """All that `add`, or `edit` of the schedule `own_id`, would refuse: they tell only the first of it."""
 
         def check_name() -> None:
             others = [schedule for schedule in self.file.read() if schedule.id != own_id]
-            fields.refuse_taken_name(fields.name(name), others)
+            fields.refuse_taken_name(fields.name(new.name), others)
 
         checks: list[Callable[[], object]] = [
             check_name,
-            lambda: fields.vm_names(vm_names),
-            lambda: parse_timing(schedule_type, schedule_time),
-            lambda: fields.mode(backup_mode),
-            lambda: self._repository(repository),
-            lambda: fields.script("pre_script", pre_script),
-            lambda: fields.script("post_script", post_script),
-            lambda: self._ship_to(ship_to, repository),
-            *(partial(fields.retention, RetentionWish(), {kind: text}) for kind, text in (keep or {}).items()),
+            lambda: fields.vm_names(new.vm_names),
+            lambda: parse_timing(new.schedule_type, new.schedule_time),
+            lambda: fields.mode(new.backup_mode),
+            lambda: self._repository(new.repository),
+            lambda: fields.script("pre_script", new.pre_script),
+            lambda: fields.script("post_script", new.post_script),
+            lambda: self._ship_to(new.ship_to, new.repository),
+            *(partial(fields.retention, RetentionWish(), {kind: text}) for kind, text in new.keep.items()),
         ]
         found = []
         for check in checks:

@@ -11,7 +11,7 @@ from kvm_backup.domain.errors import InvalidScheduleError
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.timing import ScheduleType
 from kvm_backup.services.schedules import words
-from kvm_backup.services.schedules.commands import Changes, revision
+from kvm_backup.services.schedules.commands import Changes, NewSchedule, revision
 from kvm_backup.web.pages.schedule_words import RETENTION_KINDS
 
 INHERIT, OWN = "inherit", "own"
@@ -136,6 +136,21 @@ class Draft:
         if self.ship == CHOSEN:
             return self.ship_to or (NOWHERE,)
         return (self.ship,)
+
+    def new(self) -> NewSchedule:
+        """The schedule to make."""
+        return NewSchedule(
+            self.name,
+            self.vm_names,
+            self.type,
+            self.schedule_time,
+            self.mode,
+            repository=self.repository,
+            pre_script=self.pre_script or "",
+            post_script=self.post_script or "",
+            keep=self.wishes,
+            ship_to=self.shipped_to,
+        )
 
     def changes(self) -> Changes:
         """What to make of an existing schedule."""

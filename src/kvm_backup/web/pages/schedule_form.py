@@ -123,18 +123,7 @@ def create(request: Request, user: Operator, form: Form) -> Response:
     application = application_of(request)
     try:
         check_repository(application, draft.repository)
-        made = application.schedules.add(
-            draft.name,
-            draft.vm_names,
-            draft.type,
-            draft.schedule_time,
-            draft.mode,
-            repository=draft.repository,
-            pre_script=draft.pre_script or "",
-            post_script=draft.post_script or "",
-            keep=draft.wishes,
-            ship_to=draft.shipped_to,
-        )
+        made = application.schedules.add(draft.new())
     except KvmBackupError as error:
         return _refused(request, user, draft, form, error, None)
     note(request, "schedule.create", made.name, made.id)
@@ -231,19 +220,7 @@ def _refused(
 def _field_errors(
     application: Application, draft: Draft, first: InvalidScheduleError, schedule: Schedule | None
 ) -> dict[str, str]:
-    found = application.schedules.problems(
-        draft.name,
-        draft.vm_names,
-        draft.type,
-        draft.schedule_time,
-        draft.mode,
-        repository=draft.repository,
-        pre_script=draft.pre_script or "",
-        post_script=draft.post_script or "",
-        keep=draft.wishes,
-        ship_to=draft.shipped_to,
-        own_id=schedule.id if schedule else "",
-    )
+    found = application.schedules.problems(draft.new(), own_id=schedule.id if schedule else "")
     return {FIELDS.get(error.field, error.field): schedule_words.refusal(error) for error in [*found, first]}
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from kvm_backup.services.schedules.commands import Changes, ScheduleService
+from kvm_backup.services.schedules.commands import Changes, NewSchedule, ScheduleService
 from kvm_backup.services.schedules.file import ScheduleFile
 
 
@@ -17,8 +17,8 @@ def hammer(folder: Path, number: int, rounds: int) -> None:
     zone = ZoneInfo("Europe/Paris")
     service = ScheduleService(ScheduleFile(folder, zone), zone, lambda: datetime.now(UTC), list, str, lambda *_: None)
     for turn in range(rounds):
-        kept = service.add(f"p{number}-{turn}", ["web"], "daily", "02:00", "full")
-        gone = service.add(f"gone {number}-{turn}", ["web"], "daily", "02:00", "full")
+        kept = service.add(NewSchedule(f"p{number}-{turn}", ["web"], "daily", "02:00", "full"))
+        gone = service.add(NewSchedule(f"gone {number}-{turn}", ["web"], "daily", "02:00", "full"))
         service.edit(kept.id, Changes(vm_names=["web", f"vm{number}"], schedule_time="03:30"))
         service.remove(gone.id)
         service.disable(kept.id)

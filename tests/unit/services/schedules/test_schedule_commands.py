@@ -18,7 +18,14 @@ from kvm_backup.domain.errors import (
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
 from kvm_backup.domain.vm import Vm, VmState
-from kvm_backup.services.schedules.commands import Changes, ScheduleService, revision, short_ids, warnings_about
+from kvm_backup.services.schedules.commands import (
+    Changes,
+    NewSchedule,
+    ScheduleService,
+    revision,
+    short_ids,
+    warnings_about,
+)
 from kvm_backup.services.schedules.file import ScheduleFile
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -61,12 +68,13 @@ def copies_of_nas(names: Sequence[str], repository: str | None) -> None:
             raise InvalidScheduleError("ship_to", name, "away, tape")
 
 
+def new(name: str = "Nom", **changes: Any) -> NewSchedule:
+    usual = {"schedule_type": "daily", "schedule_time": "02:00", "backup_mode": "incremental"}
+    return NewSchedule(name, **{"vm_names": ["vm1", "vm2"]} | usual | changes)
+
+
 def add(service: ScheduleService, name: str = "Nom", **changes: Any) -> Schedule:
-    return service.add(
-        name,
-        ["vm1", "vm2"],
-        **{"schedule_type": "daily", "schedule_time": "02:00", "backup_mode": "incremental"} | changes,
-    )
+    return service.add(new(name, **changes))
 
 
 def with_ids(service: ScheduleService, *ids: str) -> None:
@@ -103,11 +111,11 @@ def test_a_weekly_schedule_made_on_its_day_before_its_hour_runs_today(service: S
         (lambda service: add(service, "a\u202eb"), "name"),
         (lambda service: add(service, "\udcff"), "name"),
         (lambda service: add(service, "x" * 101), "name"),
-        (lambda service: service.add("x", [], "daily", "02:00", "full"), "vm_names"),
-        (lambda service: service.add("x", [""], "daily", "02:00", "full"), "vm_names"),
-        (lambda service: service.add("x", ["a\tb"], "daily", "02:00", "full"), "vm_names"),
-        (lambda service: service.add("x", ["a" * 256], "daily", "02:00", "full"), "vm_names"),
-        (lambda service: service.add("x", [f"vm{n}" for n in range(1001)], "daily", "02:00", "full"), "vm_names"),
+        (lambda service: add(service, vm_names=[]), "vm_names"),
+        (lambda service: add(service, vm_names=[""]), "vm_names"),
+        (lambda service: add(service, vm_names=["a\tb"]), "vm_names"),
+        (lambda service: add(service, vm_names=["a" * 256]), "vm_names"),
+        (lambda service: add(service, vm_names=[f"vm{n}" for n in range(1001)]), "vm_names"),
         (lambda service: add(service, repository="usb"), "repository"),
         (lambda service: add(service, pre_script="say 'it"), "pre_script"),
         (lambda service: add(service, pre_script="''"), "pre_script"),
@@ -218,8 +226,7 @@ def test_remotes_of_another_repository_are_refused_also_when_the_repository_chan
 
 @pytest.mark.parametrize("names", [["none", "away"], ["default", "away"], ["", "away"], ["a\nb"], ["x" * 101]])
 def test_words_that_are_no_remotes_are_refused(service: ScheduleService, names: list[str]) -> None:
-    arguments: Any = (["vm1"], "daily", "02:00", "full")
-    assert [problem.field for problem in service.problems("Nom", *arguments, ship_to=names)] == ["ship_to"]
+    assert [problem.field for problem in service.problems(new(ship_to=names))] == ["ship_to"]
 
 
 def test_remotes_are_part_of_what_another_user_sees_changed(service: ScheduleService) -> None:
@@ -291,11 +298,13 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_of_the_schedule_that_is_e
 ) -> None:
     made = add(service)
     bad = service.problems(
-        "nom", [], "weekly", "02:00", "x", repository="usb", pre_script="'", keep={"last": "0", "daily": "3"}
+        NewSchedule(
+            "nom", [], "weekly", "02:00", "x", repository="usb", pre_script="'", keep={"last": "0", "daily": "3"}
+        )
     )
     fields = ["name", "vm_names", "schedule_time", "backup_mode", "repository", "pre_script", "keep_last"]
     assert [problem.field for problem in bad] == fields
-    assert service.problems("NOM", ["web"], "daily", "02:00", "full", repository="nas", own_id=made.id) == []
+    assert service.problems(new("NOM", repository="nas"), own_id=made.id) == []
 
 
 @pytest.mark.parametrize(
@@ -319,7 +328,7 @@ def test_whatever_can_be_edited_makes_another_revision(service: ScheduleService,
 def test_vms_that_the_host_does_not_know_are_told_and_all_while_libvirtd_is_away(
     service: ScheduleService, clock: Clock
 ) -> None:
-    made = service.add("x", ["web", "1234", "new"], "daily", "02:00", "full")
+    made = add(service, vm_names=["web", "1234", "new"])
     clock.vms = [Vm("web", "u", VmState.RUNNING, ()), Vm("db", "1234", VmState.STOPPED, ())]
     assert warnings_about(service, made) == [("new", None)]
     clock.vms = HypervisorUnavailableError("libvirtd is away", hint="Start it.")

@@ -25,6 +25,7 @@ from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.vm import VmState
 from kvm_backup.services.access import make_access
 from kvm_backup.services.passwords import Passwords
+from kvm_backup.services.schedules.commands import NewSchedule
 from kvm_backup.web.app import make_app
 from kvm_backup.web.security import csrf
 from tests.unit.web.schedules.markup import Element, parse
@@ -92,7 +93,7 @@ class Site:
         """A schedule, made as the command line makes it."""
         kind, time = options.pop("at", ("daily", "02:00"))
         mode = options.pop("mode", "incremental")
-        return self.application.schedules.add(name, vms or ("web",), kind, time, mode, **options)
+        return self.application.schedules.add(NewSchedule(name, vms or ("web",), kind, time, mode, **options))
 
     def know(self, *names: str, **facts: Any) -> None:
         """Let the host have VMs of these names."""

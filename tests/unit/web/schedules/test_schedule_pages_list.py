@@ -10,6 +10,7 @@ from kvm_backup.domain.account import Role
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import RunState
 from kvm_backup.domain.schedule import Schedule, ScheduleStatus
+from kvm_backup.services.schedules.commands import NewSchedule
 from tests.unit.web.dashboard import Dashboard
 from tests.unit.web.schedules.conftest import Site, rows
 from tests.unit.web.schedules.markup import Element, parse
@@ -213,7 +214,9 @@ def test_in_place_an_action_answers_with_the_row_and_a_word_for_who_does_not_see
 
 
 def test_running_now_puts_a_run_for_each_vm_into_the_queue(own_dashboard: Dashboard) -> None:
-    made = own_dashboard.application.schedules.add("Nightly", ["web", "db"], "monthly", "1:00:00", "full")
+    made = own_dashboard.application.schedules.add(
+        NewSchedule("Nightly", ["web", "db"], "monthly", "1:00:00", "full")
+    )
     with own_dashboard.logged_in(Role.OPERATOR) as browser:
         page = parse(browser.get("/schedules").text)
         form = row_of(page, "Nightly").all("form")[1]

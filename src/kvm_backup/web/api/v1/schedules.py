@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from kvm_backup.services.schedules.commands import Changes
+from kvm_backup.services.schedules.commands import Changes, NewSchedule
 from kvm_backup.web.api.v1 import models
 from kvm_backup.web.api.v1.answers import Limit, Offset, Search, problems, schedule_of
 from kvm_backup.web.scheduling import check_repository
@@ -41,7 +41,7 @@ def add_schedule(request: Request, user: Operator, wanted: models.NewSchedule) -
     note(request, "schedule.add", wanted.name)
     application = application_of(request)
     check_repository(application, wanted.repository or "")
-    made = application.schedules.add(
+    new = NewSchedule(
         wanted.name,
         wanted.vm_names,
         wanted.schedule_type,
@@ -51,7 +51,7 @@ def add_schedule(request: Request, user: Operator, wanted: models.NewSchedule) -
         keep=_as_typed(wanted.keep),
         ship_to=_ship_to(wanted.ship_to),
     )
-    return schedule_of(made)
+    return schedule_of(application.schedules.add(new))
 
 
 @router.get("/{schedule_id}", responses=problems(404))
