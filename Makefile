@@ -6,12 +6,13 @@ MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
 PACKAGES := scripts/packages
 LAB_PACKAGES := $(wildcard lab/packages.txt)
-# How many tests run side by side: one more than cores, since those on virtual machines and servers mostly wait. Not
-# more: one libvirtd serves all of them, and holds every guest up while the agent of one does not answer.
+# How many tests run side by side: one more than cores, since those on virtual machines and servers mostly wait.
 JOBS ?= $(shell expr $$(nproc) + 1)
 # One file's tests stay on one worker: they share the virtual machine that the file starts. tests/conftest.py has
 # the order of the files.
-PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(PY) -m pytest --dist loadfile --no-loadscope-reorder
+WORKERS := -n $(JOBS)
+WORKERS_WITH_LIBVIRT := --tx '$(JOBS)*popen//python=scripts/with-own-libvirt $(PY)'
 # Without bytecode every one of the thousands of processes that tests start would compile the whole product anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -28,10 +29,10 @@ install: ## Install kvm-backup on this host, in /opt/kvm-backup
 
 ##@ Work on it
 test: needs-lab needs-test ## Run all tests, those on real VMs too
-	@scripts/as-root env PYTHONPATH=. $(PYTEST) $(ARGS)
+	@scripts/as-root env PYTHONPATH=. $(PYTEST) $(WORKERS_WITH_LIBVIRT) $(ARGS)
 
 test-unit: needs-python needs-test ## Run the tests that need no VM (minutes)
-	@$(PYTEST) $(wildcard tests/unit tests/contract) -m "not vm" $(ARGS)
+	@$(PYTEST) $(WORKERS) $(wildcard tests/unit tests/contract) -m "not vm" $(ARGS)
 
 lint: needs-python needs-lint ## Check format, rules, types, layers and scripts
 	.venv/bin/ruff format --check .

@@ -13,7 +13,7 @@ from lab.errors import LabError
 from lab.programs import run
 
 URI = "qemu:///system"
-_PID_FILE = Path("/run/libvirtd.pid")
+_PID_FILE = Path("/run/libvirt/libvirtd.pid")
 _START = Path(__file__).parents[1] / "scripts" / "start-libvirt"
 _START_SECONDS = 30.0
 

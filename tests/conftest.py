@@ -5,11 +5,14 @@ so that a second one would wait for the first for ever.
 """
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 from lab.locks import turn
-from lab.paths import cache_folder
+
+_LIBVIRT = Path("/run/libvirt")
+"""Of the libvirtd that this process sees; `make test` starts each process with its own (scripts/with-own-libvirt)."""
 
 _LONG = ("test_queue.py", "test_serving.py", "test_frame_in_browser.py", "test_prune.py", "test_commands.py")
 """Files outside of the folders of VMs and servers whose tests wait the longest together."""
@@ -17,11 +20,11 @@ _LONG = ("test_queue.py", "test_serving.py", "test_frame_in_browser.py", "test_p
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let tests on VMs run side by side in several processes, but each that restarts libvirtd alone."""
+    """Let tests on VMs that share a libvirtd run side by side, but each that restarts it alone."""
     if item.get_closest_marker("vm") is None:
         return (yield)
     alone = isinstance(item, pytest.Function) and "restart_libvirtd" in item.fixturenames
-    with turn(cache_folder(), alone=alone):
+    with turn(_LIBVIRT, alone=alone):
         return (yield)
 
 
