@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kvm_backup.bootstrap import Application
+    from kvm_backup.domain.inventory import PointFacts, VmRecord
     from kvm_backup.domain.point import Manifest
     from kvm_backup.services.point_places import PlacedPoints
     from kvm_backup.services.vm_points import VmPointList
+
+
+@dataclass(frozen=True, slots=True)
+class VmLook:
+    """The points of a VM and what they come to, from one look at the catalogue. `by_path` counts those in
+    repositories that only schedules name, which no page opens, by that name.
+    """
+
+    placed: PlacedPoints
+    facts: PointFacts
+    by_path: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +50,30 @@ class Points:
 
     def placed(self, vm_uuid: str) -> PlacedPoints:
         """The points of a VM with where each of them is, and what it waits for. Raises DatabaseError."""
+        return self._placed(vm_uuid, self.everywhere(vm_uuid))
+
+    def look(self, vm: VmRecord) -> VmLook:
+        """The same with what they come to, in all repositories that settings or schedules name.
+
+        While one of these is away that held some, what was last known of all is told. Raises DatabaseError.
+        """
+        from kvm_backup.services.vm_points import facts_here, points_everywhere
+
+        schedules, _problem = self.parts.schedule_file.read_or_last_good()
+        in_use = self.parts.repositories.in_use(schedules)
+        found = points_everywhere(sorted(in_use), lambda name: in_use[name](), self.parts.catalogue, vm.uuid)
+        damaged = {(damage.repository, damage.point) for damage in self.parts.alerts.known_damages()}
+        is_away = any(name in found.problems for name in vm.points.newest)
+        facts = vm.points if is_away else facts_here(found.points, damaged, datetime.now(UTC))
+        named = self.parts.settings.repositories()
+        by_path: dict[str, int] = {}
+        for held in found.points:
+            if held.repository not in named:
+                by_path[held.repository] = by_path.get(held.repository, 0) + 1
+        shown = replace(found, points=[held for held in found.points if held.repository in named])
+        return VmLook(self._placed(vm.uuid, shown), facts, by_path)
+
+    def _placed(self, vm_uuid: str, here: VmPointList) -> PlacedPoints:
         from kvm_backup.services.point_places import placed_points
         from kvm_backup.services.vm_points import points_everywhere
 
@@ -49,4 +88,4 @@ class Points:
         facts = self.parts.shipping.facts
         waiting = facts.store.of_vm(vm_uuid) if remotes else []
         unshippable = [line for line in facts.unshippable.of_vm(vm_uuid) if line.remote in remotes] if remotes else []
-        return placed_points(self.everywhere(vm_uuid), there, remotes, waiting, unshippable)
+        return placed_points(here, there, remotes, waiting, unshippable)

@@ -1,10 +1,13 @@
 """The restore points of one VM, in all repositories."""
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from kvm_backup.domain.errors import KvmBackupError
+from kvm_backup.domain.inventory import PointFacts
 from kvm_backup.domain.point import Manifest
+from kvm_backup.domain.point_facts import PointSummary, facts_of
 from kvm_backup.repository.catalogue import Catalogue
 from kvm_backup.repository.local import LocalRepository
 
@@ -60,6 +63,31 @@ def points_everywhere(
             for point in points
         ]
     return VmPointList(sorted(found, key=lambda held: held.point.created, reverse=True), problems)
+
+
+def facts_here(points: Iterable[HeldPoint], damaged: Collection[tuple[str, str]], now: datetime) -> PointFacts:
+    """What points on this host come to, as `facts_of` counts; `damaged` are names of repositories and ids."""
+    by_repository: dict[str, list[PointSummary]] = {}
+    for held in points:
+        by_repository.setdefault(held.repository, []).append(_summary(held))
+    return facts_of(by_repository, damaged, now)
+
+
+def _summary(held: HeldPoint) -> PointSummary:
+    point = held.point
+    is_here = held.elsewhere is None
+    return PointSummary(
+        point.id,
+        point.vm_name,
+        point.vm_uuid,
+        point.uuid,
+        point.created,
+        point.mode,
+        point.parent,
+        point.parent_uuid,
+        point.bytes_stored if is_here else sum(stored.bytes for stored in point.files),
+        lost=held.elsewhere == (),
+    )
 
 
 def _links(point: Manifest, known: dict[str, Manifest]) -> int:

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from kvm_backup.domain.account import Role
+from kvm_backup.domain.alert import Damage, Situation
 from kvm_backup.domain.inventory import HostFacts, PointFacts, VmDisk, VmRecord
 from kvm_backup.domain.point import Mode
-from kvm_backup.domain.protection import Promise, Protection
+from kvm_backup.domain.protection import Newest, Promise, Protection
 from kvm_backup.domain.vm import VmState
 from tests.unit.builders import Shelf
 from tests.unit.web.hostile import EVIL, is_text
@@ -115,11 +117,73 @@ def test_a_vm_that_is_gone_is_not_offered_a_backup(site: Site) -> None:
 
 
 def test_figures_of_a_vm_tell_times_that_the_browser_shows_in_its_own_zone(site: Site) -> None:
-    made, due = datetime(2026, 11, 22, 16, 9, tzinfo=UTC), datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
-    known = PointFacts(points=1, last_point="x", last_point_at=made, last_point_mode=Mode.FULL)
-    know(site, a_vm(points=known, next_due=due))
+    made = Shelf(site.application.settings.repositories()["nas"]).add().created
+    site.application.catalogue.refresh(site.application.repository("nas"))
+    know(site, a_vm(next_due=datetime(2026, 11, 23, 2, 0, tzinfo=UTC)))
     told = [time["datetime"] for time in site.user().get(f"/vms/{UUID}").one("div", class_="figures").all("time")]
-    assert told == ["2026-11-22T16:09:00Z"] * 2 + ["2026-11-23T02:00:00Z"] * 2
+    assert told == [f"{made:%Y-%m-%dT%H:%M:%SZ}"] * 2 + ["2026-11-23T02:00:00Z"] * 2
+
+
+def figures(page: Element) -> list[str]:
+    """What the cards of a VM's page tell of its points: last good one, how many, links."""
+    found = page.one("div", class_="figures").all("p", class_="figure-value")
+    last, _next, points, chain = ((one.all("time") or [one])[0] for one in found)
+    return [last["datetime"] if last.tag == "time" else last.text.strip(), points.text.strip(), chain.text.strip()]
+
+
+def test_cards_and_table_of_a_vm_tell_the_same_before_the_service_has_counted(site: Site) -> None:
+    shelf = Shelf(site.application.settings.repositories()["nas"])
+    full = shelf.add()
+    later = full.created + timedelta(hours=1)
+    newest = shelf.add(full, created=later, finished=later)
+    site.application.catalogue.refresh(site.application.repository("nas"))
+    stale = PointFacts(points=1, last_point=full.id, last_point_at=full.created, chain_length=1)
+    know(site, a_vm(points=stale, protection=Protection.OVERDUE))
+    page = site.user().get(f"/vms/{UUID}")
+    assert figures(page) == [f"{newest.created:%Y-%m-%dT%H:%M:%SZ}", "2", "2"]
+    assert page.all("div", class_="figure problem") == []
+    section = page.one("section", aria_labelledby="points-title")
+    assert len(section.one("tbody").all("tr")) == 2
+
+
+def test_a_point_that_was_found_damaged_is_not_told_to_be_the_last_good_one(site: Site) -> None:
+    shelf = Shelf(site.application.settings.repositories()["nas"])
+    good, damaged = shelf.add(), shelf.add()
+    site.application.catalogue.refresh(site.application.repository("nas"))
+    site.application.alerts.evaluate(Situation(damages=[Damage(damaged.id, "nas", "a digest differs", "verify")]))
+    know(site, a_vm())
+    assert figures(site.user().get(f"/vms/{UUID}")) == [f"{good.created:%Y-%m-%dT%H:%M:%SZ}", "2", "1"]
+
+
+def test_points_in_a_repository_that_only_a_schedule_names_are_counted_and_told(site: Site, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "usb")
+    made = shelf.add()
+    site.application.catalogue.refresh(shelf.repository)
+    site.add("To the stick", "web", repository=str(shelf.root))
+    know(site, a_vm())
+    page = site.user().get(f"/vms/{UUID}")
+    assert figures(page) == [f"{made.created:%Y-%m-%dT%H:%M:%SZ}", "1", "1"]
+    section = page.one("section", aria_labelledby="points-title")
+    assert f"1 point is in {shelf.root}" in section.text
+    assert section.all("tbody") == []
+
+
+def test_while_a_repository_is_away_the_cards_tell_what_was_last_known(site: Site) -> None:
+    root = site.application.settings.repositories()["nas"]
+    last = Shelf(root).add()
+    site.application.catalogue.refresh(site.application.repository("nas"))
+    root.rename(root.with_name("unmounted"))
+    known = PointFacts(
+        points=7,
+        last_point=last.id,
+        last_point_at=last.created,
+        chain_length=3,
+        newest={"nas": Newest(last.created, last.created)},
+    )
+    know(site, a_vm(points=known))
+    page = site.user().get(f"/vms/{UUID}")
+    assert figures(page) == [f"{last.created:%Y-%m-%dT%H:%M:%SZ}", "7", "3"]
+    assert "there is none in" in page.one("section", aria_labelledby="points-title").text
 
 
 def test_a_vm_that_is_gone_is_not_told_to_be_protected_by_what_names_it(site: Site) -> None:

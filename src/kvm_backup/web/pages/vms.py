@@ -86,13 +86,16 @@ def one_vm(request: Request, user: Viewer, uuid: str) -> Response:  # noqa: ARG0
     """One VM; as a fragment, what of it changes."""
     application = application_of(request)
     vm = application.inventory.get(uuid)
-    points = application.points.placed(vm.uuid)
+    look = application.points.look(vm)
+    points = look.placed
     calendar = application.calendar.of([vm])
     return render(
         request,
         "vms/_vm.html" if wants_fragment(request) else "vms/vm.html",
         vm=vm,
         points=points,
+        facts=look.facts,
+        by_path=look.by_path,
         line=_timeline(request, points),
         schedules=_schedules(application, vm),
         remotes=application.shipping.remotes,
