@@ -141,7 +141,11 @@ class Server:
 
     def serves(self, program: str) -> bool:
         """Whether a connection runs that program here."""
-        return any(self._name(process) == program for process in self._serving())
+        return bool(self.serving(program))
+
+    def serving(self, program: str) -> list[int]:
+        """The processes of that program that connections run here, oldest last."""
+        return [process for process in self._serving() if self._name(process) == program]
 
     def is_connected(self) -> bool:
         return bool(self._serving())

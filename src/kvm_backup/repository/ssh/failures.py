@@ -29,6 +29,12 @@ _LINK_BROKE = {10, 12, 30, 35, SSH_FAILED}
 """rsync: socket, protocol stream, timeouts; and ssh's own status."""
 
 
+_LOOK_THERE = phrase(
+    "Look at that server: its disk may hang, or a mount that is gone. What arrived stays, and the transfer goes on "
+    "from there."
+)
+
+
 class HostKeyUnknownError(HostKeyError):
     """No key of the server is known here."""
 
@@ -225,10 +231,15 @@ def _unreachable(place: str, line: str) -> KvmBackupError:
 def _silent(place: str, line: str) -> KvmBackupError:
     return RemoteUnreachableError(
         phrase("{place}: the server's rsync does nothing any more ({line})", place=place, line=line),
-        hint=phrase(
-            "Look at that server: its disk may hang, or a mount that is gone. What arrived stays, and the transfer "
-            "goes on from there."
-        ),
+        hint=_LOOK_THERE,
+    )
+
+
+def stands_still(place: str, seconds: int) -> RemoteUnreachableError:
+    """The error for a server that is there, and takes nothing of what is sent."""
+    return RemoteUnreachableError(
+        phrase("{place}: the server's rsync took nothing for {seconds} s", place=place, seconds=seconds),
+        hint=_LOOK_THERE,
     )
 
 

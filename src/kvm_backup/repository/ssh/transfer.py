@@ -4,8 +4,10 @@ Images are compressed already, so nothing is compressed on the wire. What was se
 link breaks; the caller says how rsync takes it up again.
 """
 
+import math
 import re
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +18,17 @@ from typing import Protocol
 
 from kvm_backup import process
 from kvm_backup.domain.bandwidth import BandwidthPlan
+from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.process import Completed
 from kvm_backup.repository.ssh.connection import SshConnection
-from kvm_backup.repository.ssh.failures import FolderMissingError, NoisyError, Side, local_failure, noisy
+from kvm_backup.repository.ssh.failures import (
+    FolderMissingError,
+    NoisyError,
+    Side,
+    local_failure,
+    noisy,
+    stands_still,
+)
 from kvm_backup.repository.ssh.scripts import INCOMING_PREFIX
 from kvm_backup.repository.ssh.token import new_token
 
@@ -28,7 +38,10 @@ _PROGRESS = re.compile(r"^ *([0-9]+) +[0-9]{1,3}% ")
 
 SILENCE = 300
 """Seconds in which nothing may come or go before a transfer is given up: ssh knows that the server is there, not that
-its rsync works."""
+its rsync works. Nor does our rsync quite: there it is two processes, and one of them sends signs of life while the
+other one, which writes, stands still. So what is sent is watched here, too."""
+_MARGIN = 10
+"""Seconds more until we end it ourselves: where rsync finds it out, it tells more."""
 _SLOWEST = 10 << 20
 """Bytes a second that a disk reads at least: while rsync takes checksums or copies what is there, it says nothing."""
 _READING = re.compile(r"--(checksum|no-whole-file|(copy|compare|link)-dest=.*)")
@@ -98,6 +111,23 @@ class Progress:
                 self._reached(int(found[1]))
 
 
+class _Stillness:
+    """Ends what goes on when nothing was heard for `seconds`."""
+
+    def __init__(self, seconds: float, error: Callable[[], KvmBackupError]) -> None:
+        self._seconds = seconds
+        self._error = error
+        self._heard = time.monotonic()
+
+    def heard(self) -> None:
+        self._heard = time.monotonic()
+
+    def check(self) -> None:
+        """Raises the error."""
+        if time.monotonic() - self._heard > self._seconds:
+            raise self._error()
+
+
 class _RateChangedError(Exception):
     """Another limit holds from now on."""
 
@@ -147,8 +177,14 @@ class Transfer:
         """
         places = [f"{source}/", self.connection.address.rsync_place(f"{target.rstrip('/')}/")]
         words = ["--recursive", "--dry-run", "--out-format=%n", *options]
+        stillness = self._stillness(words, source)
+
+        def look() -> None:
+            self.watch.check()
+            stillness.check()
+
         done = process.follow(
-            self._rsync(words, places, source), heard=lambda _: None, meanwhile=self.watch.check, own_session=True
+            self._rsync(words, places, source), heard=lambda _: stillness.heard(), meanwhile=look, own_session=True
         )
         self._judge(done, Side.SENDER)
         return [line for line in done.stdout.splitlines() if line and not line.endswith("/")]
@@ -182,26 +218,36 @@ class Transfer:
             if limit is not None:
                 # Its unit is KiB; 0 would mean no limit.
                 words.append(f"--bwlimit={max(1, limit // 1024)}")
+            stillness, progress = self._stillness(words, source), Progress(self.watch.reached)
+
+            def heard(text: str, stillness: _Stillness = stillness, progress: Progress = progress) -> None:
+                stillness.heard()
+                progress.heard(text)
+
             with suppress(_RateChangedError):
                 done = process.follow(
                     self._rsync(words, places, source),
-                    heard=Progress(self.watch.reached).heard,
-                    meanwhile=partial(self._look, limit),
+                    heard=heard,
+                    meanwhile=partial(self._look, limit, stillness),
                     own_session=True,
                 )
                 self._judge(done, here)
                 return figures(done.stdout)
 
-    def _look(self, limit: int | None) -> None:
+    def _look(self, limit: int | None, stillness: _Stillness) -> None:
         self.watch.check()
+        stillness.check()
         if self._plan.limit_at(self._now()) != limit:
             raise _RateChangedError
 
     def _rsync(self, words: Sequence[str], places: Sequence[str], source: Path | None = None) -> list[str]:
-        silence = SILENCE
-        if source is not None and any(map(_READING.fullmatch, words)):
-            silence += _size(source) // _SLOWEST
+        silence = _silence(words, source)
         return ["rsync", *words, f"--timeout={silence}", "-e", self.connection.rsync_shell, "--", *places]
+
+    def _stillness(self, words: Sequence[str], source: Path | None) -> _Stillness:
+        """Of what is sent. What is fetched only one process sends there, and our rsync notices that it does not."""
+        seconds = math.inf if source is None else _silence(words, source) + _MARGIN
+        return _Stillness(seconds, lambda: stands_still(str(self.connection.address), int(seconds)))
 
     def _judge(self, done: Completed, here: Side) -> None:
         if done.status == 0:
@@ -210,6 +256,12 @@ class Transfer:
         if isinstance(error, NoisyError) and (said := self.connection.said_by_itself()):
             raise noisy(self.connection.address, said)
         raise error
+
+
+def _silence(words: Sequence[str], source: Path | None) -> int:
+    """How long rsync may be silent, in seconds, when it is called with these words on what `source` holds."""
+    reads = source is not None and any(map(_READING.fullmatch, words))
+    return SILENCE + (_size(source) // _SLOWEST if source is not None and reads else 0)
 
 
 def _size(folder: Path) -> int:
