@@ -12,6 +12,7 @@ from kvm_backup.cli.output import cell, print_error, prose, seconds, size, unhea
 from kvm_backup.cli.parallel import Wish, do_each
 from kvm_backup.cli.progress import EventView
 from kvm_backup.cli.ship import ship_now
+from kvm_backup.cli.words import mode_word
 from kvm_backup.domain.errors import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
@@ -101,9 +102,9 @@ def exit_code(errors: list[KvmBackupError], asked: int) -> int:
 
 def _line(finished: events.Finished) -> str:
     head = _("{vm}: {mode} point {point}").format(
-        vm=cell(finished.vm), mode=finished.mode, point=cell(finished.point)
+        vm=cell(finished.vm), mode=mode_word(finished.mode), point=cell(finished.point)
     )
-    took = {"consistency": consistency_word(finished.consistency), "seconds": seconds(finished.seconds)}
+    took = {"consistency": _consistent(finished.consistency), "seconds": seconds(finished.seconds)}
     if finished.mode == Mode.SNAPSHOT:
         figures = _("{consistency} in {seconds}").format(**took)
     else:
@@ -117,7 +118,7 @@ def _line(finished: events.Finished) -> str:
     return f"[green]✓[/green] {head}\n  {figures}" + (f"\n{prose(why, indent='  ')}" if why else "")
 
 
-def consistency_word(consistency: str | None) -> str:
+def _consistent(consistency: str | None) -> str:
     """Whether file systems were frozen for the point."""
     return {
         Consistency.FILESYSTEM: _("filesystem-consistent"),

@@ -11,6 +11,7 @@ from kvm_backup.cli.context import JsonOption, RepositoryOption, application
 from kvm_backup.cli.language import _, told
 from kvm_backup.cli.output import cell, console, print_clause, print_error, print_fact, print_json, prose, size, table
 from kvm_backup.cli.program import Program
+from kvm_backup.cli.words import consistency_word, disk_mode_word, left_out_word, mode_word, utc_time
 from kvm_backup.domain.errors import PointNotFoundError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
@@ -64,7 +65,8 @@ def show_point(
     """Show one restore point: its disks, and what was left out and why."""
     parts = application()
     store = parts.store(repository)
-    details = point_details(store, choose_point(parts, store, point))
+    found = choose_point(parts, store, point)
+    details = point_details(store, found)
     if json:
         print_json(details)
         return
@@ -80,9 +82,14 @@ def show_point(
         "checkpoint": _("checkpoint"),
         "snapshot": _("snapshot"),
     }
+    words = {
+        "mode": mode_word(found.mode),
+        "created": utc_time(found.created),
+        "consistency": consistency_word(found.consistency),
+    }
     for key, title in titles.items():
         if details[key] is not None:
-            print_fact(title, details[key])
+            print_fact(title, words.get(key, details[key]))
     if details["elsewhere"] is not None:
         print_fact(_("disks at"), places(parts, details["elsewhere"]) or _("lost"))
     if details["detail"]:
@@ -90,7 +97,7 @@ def show_point(
     columns = [(_("DISK"), "left"), (_("SAVED"), "left"), (_("SIZE"), "right"), (_("STORED"), "right")]
     out.print(table(columns, _disks(details)))
     for disk in details["left_out"]:
-        out.print(f"{_('left out: {why}').format(why=cell(disk['target']))} ({disk['reason']})")
+        out.print(f"{_('left out: {why}').format(why=cell(disk['target']))} ({left_out_word(disk['reason'])})")
     for notice in details["notices"]:
         out.print(prose(f"{_('note:')} {cell(told(notice))}", hanging="  "))
     _show_age(store)
@@ -128,8 +135,8 @@ def _show_list(
     rows = [
         [
             cell(point.id),
-            point.mode.value,
-            point.consistency.value,
+            mode_word(point.mode),
+            consistency_word(point.consistency),
             _stored(parts, point, marks.get(point.id))
             if point.id not in foreign
             else cell(_("{size}, not from this host").format(size=size(point.bytes_stored))),
@@ -150,6 +157,6 @@ def _stored(parts: Application, point: Manifest, mark: tuple[str, ...] | None) -
 
 def _disks(details: dict[str, Any]) -> list[list[str]]:
     return [
-        [cell(disk["target"]), disk["mode"], size(disk["virtual_size"]), size(disk["bytes_stored"])]
+        [cell(disk["target"]), disk_mode_word(disk["mode"]), size(disk["virtual_size"]), size(disk["bytes_stored"])]
         for disk in details["disks"]
     ]

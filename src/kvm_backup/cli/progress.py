@@ -100,7 +100,7 @@ class EventView:
         if self._json_lines:
             print_json_line(event.as_json())
         elif isinstance(event, events.Notice):
-            self._say(f"{event.vm}: {told(event.message)}")
+            self._say(_("{name}: {detail}").format(name=event.vm, detail=told(event.message)))
         elif sys.stdout.isatty():
             self._show(event)
 

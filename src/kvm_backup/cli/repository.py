@@ -79,7 +79,7 @@ def list_repositories(json: JsonOption = False) -> None:
         ]
         for row in rows
     ]
-    titles = [(_("REPOSITORY"), "left"), (_("PLACE"), "fold"), (_("COPY OF"), "left"), (_("POINTS"), "left")]
+    titles = [(_("REPOSITORY"), "left"), (_("PLACE"), "left"), (_("COPY OF"), "left"), (_("POINTS"), "left")]
     out = console()
     out.print(table([*titles, (_("STORED"), "right")], shown))
     for row in rows:

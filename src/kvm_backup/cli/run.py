@@ -26,6 +26,7 @@ from kvm_backup.cli.prune import prune_each
 from kvm_backup.cli.restore import restore_now
 from kvm_backup.cli.ship import ship_each
 from kvm_backup.cli.verify import verify_each
+from kvm_backup.cli.words import consistency_word, local_time, mode_word, step_word
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
 from kvm_backup.domain.task import AsNewVm, BackupTask, PruneTask, RestoreTask, ShipTask, Task, ToFolder, VerifyTask
@@ -130,7 +131,14 @@ def show_run(run: RunArgument, json: JsonOption = False) -> None:
         print_clause(_("error"), told(found.error))
         print_clause(_("hint"), told(found.hint or ""))
     if found.steps:
-        rows = [[cell(step["name"]), step["started"], _took(step["seconds"])] for step in details["steps"]]
+        rows = [
+            [
+                cell(step_word(step["name"])),
+                local_time(datetime.fromisoformat(step["started"])),
+                _took(step["seconds"]),
+            ]
+            for step in details["steps"]
+        ]
         console().print(table([(_("STEP"), "left"), (_("STARTED"), "left"), (_("TOOK"), "right")], rows))
 
 
@@ -191,7 +199,7 @@ def _row(run: Run, shown_id: str) -> list[str]:
         cell(shown_id),
         cell(run.vm_name),
         told(_KINDS[run.kind]),
-        run.mode or run.requested_mode or "",
+        mode_word(run.mode or run.requested_mode),
         f"[{colour}]{told(_STATES[run.state])}[/{colour}]",
         _local(run.created),
         _took(seconds),
@@ -202,7 +210,7 @@ def _row(run: Run, shown_id: str) -> list[str]:
 
 
 def _facts(run: Run, details: dict[str, Any]) -> list[tuple[str, str]]:
-    asked_for = _("{mode} (asked for)").format(mode=run.requested_mode) if run.requested_mode else None
+    asked_for = _("{mode} (asked for)").format(mode=mode_word(run.requested_mode)) if run.requested_mode else None
     due = _("{time}, started late") if run.late else "{time}"
     copied = _("{done} of {total}").format(done=size(run.done), total=size(run.total))
     facts: list[tuple[str, str | None]] = [
@@ -213,20 +221,20 @@ def _facts(run: Run, details: dict[str, Any]) -> list[tuple[str, str]]:
         (_("host"), run.host),
         (_("repository"), run.repository),
         (_("kind"), told(_KINDS[run.kind])),
-        (_("mode"), run.mode or asked_for),
+        (_("mode"), mode_word(run.mode) or asked_for),
         (_("asked for"), _in_words(run.task) if run.task else None),
-        (_("due"), due.format(time=details["due"]) if run.due else None),
-        (_("created"), details["created"]),
-        (_("started"), details["started"]),
-        (_("ended"), details["ended"]),
-        (_("again at"), details["retry_at"]),
+        (_("due"), due.format(time=local_time(run.due)) if run.due else None),
+        (_("created"), _at(run.created)),
+        (_("started"), _at(run.started)),
+        (_("ended"), _at(run.ended)),
+        (_("again at"), _at(run.retry_at)),
         (_("took"), _took(details["seconds"]) or None),
         (_("copied"), copied if run.total else None),
         (_("read"), _size(run, run.bytes_read) or None),
         (_("stored"), _size(run, run.bytes_stored) or None),
         (_("rate"), f"{size(details['rate'])}/s" if details["rate"] else None),
         (_("point"), run.point),
-        (_("consistency"), run.consistency),
+        (_("consistency"), consistency_word(run.consistency) or None),
     ]
     return [(title, text) for title, text in facts if text is not None]
 
@@ -243,7 +251,7 @@ def _state(run: Run) -> str:
 def _in_words(task: Task) -> str:
     match task:
         case BackupTask():
-            return _("a {mode} point").format(mode=task.mode)
+            return _("a {mode} point").format(mode=mode_word(task.mode))
         case VerifyTask():
             what = task.point or _("every point in {folder}").format(folder=task.folder)
             return _("{points}, deep").format(points=what) if task.deep else what
@@ -280,6 +288,10 @@ def _shortened(ids: list[str]) -> list[str]:
     while len({id_[:length] for id_ in ids}) < len(set(ids)):
         length += 1
     return [id_[:length] for id_ in ids]
+
+
+def _at(moment: datetime | None) -> str | None:
+    return None if moment is None else local_time(moment)
 
 
 def _local(moment: datetime) -> str:

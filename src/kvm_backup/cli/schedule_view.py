@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from kvm_backup.cli.language import _, ngettext, told
 from kvm_backup.cli.output import cell, console, print_json, printable, table
+from kvm_backup.cli.words import mode_word
 from kvm_backup.domain.errors import InvalidScheduleError
 from kvm_backup.domain.retention import RetentionWish
 from kvm_backup.domain.schedule import Schedule
@@ -77,7 +78,7 @@ def show_one(
         (_("name"), schedule.name),
         (_("VMs"), ", ".join(schedule.vm_names)),
         (_("when"), when_in_words(schedule)),
-        (_("mode"), schedule.backup_mode.value),
+        (_("mode"), mode_word(schedule.backup_mode)),
         (_("repository"), schedule.repository or ""),
         (_("shipped to"), shipped_in_words(schedule, remotes)),
         (_("keeps"), kept_in_words(schedule.retention)),
@@ -101,7 +102,7 @@ def show_done(sentence: str, schedule: Schedule, zone: ZoneInfo, now: datetime) 
     out = console()
     out.print(f"[green]✓[/green] {sentence}")
     what = _("{when}, {mode}: {vms}").format(
-        when=when_in_words(schedule), mode=schedule.backup_mode, vms=", ".join(schedule.vm_names)
+        when=when_in_words(schedule), mode=mode_word(schedule.backup_mode), vms=", ".join(schedule.vm_names)
     )
     out.print(f"  {cell(what)}")
     planned = moment(schedule.next_run, zone, now) if schedule.enabled else _("disabled")
@@ -183,7 +184,7 @@ def _row(schedule: Schedule, short_id: str, zone: ZoneInfo, now: datetime) -> li
         schedule.name,
         ", ".join(schedule.vm_names),
         when_in_words(schedule),
-        schedule.backup_mode.value,
+        mode_word(schedule.backup_mode),
         state_in_words(schedule),
         moment(schedule.next_run, zone, now) if schedule.enabled else "-",
         moment(schedule.last_run, zone, now),

@@ -7,7 +7,7 @@ from kvm_backup.cli.language import _
 from kvm_backup.cli.output import cell, console, print_json, table
 from kvm_backup.cli.output import size as shown_size
 from kvm_backup.cli.program import Program
-from kvm_backup.domain.disk import LeftOut
+from kvm_backup.cli.words import left_out_word
 from kvm_backup.domain.vm import VmState
 from kvm_backup.services.queries import vm_summary
 
@@ -51,16 +51,7 @@ def _state(state: str) -> str:
 
 
 def _left_out(why: str) -> str:
-    reason = {
-        LeftOut.CDROM: _("CD-ROM"),
-        LeftOut.FLOPPY: _("floppy"),
-        LeftOut.READ_ONLY: _("read-only"),
-        LeftOut.SHAREABLE: _("shared between VMs"),
-        LeftOut.EXCLUDED: _("excluded"),
-        LeftOut.PASSED_THROUGH: _("passed through"),
-        LeftOut.EMPTY: _("no medium"),
-    }[LeftOut(why)]
-    return _("left out: {why}").format(why=reason)
+    return _("left out: {why}").format(why=left_out_word(why))
 
 
 def _disks(disks: list[dict[str, Any]]) -> str:

@@ -1,6 +1,7 @@
 """What commands say to a French user: tables, results, errors; never the JSON."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
 from kvm_backup.language import told
+from kvm_backup.services.events import Step
 from tests.unit.builders import Shelf
 from tests.unit.cli.conftest import Command
 from tests.unit.runtime.conftest import Clock
@@ -118,6 +120,51 @@ def test_points_and_what_a_prune_would_do_are_shown_in_french(french: Command, s
     assert "points à conserver\u202f: 1, à supprimer\u202f: 1, à rendre complets\u202f: 1\u202f; environ" in preview
     as_json = json.loads(french("prune", "web", "--dry-run", "--json", KVM_BACKUP_RETENTION__LAST="1").output)
     assert as_json["points"][0]["explanation"] == "goes"
+
+
+def test_modes_and_consistency_are_french_in_tables_and_english_in_json(french: Command, shelf: Shelf) -> None:
+    child = shelf.add(shelf.add())
+    rows = [line.split()[1:3] for line in french("point", "list").output.splitlines()[1:]]
+    assert rows == [["complète", "fichiers"], ["incrémentielle", "fichiers"]]
+    assert {(row["mode"], row["consistency"]) for row in json.loads(french("point", "list", "--json").output)} == {
+        ("full", "filesystem"),
+        ("incremental", "filesystem"),
+    }
+    shown = french("point", "show", child.id).output
+    assert "incremental" not in shown
+    assert re.search(r"^vda +incrémentielle ", shown, re.MULTILINE)
+    added = french(*ADD, "--time", "02:00", "--mode", "full").output
+    assert "sauvegarde complète\u202f: web" in added
+    for words in (("schedule", "list"), ("schedule", "show", "Nuit")):
+        assert "complète" in french(*words).output
+    [schedule] = json.loads(french("schedule", "list", "--json").output)
+    assert schedule["backup_mode"] == "full"
+
+
+def test_steps_of_a_run_and_the_mode_that_was_asked_for_are_french(french: Command, tmp_path: Path) -> None:
+    history = History(Database.open(sqlite_url(tmp_path / "state" / "kvm-backup.db")), Clock())
+    history.create(
+        Run(
+            id="r1",
+            vm_name="web",
+            kind=RunKind.BACKUP,
+            trigger=Trigger.COMMAND,
+            host="alpha",
+            repository="default",
+            requested_mode=Mode.INCREMENTAL,
+            state=RunState.QUEUED,
+            created=Clock().now,
+        )
+    )
+    history.start("r1")
+    for step in Step:
+        history.step_started("r1", step)
+    shown = french("run", "show", "r1").output
+    assert "mode           incrémentielle (demandée)" in shown
+    assert not {line.split()[0] for line in shown.splitlines()} & {*Step}
+    for word in ("préparation", "copie", "publication", "envoi", "rapatriement"):
+        assert re.search(f"^{word} +20", shown, re.MULTILINE), shown
+    assert "incrémentielle" in french("run", "list").output
 
 
 def test_nothing_to_show_tells_what_to_do_first(french: Command, shelf: Shelf) -> None:

@@ -126,15 +126,16 @@ def test_a_good_run_is_shown_with_its_steps_rate_and_why_it_became_a_full_one(
 ) -> None:
     add("abc123")
     good(history, clock, "abc123")
-    shown = command("run", "show", "abc").output
+    shown = command("run", "show", "abc", TZ="Asia/Tokyo").output
     for line in (
+        "created      2026-11-22 11:00:00 JST",
         "rate         2.0 GiB/s",
         "point        web--1a2b3c4d/20261122T020000Z",
         "full because the repository holds no earlier point of this VM",
         "took         4.0 s",
     ):
         assert line in shown.splitlines(), line
-    assert re.search(r"^copy +2026-11-22T02:00:00\+00:00 +4.0 s$", shown, re.MULTILINE)
+    assert re.search(r"^copy +2026-11-22 11:00:00 JST +4.0 s$", shown, re.MULTILINE)
     details = json.loads(command("run", "show", "abc123", "--json").output)
     assert (details["seconds"], details["rate"], details["steps"][0]["seconds"]) == (4.0, 2 * 2**30, 4.0)
 
