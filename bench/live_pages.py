@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import cycle, islice
-from uuid import uuid4
 
 import httpx
 
 from bench.page_server import PageServer
 from kvm_backup.domain.point import Mode
-from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
+from kvm_backup.domain.run import RunResult, RunState, Trigger
+from kvm_backup.domain.task import BackupTask
 
 _PAGES = (
     ("/", {"overview"}),
@@ -112,7 +111,7 @@ def _runs(server: PageServer, every: float) -> Iterator[None]:
 
 
 def _make_runs(server: PageServer, every: float, ending: threading.Event) -> None:
-    history, host = server.application.history, server.application.host
+    history = server.application.history
     vms = cycle(server.application.inventory.page(limit=50))
     going: list[tuple[str, float]] = []
     turn = 0.0
@@ -123,22 +122,10 @@ def _make_runs(server: PageServer, every: float, ending: threading.Event) -> Non
             if len(going) >= _AT_ONCE:
                 history.finish(going.pop(0)[0], RunState.SUCCEEDED, RunResult(mode=Mode.INCREMENTAL, bytes_read=1))
             vm = next(vms)
-            run = Run(
-                id=uuid4().hex,
-                vm_name=vm.name,
-                vm_uuid=vm.uuid,
-                kind=RunKind.BACKUP,
-                trigger=Trigger.COMMAND,
-                host=host,
-                repository="default",
-                requested_mode=Mode.INCREMENTAL,
-                state=RunState.QUEUED,
-                created=datetime.now(UTC),
-            )
-            history.create(run)
-            history.start(run.id)
-            history.step_started(run.id, "copy")
-            going.append((run.id, now))
+            run_id = server.ask(vm.name, vm.uuid, BackupTask(Mode.INCREMENTAL), Trigger.COMMAND)
+            history.start(run_id)
+            history.step_started(run_id, "copy")
+            going.append((run_id, now))
         for run_id, began in going:
             history.progress(run_id, int(_COPIED * min(1.0, (now - began) / (every * _AT_ONCE))), _COPIED)
         ending.wait(1)

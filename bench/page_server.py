@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 
@@ -22,6 +23,9 @@ from kvm_backup.database.inventory import VmFilter
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.protection import Protection
+from kvm_backup.domain.request import RunRequest
+from kvm_backup.domain.run import Trigger
+from kvm_backup.domain.task import Task
 
 BASE = Path(__file__).parents[1] / ".cache" / "bench"
 _COMMAND = Path(sys.prefix) / "bin" / "kvm-backup"
@@ -90,6 +94,20 @@ class PageServer:
             answer = visitor.post("/login", data={"csrf": form[1], "name": "bench", "password": _PASSWORD})
             assert answer.status_code == 303, answer.text
             return visitor.cookies
+
+    def ask(self, vm_name: str, vm_uuid: str, task: Task, trigger: Trigger, repository: str = "default") -> str:
+        """A queued run in the history, which only looks as if somebody had asked for it; its id."""
+        asked = RunRequest(
+            run_id=uuid4().hex,
+            host=self.application.host,
+            vm=vm_name,
+            vm_uuid=vm_uuid,
+            task=task,
+            repository=repository,
+            trigger=trigger,
+            created=datetime.now(UTC),
+        )
+        return self.application.history.create(asked.as_run()).id
 
     def signed_in(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, cookies=self.cookies, timeout=60)

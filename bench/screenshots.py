@@ -8,21 +8,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from bench.fleet import fill, write_settings
-from bench.fleet_host import GIB, HOST, Fleet, FleetSchedule, FleetVm
+from bench.fleet_host import GIB, Fleet, FleetSchedule, FleetVm
 from bench.page_server import PageServer
 from kvm_backup.database.waiting_points import WaitingPoints
 from kvm_backup.domain.point import Mode
-from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
-from kvm_backup.domain.task import ShipTask
+from kvm_backup.domain.run import RunResult, RunState, Trigger
+from kvm_backup.domain.task import BackupTask, ShipTask
 
 CHROMIUM = Path("/usr/bin/chromium")
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -105,37 +103,24 @@ def small_fleet() -> Fleet:
 def going_on(server: PageServer) -> Iterator[str]:
     """A backup that seems to copy while the pictures are taken; its id."""
     history = server.application.history
-    now = datetime.now(UTC)
-    run = history.create(
-        Run(
-            id=uuid4().hex,
-            vm_name="fichiers",
-            vm_uuid=next(vm.uuid for vm in small_fleet().vms if vm.name == "fichiers"),
-            kind=RunKind.BACKUP,
-            trigger=Trigger.WEB,
-            host=HOST,
-            repository="default",
-            requested_mode=Mode.INCREMENTAL,
-            state=RunState.QUEUED,
-            created=now,
-        )
-    )
-    history.start(run.id)
+    uuid = next(vm.uuid for vm in small_fleet().vms if vm.name == "fichiers")
+    run_id = server.ask("fichiers", uuid, BackupTask(Mode.INCREMENTAL), Trigger.WEB)
+    history.start(run_id)
     for step in ("prepare", "begin", "copy"):
-        history.step_started(run.id, step)
-    history.decided(run.id, RunResult(mode=Mode.INCREMENTAL))
+        history.step_started(run_id, step)
+    history.decided(run_id, RunResult(mode=Mode.INCREMENTAL))
     ended = threading.Event()
 
     def copy() -> None:
         done, total = 3 * GIB, 8 * GIB
         while not ended.wait(1.0):
             done += 130 << 20
-            history.progress(run.id, min(done, total), total)
+            history.progress(run_id, min(done, total), total)
 
     thread = threading.Thread(target=copy)
     thread.start()
     try:
-        yield run.id
+        yield run_id
     finally:
         ended.set()
         thread.join()
@@ -175,34 +160,16 @@ def ships(server: PageServer) -> None:
             raise SystemExit("nothing waits to be shipped")
         time.sleep(0.1)
     for number, line in enumerate(waiting):
-        run = history.create(
-            Run(
-                id=uuid4().hex,
-                vm_name=line.vm_name,
-                vm_uuid=line.vm_uuid,
-                kind=RunKind.SHIP,
-                trigger=Trigger.SERVICE,
-                host=HOST,
-                repository=line.remote,
-                requested_mode=None,
-                state=RunState.QUEUED,
-                created=datetime.now(UTC),
-                task=ShipTask(line.folder),
-            )
-        )
+        task = ShipTask(line.folder)
+        run_id = server.ask(line.vm_name, line.vm_uuid, task, Trigger.SERVICE, line.remote)
         if number == 0:
             for remote, _address in _REMOTES:
-                _arrived(server, replace(run, id=uuid4().hex, repository=remote))
-            history.start(run.id)
-            history.step_started(run.id, "ship")
-            history.progress(run.id, line.bytes * 2 // 5, line.bytes)
-
-
-def _arrived(server: PageServer, run: Run) -> None:
-    history = server.application.history
-    history.create(run)
-    history.start(run.id)
-    history.finish(run.id, RunState.SUCCEEDED, RunResult(bytes_read=GIB, bytes_stored=GIB // 3))
+                arrived = server.ask(line.vm_name, line.vm_uuid, task, Trigger.SERVICE, remote)
+                history.start(arrived)
+                history.finish(arrived, RunState.SUCCEEDED, RunResult(bytes_read=GIB, bytes_stored=GIB // 3))
+            history.start(run_id)
+            history.step_started(run_id, "ship")
+            history.progress(run_id, line.bytes * 2 // 5, line.bytes)
 
 
 @contextmanager
