@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
@@ -30,6 +29,7 @@ from kvm_backup.database.engine import Database
 from kvm_backup.database.statistics import count_run
 from kvm_backup.database.tables import RUNS, STEPS, Moment, storable
 from kvm_backup.domain.errors import CancelledError, InterruptedRunError, RemoteUnreachableError, RunNotFoundError
+from kvm_backup.domain.names import is_uuid
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, RunStep, states_before
 from kvm_backup.domain.waiting import ShippingTrouble
@@ -448,7 +448,7 @@ def _keys(keys: Sequence[str]) -> Any:
 def _filtered(which: RunFilter) -> Any:
     query = _select()
     if which.vm is not None:
-        column = RUNS.c.vm_uuid if _is_uuid(which.vm) else RUNS.c.vm_name
+        column = RUNS.c.vm_uuid if is_uuid(which.vm) else RUNS.c.vm_name
         query = query.where(column == storable(which.vm))
     if which.state is not None:
         query = query.where(RUNS.c.state == which.state)
@@ -483,13 +483,6 @@ def _newest_of(query: Any, vms: Sequence[str] | None, limit: int) -> Any:
         for key in wanted
     ]
     return query.where(RUNS.c.id.in_(union_all(*(select(one.c.id) for one in each))))
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False
 
 
 def _exists(connection: Connection, run_id: str) -> bool:

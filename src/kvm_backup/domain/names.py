@@ -5,6 +5,7 @@ A VM's name may hold anything but a slash and a newline, so it never becomes a p
 
 import re
 from datetime import UTC, datetime
+from uuid import UUID
 
 STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 STAMP_LENGTH = 16
@@ -51,6 +52,14 @@ def safe_name(vm_name: str) -> str:
     """The part of a VM folder's name that comes from the VM's name."""
     safe = _UNSAFE.sub("_", vm_name)[:120] or "_"
     return safe if re.match(r"[A-Za-z0-9_]", safe) else f"_{safe[1:]}"
+
+
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID as libvirt writes it, in small letters or capitals."""
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
 
 
 def checkpoint_name(repository_id: str, point_stamp: str) -> str:

@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Container
-from uuid import UUID
 
 from kvm_backup.domain.errors import PointNotFoundError
-from kvm_backup.domain.names import FOLDER_PATTERN, safe_name
+from kvm_backup.domain.names import FOLDER_PATTERN, is_uuid, safe_name
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.repository.local import DamagedPoint, LocalRepository
@@ -76,17 +75,10 @@ def folders_of_vm(repository: LocalRepository, vm: str) -> list[str]:
     """The names of the folders with points of a VM; `vm` is its folder or UUID, or a name, for which all are read."""
     if re.fullmatch(FOLDER_PATTERN, vm) and (repository.root / vm).is_dir():
         return [vm]
-    if _is_uuid(vm):
+    if is_uuid(vm):
         folder = repository.folder_of(vm.lower())
         return [] if folder is None else [folder.name]
     return sorted({point.id.split("/")[0] for point in points_of_vm(repository, vm)})
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False
 
 
 def _is_of_vm(point: Manifest | DamagedPoint, vm: str) -> bool:

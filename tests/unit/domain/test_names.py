@@ -15,6 +15,7 @@ from kvm_backup.domain.names import (
     disk_file,
     is_checkpoint_of,
     is_stamp,
+    is_uuid,
     parse_stamp,
     stamp,
     vm_folder,
@@ -106,3 +107,13 @@ def test_a_checkpoint_belongs_to_the_repository_that_it_names() -> None:
 def test_ids_and_files_made_here_are_accepted_when_they_are_read() -> None:
     assert re.fullmatch(POINT_ID_PATTERN, f"{vm_folder('web', UUID)}/{stamp(datetime(2026, 1, 1, tzinfo=UTC))}")
     assert re.fullmatch(FILE_PATTERN, disk_file("vda"))
+
+
+@pytest.mark.parametrize("text", [UUID, UUID.upper()])
+def test_a_uuid_is_known_in_small_letters_and_capitals(text: str) -> None:
+    assert is_uuid(text)
+
+
+@pytest.mark.parametrize("text", ["", "web", UUID[:-1], UUID.replace("-", ""), f"{{{UUID}}}", f"urn:uuid:{UUID}"])
+def test_what_is_written_otherwise_is_no_uuid_but_may_be_a_vms_name(text: str) -> None:
+    assert not is_uuid(text)
