@@ -50,12 +50,11 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     wanted = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="kvm-backup-bench-", dir="/var/tmp") as folder:
-        server = Server(Path(folder) / "server")
-        try:
-            _Bench(Path(folder), server, wanted.mib, wanted.rounds).run()
-        finally:
-            server.stop()
+    with (
+        tempfile.TemporaryDirectory(prefix="kvm-backup-bench-", dir="/var/tmp") as folder,
+        Server(Path(folder) / "server") as server,
+    ):
+        _Bench(Path(folder), server, wanted.mib, wanted.rounds).run()
 
 
 class _Bench:

@@ -21,11 +21,8 @@ def vm(module_lab: Lab) -> LabVm:
 
 @pytest.fixture
 def server(lab: Lab) -> Iterator[Server]:
-    made = Server(lab.folder / "server")
-    try:
+    with Server(lab.folder / "server") as made:
         yield made
-    finally:
-        made.stop()
 
 
 def service_with(lab: Lab, server: Server, extra: str = "") -> Service:

@@ -114,9 +114,8 @@ class Lost:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "server")
-    yield made
-    made.stop()
+    with Server(tmp_path / "server") as made:
+        yield made
 
 
 def lose_a_host(lab: Lab, server: Server) -> Lost:

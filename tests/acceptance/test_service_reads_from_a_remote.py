@@ -62,11 +62,8 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    server = Server(tmp_path / "server")
-    try:
+    with Server(tmp_path / "server") as server:
         yield House(tmp_path, server)
-    finally:
-        server.stop()
 
 
 def test_a_restore_that_was_killed_while_it_fetched_is_finished_by_the_next_start(house: House) -> None:

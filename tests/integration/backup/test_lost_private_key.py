@@ -16,11 +16,8 @@ pytestmark = pytest.mark.vm
 
 @pytest.fixture
 def server(lab: Lab) -> Iterator[Server]:
-    made = Server(lab.folder / "server")
-    try:
+    with Server(lab.folder / "server") as made:
         yield made
-    finally:
-        made.stop()
 
 
 def test_after_the_recipient_was_exchanged_one_full_backup_is_made_and_the_new_key_alone_restores_the_newest(

@@ -16,11 +16,8 @@ pytestmark = pytest.mark.vm
 
 @pytest.fixture
 def server(lab: Lab) -> Iterator[Server]:
-    made = Server(lab.folder / "server")
-    try:
+    with Server(lab.folder / "server") as made:
         yield made
-    finally:
-        made.stop()
 
 
 def test_a_remote_at_a_new_address_that_cannot_be_read_is_whole_again_by_itself_after_one_full_backup(

@@ -11,11 +11,8 @@ from tests.unit.builders import Shelf
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "server")
-    try:
+    with Server(tmp_path / "server") as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture

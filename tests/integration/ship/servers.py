@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.connection import SshConnection
@@ -42,7 +42,7 @@ class Server:
     """One sshd, and the configuration file of ssh that reaches it.
 
     The accounts `shell`, `rrsync`, `adder` (rrsync that is told to add only), `keeper` (can only add) and `reader`
-    are Hosts of that file.
+    are Hosts of that file. It runs from the beginning; the end of a `with` block stops it.
     """
 
     root: Path
@@ -80,6 +80,12 @@ class Server:
             f"SetEnv HOME={self.root}\n"
         )
         self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
 
     @property
     def store(self) -> Path:

@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,19 @@ def steal(server: Server, *words: str, at: Path, **habits: str) -> subprocess.Po
     )
 
 
+@contextmanager
+def held_up(server: Server, *words: str, at: Path) -> Iterator[subprocess.Popen[str]]:
+    """The thief's rsync, in the middle of a file, unless it was refused; it goes on when the block ends."""
+    mark = at / "held"
+    thief = steal(server, *words, at=at, HOLDS_AFTER="2000000", HELD=str(mark))
+    try:
+        wait_until(lambda: mark.exists() or thief.poll() is not None)
+        yield thief
+    finally:
+        mark.unlink(missing_ok=True)
+        thief.communicate(timeout=60)
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir() if file.is_file()}
 
@@ -139,14 +153,9 @@ def test_who_begins_a_file_before_its_point_is_there_does_not_replace_it_after(
     server: Server, shelf: Shelf, point: Manifest, evil: Path, tmp_path: Path
 ) -> None:
     child = shelf.add(point)
-    held = tmp_path / "held"
-    words = ["-r", "--mkpath", f"{evil}/", f"keeper:/{child.id}/"]
-    thief = steal(server, *words, at=tmp_path, HOLDS_AFTER="2000000", HELD=str(held))
-    wait_until(lambda: held.exists() or thief.poll() is not None)
-    ship(server, shelf, child)
-    is_same = same_as(server.store / child.id)
-    held.unlink(missing_ok=True)
-    thief.communicate(timeout=60)
+    with held_up(server, "-r", "--mkpath", f"{evil}/", f"keeper:/{child.id}/", at=tmp_path):
+        ship(server, shelf, child)
+        is_same = same_as(server.store / child.id)
     assert is_same()
 
 
@@ -155,22 +164,16 @@ def test_who_links_an_older_file_to_the_name_that_he_is_writing_to_does_not_chan
     server: Server, point: Manifest, evil: Path, tmp_path: Path, place: str
 ) -> None:
     is_same = same_as(server.store / point.id)
-    held = tmp_path / "held"
     to = f"keeper:{place.format(vm=point.folder)}"
     # The file before is what is held up: the one behind it is promised, and opened only then.
     (evil / "a-file-before").write_bytes(os.urandom(4_000_000))
-    thief = steal(
-        server, "-rW", "--inplace", "--mkpath", f"{evil}/", to, at=tmp_path, HOLDS_AFTER="2000000", HELD=str(held)
-    )
-    wait_until(lambda: held.exists() or thief.poll() is not None)
-    empty = tmp_path / "same-size"
-    empty.mkdir()
-    with (empty / "vda.qcow2").open("wb") as file:
-        file.truncate((server.store / point.id / "vda.qcow2").stat().st_size)
-    linking = ["-r", "--size-only", f"--link-dest=/{point.id}/", f"{empty}/", to]
-    steal(server, *linking, at=tmp_path).communicate(timeout=60)
-    held.unlink(missing_ok=True)
-    thief.communicate(timeout=60)
+    with held_up(server, "-rW", "--inplace", "--mkpath", f"{evil}/", to, at=tmp_path):
+        empty = tmp_path / "same-size"
+        empty.mkdir()
+        with (empty / "vda.qcow2").open("wb") as file:
+            file.truncate((server.store / point.id / "vda.qcow2").stat().st_size)
+        linking = ["-r", "--size-only", f"--link-dest=/{point.id}/", f"{empty}/", to]
+        steal(server, *linking, at=tmp_path).communicate(timeout=60)
     assert is_same()
 
 
@@ -183,17 +186,13 @@ def asked(server: Server, *words: str) -> subprocess.CompletedProcess[str]:
 def test_what_is_still_written_to_becomes_no_point(
     server: Server, point: Manifest, evil: Path, tmp_path: Path
 ) -> None:
-    held = tmp_path / "held"
-    to = f"keeper:/{point.folder}/.incoming-x/"
-    words = ["-rW", "--inplace", f"{evil}/", to]
-    thief = steal(server, *words, at=tmp_path, HOLDS_AFTER="2000000", HELD=str(held))
-    wait_until(held.exists)
+    words = ["-rW", "--inplace", f"{evil}/", f"keeper:/{point.folder}/.incoming-x/"]
     publish = ["kvm-backup-add-only", "publish", point.folder, ".incoming-x", "20270101T000000Z"]
-    assert "busy" in asked(server, *publish).stderr
-    second = steal(server, *words, at=tmp_path)
-    assert "busy" in second.communicate(timeout=60)[1]
-    held.unlink()
-    thief.communicate(timeout=60)
+    with held_up(server, *words, at=tmp_path) as thief:
+        assert thief.poll() is None
+        assert "busy" in asked(server, *publish).stderr
+        second = steal(server, *words, at=tmp_path)
+        assert "busy" in second.communicate(timeout=60)[1]
     assert asked(server, *publish).returncode == 0
     assert (server.store / point.folder / "20270101T000000Z" / "manifest.json").exists()
 
@@ -202,15 +201,12 @@ def test_a_shipment_waits_for_one_that_was_cut_off_unnoticed(
     server: Server, shelf: Shelf, point: Manifest, evil: Path, tmp_path: Path
 ) -> None:
     child = shelf.add(point)
-    held = tmp_path / "held"
     words = ["-rW", "--inplace", f"{evil}/", f"keeper:/{arriving(child)}/"]
-    first = steal(server, *words, at=tmp_path, HOLDS_AFTER="2000000", HELD=str(held))
-    wait_until(held.exists)
-    with pytest.raises(RemoteUnreachableError, match="another transfer") as busy:
-        ship(server, shelf, child)
+    with held_up(server, *words, at=tmp_path) as first:
+        assert first.poll() is None
+        with pytest.raises(RemoteUnreachableError, match="another transfer") as busy:
+            ship(server, shelf, child)
     assert busy.value.retryable
-    held.unlink()
-    first.communicate(timeout=60)
     ship(server, shelf, child)
     assert digests(server.store / child.id) == digests(shelf.repository.path_of(child.id))
 

@@ -138,11 +138,8 @@ def lossy(tmp_path: Path) -> Iterator[Server]:
     try:
         for command in commands:
             subprocess.run(command, check=True)
-        server = Server(tmp_path / "server", host=f"{net}.2", namespace=name, port=free_port())
-        try:
+        with Server(tmp_path / "server", host=f"{net}.2", namespace=name, port=free_port()) as server:
             yield server
-        finally:
-            server.stop()
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=True)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -449,28 +450,27 @@ def test_a_remote_that_was_founded_anew_is_read_anew(person: Person, others: She
 
 
 @pytest.fixture
-def jump(tmp_path: Path, server: Server) -> Server:
+def jump(tmp_path: Path, server: Server) -> Iterator[Server]:
     """A second server that the first one is reached through."""
-    made = Server(tmp_path / "jump")
     hosts = server.config.read_text()
-    server.config.write_text(
-        f"Host hop\n  HostName 127.0.0.1\n  Port {made.port}\n  User root\n  IdentityFile {made.root / 'shell'}\n"
-        f"  IdentitiesOnly yes\n  HostKeyAlias server\n  UserKnownHostsFile {made.known_hosts}\n"
-        f"Host shell\n  ProxyJump hop\n{hosts}"
-    )
-    return made
+    with Server(tmp_path / "jump") as made:
+        server.config.write_text(
+            f"Host hop\n  HostName 127.0.0.1\n  Port {made.port}\n  User root\n"
+            f"  IdentityFile {made.root / 'shell'}\n"
+            f"  IdentitiesOnly yes\n  HostKeyAlias server\n  UserKnownHostsFile {made.known_hosts}\n"
+            f"Host shell\n  ProxyJump hop\n{hosts}"
+        )
+        yield made
 
 
 def test_a_jump_host_of_the_ssh_configuration_is_used_for_the_key_and_the_login(
     person: Person, shelf: Shelf, jump: Server
 ) -> None:
     person.server.known_hosts.unlink()
-    try:
-        done = person.at_a_terminal("y", "repository", "add", "nas", url(person.server))
-        assert done.status == EXIT_DONE, done.text
-        assert fingerprint(person.server) in done.text
-    finally:
-        jump.stop()
+    done = person.at_a_terminal("y", "repository", "add", "nas", url(person.server))
+    assert done.status == EXIT_DONE, done.text
+    assert fingerprint(person.server) in done.text
+    jump.stop()
     beyond = person.types("repository", "rescan", "nas")
     assert beyond.status == EXIT_FAILED
     assert "cannot be reached" in beyond.text
@@ -481,10 +481,7 @@ def test_a_jump_host_that_is_not_known_is_told_and_never_asked_about(
 ) -> None:
     jump.known_hosts.unlink()
     person.server.known_hosts.unlink()
-    try:
-        done = person.at_a_terminal("yes", "repository", "add", "nas", url(person.server))
-    finally:
-        jump.stop()
+    done = person.at_a_terminal("yes", "repository", "add", "nas", url(person.server))
     assert done.status == EXIT_FAILED, done.text
     assert "a host on the way there shows a key that is not known here" in done.text
     assert "authenticity of host" not in done.text  # nor did ssh ask by itself

@@ -93,14 +93,16 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    server = Server(tmp_path / "server")
-    try:
-        made = House(tmp_path, server)
-        made.found()
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path / "server") as made:
         yield made
-    finally:
-        server.stop()
+
+
+@pytest.fixture
+def house(tmp_path: Path, server: Server) -> House:
+    made = House(tmp_path, server)
+    made.found()
+    return made
 
 
 @pytest.fixture
@@ -111,17 +113,13 @@ def key_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sealed(tmp_path: Path) -> Iterator[House]:
+def sealed(tmp_path: Path, server: Server) -> House:
     """A house whose remote has a recipient, proved, and no private key."""
-    server = Server(tmp_path / "server")
-    try:
-        house = House(tmp_path, server, remote={"recipients": list(KEY.recipients)})
-        house.application.proved_recipients.prove(KEY.recipients[0], KEY)
-        with (
-            identity_folder(house.shelf.root, KEY.recipients) as identity,
-            house.application.shipping.connect("nas") as remote,
-        ):
-            remote.found(identity)
-        yield house
-    finally:
-        server.stop()
+    house = House(tmp_path, server, remote={"recipients": list(KEY.recipients)})
+    house.application.proved_recipients.prove(KEY.recipients[0], KEY)
+    with (
+        identity_folder(house.shelf.root, KEY.recipients) as identity,
+        house.application.shipping.connect("nas") as remote,
+    ):
+        remote.found(identity)
+    return house

@@ -16,8 +16,8 @@ from tests.unit.web.dashboard import Dashboard, csrf_of, running
 class Site:
     """A dashboard, a shelf of points, and a server that known_hosts does not hold."""
 
-    def __init__(self, folder: Path) -> None:
-        self.server = Server(folder / "server")
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.server = server
         self.server.known_hosts.write_text("")
         self.shelf = Shelf(folder / "local")
         self.settings = folder / "kvm-backup.toml"
@@ -38,14 +38,11 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
-    try:
-        with running(made.dashboard):
-            assert made.dashboard.url
-            yield made
-    finally:
-        made.server.stop()
+def site(tmp_path: Path, server: Server) -> Iterator[Site]:
+    made = Site(tmp_path, server)
+    with running(made.dashboard):
+        assert made.dashboard.url
+        yield made
 
 
 @pytest.fixture

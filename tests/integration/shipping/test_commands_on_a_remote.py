@@ -1,7 +1,6 @@
 """The commands with `--repository nas`, as processes: on points that a server alone holds, or that are here, too."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,6 @@ class Desk:
         done = self.product.run(*words).succeeded()
         self.product.environment.pop("KVM_BACKUP_LANG", None)
         return " ".join(done.stdout.split())
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "server")
-    yield made
-    made.stop()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import os
 import pty
 import select
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,6 @@ from tests.unit.builders import Shelf
 from tests.unit.cli.conftest import COMMAND
 
 QUESTION = "Its private key, or the file that holds it: "
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "server")
-    yield made
-    made.stop()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Points that somebody with the adding key put on the server are not taken for this host's."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ from tests.unit.builders import Shelf
 class Siege:
     """A host that has shipped two points of `web`, and a thief who can add points beside them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.server = Server(folder / "server")
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.server = server
         self.variables = {"KVM_BACKUP_SSH_CONFIG": str(self.server.config), "TZ": "UTC"}
         self.product = Product(folder / "product", variables=self.variables)
         self.shelf = Shelf(self.product.repository)
@@ -48,12 +47,8 @@ def damage(point: Path) -> None:
 
 
 @pytest.fixture
-def siege(tmp_path: Path) -> Iterator[Siege]:
-    made = Siege(tmp_path)
-    try:
-        yield made
-    finally:
-        made.server.stop()
+def siege(tmp_path: Path, server: Server) -> Siege:
+    return Siege(tmp_path, server)
 
 
 def test_the_latest_point_there_is_the_newest_that_this_host_has_shipped(siege: Siege, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Points that a server cannot get, as what they build on is neither there nor here: told, mended by a full one."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,9 +80,8 @@ def test_schedules_that_cannot_be_read_keep_no_backup_from_being_made(moved: tup
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[tuple[Product, Manifest, Shelf]]:
+def desk(tmp_path: Path, server: Server) -> tuple[Product, Manifest, Shelf]:
     """The same host by its commands."""
-    server = Server(tmp_path / "server")
     product = Product(tmp_path / "product", variables={"KVM_BACKUP_SSH_CONFIG": str(server.config), "TZ": "UTC"})
     shelf = Shelf(product.repository)
     parent = shelf.add()
@@ -93,10 +91,7 @@ def desk(tmp_path: Path) -> Iterator[tuple[Product, Manifest, Shelf]]:
     product.run("repository", "add", "new", f"{server.address()}-new", "--yes").succeeded()
     tables = product.settings.read_text().split("[[repository]]")
     product.configure(tables[0] + "[[repository]]" + tables[2].replace('"new"', '"nas"') + 'keep_local = "nothing"\n')
-    try:
-        yield product, shelf.add(parent, seed=2), shelf
-    finally:
-        server.stop()
+    return product, shelf.add(parent, seed=2), shelf
 
 
 def one_line(text: str) -> str:

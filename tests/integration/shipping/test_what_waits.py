@@ -184,8 +184,7 @@ def test_images_go_once_shipped_where_nothing_shall_stay_and_the_next_incrementa
 
 
 def test_images_stay_as_long_as_one_of_two_servers_lacks_them(house: House, tmp_path: Path) -> None:
-    second = Server(tmp_path / "second")
-    try:
+    with Server(tmp_path / "second") as second:
         config = tmp_path / "both"
         second_only = (
             second.config.read_text().replace("Host shell\n", "Host second\n").replace("Host *", "Host second")
@@ -208,8 +207,6 @@ def test_images_stay_as_long_as_one_of_two_servers_lacks_them(house: House, tmp_
             remote.found(house.shelf.root)
         app.shipping.service("far").run(house.points)
         assert [house.shelf.path(point).exists() for point in (old, new)] == [False, True]
-    finally:
-        second.stop()
 
 
 def test_a_remote_is_read_anew_though_the_local_repository_is_lost(house: House) -> None:
