@@ -55,7 +55,7 @@ def ship(
     if vms:
         chosen = [one for name in dict.fromkeys(vms) for one in _of(parts, chosen, name)]
     if waiting:
-        _show(chosen, json=json, all_seen=not problems)
+        _show([one for one in chosen if one.lacks_points], json=json, all_seen=not problems)
     else:
         _tell_stuck([one for one in chosen if not one.wants_run], json=json)
         if not (chosen or problems or json):

@@ -23,6 +23,7 @@ from kvm_backup.repository import durable
 from kvm_backup.repository.encryption.arrived import ArrivedFiles
 from kvm_backup.repository.ledger import Ledger
 from kvm_backup.repository.local import FORMAT_VERSION, REPOSITORY_FILE, LocalRepository
+from kvm_backup.repository.unsettled import Unsettled
 
 _FOLDER = "remotes"
 _COMPARED_MARK = ".compared"
@@ -53,12 +54,13 @@ class Origins:
 
 class Mirror:
     """`root` is its folder. `repository` reads it; its points have no files but their manifests. `arrived` knows the
-    encrypted files that were sent there."""
+    encrypted files that were sent there, `unsettled` the VMs whose images here are to be looked at again."""
 
     def __init__(self, name: str, root: Path, repository_id: str) -> None:
         self.root = root
         self._ledger = Ledger(root)
         self.arrived = ArrivedFiles(root)
+        self.unsettled = Unsettled(root)
         self.repository = LocalRepository(name, root, repository_id, catalogue_key=f"{repository_id}@{root.name}")
 
     @classmethod

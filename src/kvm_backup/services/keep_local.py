@@ -91,21 +91,25 @@ class KeepLocalService:
         `witnesses` are all remotes that the VM's points go to, by name. What one of them does not hold whole waits
         for it again, and stays here; so does everything while one cannot be asked. Both are told. Nothing is shipped
         to them or removed there meanwhile. The VM's lock is held only while the points are marked and their images
-        removed. Raises VmBusyError, CancelledError, StorageError, NoSpaceError.
+        removed. What ends before its end, or could not ask a server that may answer later, is noted in a mirror, so
+        that somebody tries again. Raises VmBusyError, CancelledError, StorageError, NoSpaceError.
         """
         if wanted.vm_uuid is None or not witnesses:
             return LetGo()
         mirrors = {name: witness.mirror for name, witness in witnesses.items()}
+        folder, unsettled = wanted.folder.name, mirrors[min(mirrors)].unsettled
         if not _View.of(self.repository, wanted, mirrors, keep).has_work:
+            unsettled.forget(folder)
             return LetGo()
+        unsettled.note(folder)
         with ExitStack() as locks:
             for name in sorted(witnesses):
                 lock = hold_shipment(
-                    self.locks, name, wanted.folder.name, wait=self.lock_wait, stop_requested=self.stop_requested
+                    self.locks, name, folder, wait=self.lock_wait, stop_requested=self.stop_requested
                 )
                 locks.enter_context(lock)
             before = _View.of(self.repository, wanted, mirrors, keep)
-            whole = self._ask(wanted, witnesses, before.leaving)
+            whole, may_answer_later = self._ask(wanted, witnesses, before.leaving)
             before.keep_maps_of_newest(whole)
             locks.enter_context(
                 hold_vm(
@@ -116,15 +120,18 @@ class KeepLocalService:
             done = view.carry_out(whole, self.stop_requested)
         for message in view.told:
             self.listener(events.Notice(wanted.vm, message))
-        self.catalogue.refresh_folder(self.repository, wanted.folder.name)
+        self.catalogue.refresh_folder(self.repository, folder)
+        if not may_answer_later:
+            unsettled.forget(folder)
         return done
 
     def _ask(
         self, wanted: VmPoints, witnesses: Mapping[str, Witness], points: Sequence[Manifest]
-    ) -> dict[str, Manifest]:
-        """Those of the points that every remote holds whole, by id; none while one cannot be asked."""
+    ) -> tuple[dict[str, Manifest], bool]:
+        """Those of the points that every remote holds whole, by id; none while one cannot be asked, and whether that
+        one may answer later."""
         if not points:
-            return {}
+            return {}, False
         whole = {point.id: point for point in points}
         total = len(witnesses) * sum(point.bytes_stored for point in points)
         done = 0
@@ -150,7 +157,7 @@ class KeepLocalService:
                     cause=error.message,
                 )
                 self.listener(events.Notice(wanted.vm, message))
-                return {}
+                return {}, error.retryable
             if closed:
                 message = phrase(
                     "images stay here: at {name} none of today's recipients is known to open {points}",
@@ -158,7 +165,7 @@ class KeepLocalService:
                     points=shown(closed),
                 )
                 self.listener(events.Notice(wanted.vm, message))
-        return whole
+        return whole, False
 
     def _doubt(self, name: str, mirror: Mirror, answer: Answer) -> None:
         point = answer.point

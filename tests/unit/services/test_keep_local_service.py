@@ -14,7 +14,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from kvm_backup.domain.errors import (
+    KvmBackupError,
     PointElsewhereError,
+    RemoteAccessError,
+    RemoteUnreachableError,
     VmBusyError,
 )
 from kvm_backup.domain.keep_local import KeepLocal
@@ -56,8 +59,11 @@ class Truthful:
 
     mirror: Mirror
     asked: list[str]
+    refusal: KvmBackupError | None = None
 
     def ask(self, points: Sequence[Manifest], check: Callable[[], None]) -> Iterator[Answer]:
+        if self.refusal is not None:
+            raise self.refusal
         for point in points:
             check()
             self.asked.append(point.id)
@@ -73,6 +79,7 @@ class House:
         self.catalogue = Catalogue.open(folder / "catalogue.db")
         self.told: list[events.Event] = []
         self.asked: list[str] = []
+        self.refusal: KvmBackupError | None = None
         self.mirrors = {
             name: Mirror.open(name, f"ssh://{name}/srv", folder / "state", self.repository.id)
             for name in ("nas", "far")
@@ -98,8 +105,13 @@ class House:
         service = KeepLocalService(
             self.repository, self.catalogue, self.folder / "locks", lock_wait=0.0, listener=self.told.append
         )
-        witnesses = {name: Truthful(mirror, self.asked) for name, mirror in self.mirrors.items()}
+        witnesses = {name: Truthful(mirror, self.asked, self.refusal) for name, mirror in self.mirrors.items()}
         return service.apply(self.owner, witnesses, keep)
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether somebody is to try again."""
+        return any(mirror.unsettled.holds(self.owner.folder.name) for mirror in self.mirrors.values())
 
     @property
     def notices(self) -> list[str]:
@@ -219,6 +231,22 @@ def test_without_the_lock_nothing_goes(house: House) -> None:
         house.let_go()
     assert house.with_images() == {point.id for point in points}
     assert house.repository.elsewhere(points[0].id) is None
+    assert house.is_noted
+    house.let_go()
+    assert house.with_images() == set()
+    assert not house.is_noted
+
+
+@pytest.mark.parametrize(("error", "again"), [(RemoteUnreachableError, True), (RemoteAccessError, False)])
+def test_a_server_that_cannot_be_asked_now_is_asked_again_when_that_may_help(
+    house: House, error: type[KvmBackupError], again: bool
+) -> None:
+    points = house.chain(2)
+    house.ship(*points)
+    house.refusal = error("no", hint="Wait.")
+    assert house.let_go() == LetGo()
+    assert house.with_images() == {point.id for point in points}
+    assert house.is_noted is again
 
 
 # What is known of it

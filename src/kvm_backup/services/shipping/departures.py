@@ -13,6 +13,7 @@ from kvm_backup.domain.task import ShipTask
 from kvm_backup.repository.local import LocalRepository
 from kvm_backup.services.prune import VmPoints, points_in
 from kvm_backup.services.requests import Asker
+from kvm_backup.services.shipping.images_back import images_are_back
 from kvm_backup.services.shipping.lack import Lack, lacks_nothing
 from kvm_backup.services.shipping.ship import ShipService
 
@@ -35,7 +36,8 @@ def _refuse(_remote: str, error: KvmBackupError) -> NoReturn:
 @dataclass(frozen=True, slots=True)
 class Departure:
     """Points of one VM that wait for one remote, or cannot be shipped there. `run` is the one that ships them, where
-    one waits or goes on. `unsure`: nobody has made sure of what is there.
+    one waits or goes on. `unsure`: nobody has made sure of what is there. `unsettled`: images here are to be looked
+    at again, whether they may go or are back.
     """
 
     remote: str
@@ -43,11 +45,18 @@ class Departure:
     lack: Lack
     run: Run | None = None
     unsure: bool = False
+    unsettled: bool = False
+
+    @property
+    def lacks_points(self) -> bool:
+        """Whether something is to be sent, or cannot be."""
+        return bool(self.lack.to_ship or self.lack.stuck)
 
     @property
     def wants_run(self) -> bool:
-        """Whether there is something to send; or only what cannot be, as far as anybody has made sure."""
-        return bool(self.lack.to_ship) or (self.unsure and bool(self.lack.stuck))
+        """Whether there is something to send, or only what cannot be, as far as anybody has made sure; or images to
+        look at, which the end of each run does."""
+        return bool(self.lack.to_ship) or (self.unsure and bool(self.lack.stuck)) or self.unsettled
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +87,12 @@ class Departures:
         if points.vm_uuid is None:
             return []
         found: list[Departure] = []
-        for remote in self.remotes_of(local, points):
+        remotes = self.remotes_of(local, points)
+        back = bool(remotes) and images_are_back(self.open_repository(local), points.folder.name)
+        for remote in remotes:
             try:
-                found += self._to(remote, points)
+                # One run looks at the images, whichever it is.
+                found += self._to(remote, points, back=back and remote == remotes[0])
             except KvmBackupError as error:
                 hidden(remote, error)
         return found
@@ -149,13 +161,14 @@ class Departures:
         """A run that ships a VM to a remote."""
         return self.shipment(points, remote, asker)
 
-    def _to(self, remote: str, points: VmPoints) -> Iterator[Departure]:
+    def _to(self, remote: str, points: VmPoints, *, back: bool) -> Iterator[Departure]:
         service = self.service(remote)
-        if lacks_nothing(service.local, service.mirror.repository, points.folder.name):
-            return
-        lack = service.lack(points)
-        if lack.to_ship or lack.stuck:
-            yield Departure(remote, points, lack, unsure=service.mirror.compared is None)
+        folder = points.folder.name
+        lack = Lack() if lacks_nothing(service.local, service.mirror.repository, folder) else service.lack(points)
+        unsure, unsettled = service.mirror.compared is None, back or service.mirror.unsettled.holds(folder)
+        found = Departure(remote, points, lack, unsure=unsure, unsettled=unsettled)
+        if found.lacks_points or unsettled:
+            yield found
 
     def _everything(self, problem: Problem) -> Iterator[Departure]:
         for name, folder in self.folders(problem):

@@ -139,7 +139,7 @@ class ShipService:
         except CancelledError:
             raise
         except VmBusyError:
-            pass  # a backup goes on, and the shipment after it lets go
+            pass  # another run goes on; it is noted, and tried again by itself
         except KvmBackupError as error:
             cause = phrase("images that need not stay here could not be removed: {cause}", cause=error.message)
             self.listener(events.Notice(wanted.vm, cause))
