@@ -1,29 +1,43 @@
 """The point that a user named, and help when it is not where they looked."""
 
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from kvm_backup.bootstrap import Application
-from kvm_backup.cli.language import told
-from kvm_backup.domain.errors import KvmBackupError, PointNotFoundError
+from kvm_backup.cli.language import _, told
+from kvm_backup.cli.output import printable
+from kvm_backup.domain.errors import DamagedManifestError, DamagedPointError, KvmBackupError, PointNotFoundError
 from kvm_backup.domain.phrase import phrase, sentences
 from kvm_backup.domain.point import Manifest
 from kvm_backup.domain.shipping import marked_places
-from kvm_backup.repository.local import LocalRepository
-from kvm_backup.repository.lookup import NEWEST, find_point, points_of_vm
+from kvm_backup.repository.local import DamagedPoint, LocalRepository
+from kvm_backup.repository.lookup import NEWEST, find_point, passed_over, points_of_vm
 from kvm_backup.services.stores.store import Store
 
 
 def choose_point(parts: Application, shelf: Store, reference: str, *, whole_vm: str = "") -> Manifest:
-    """As `find_point`, with a hint when only a VM was named, or its points lie in another repository.
+    """As `find_point`, with a hint when only a VM was named, its points lie in another repository, or its latest is
+    damaged. What the latest is not, though it is newer, is told on standard error.
 
     `whole_vm` is what the command at hand also takes for all points of a VM, such as an option.
     """
     store = shelf.view
+    vm, _slash, moment = reference.rpartition("/")
     try:
-        return find_point(store, reference, shelf.foreign)
+        found = find_point(store, reference, shelf.foreign)
+        if moment == NEWEST:
+            _tell_passed_over(shelf, found)
+        return found
+    except (DamagedManifestError, DamagedPointError) as error:
+        whole = [point for point in points_of_vm(store, vm) if isinstance(point, Manifest)]
+        own = [point.id for point in whole if point.id not in shelf.foreign]
+        if moment != NEWEST or not own:
+            raise
+        older = phrase("The newest one whose manifest can be read: {point}.", point=own[-1])
+        raise type(error)(error.message, hint=sentences(older, error.hint), vm=error.vm) from error
     except PointNotFoundError as error:
-        vm = reference.rpartition("/")[0] or reference
+        vm = vm or reference
         if points_of_vm(store, vm):
             if vm != reference:
                 raise
@@ -33,6 +47,15 @@ def choose_point(parts: Application, shelf: Store, reference: str, *, whole_vm: 
         else:
             hint = elsewhere(parts, store, vm) or error.hint
         raise PointNotFoundError(error.message, hint=hint) from error
+
+
+def _tell_passed_over(shelf: Store, latest: Manifest) -> None:
+    newer = passed_over(shelf.view, latest, shelf.foreign)
+    if newer:
+        ids = (f"{one.id} ({_('damaged')})" if isinstance(one, DamagedPoint) else one.id for one in newer)
+        text = _("passed over, not shipped by this host: {points}; the latest is {point}")
+        said = text.format(points=", ".join(ids), point=latest.id)
+        sys.stderr.write(f"{_('note:')} {printable(said)}\n")
 
 
 def elsewhere(parts: Application, store: LocalRepository, vm: str) -> str:

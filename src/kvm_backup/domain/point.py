@@ -223,10 +223,10 @@ def parse(content: bytes, where: str) -> Manifest:
         raise _damaged(where, f"it is larger than {MANIFEST_BYTES_MAX} bytes")
     found = _DIGEST_LINE.findall(content)
     if len(found) != 1:
-        raise _damaged(where, "its digest is missing")
+        raise _damaged(where, phrase("its digest is missing"))
     digest: bytes = found[0]
     if _digest(content.replace(digest, _NO_DIGEST.encode(), 1)) != digest.decode():
-        raise _damaged(where, "its content does not match its digest")
+        raise _damaged(where, phrase("its content does not match its digest"))
     try:
         fields: Any = json.loads(content.decode(), object_pairs_hook=_without_repetition, parse_constant=_no_number)
         if isinstance(fields, dict):

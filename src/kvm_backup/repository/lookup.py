@@ -62,6 +62,15 @@ def find_point(repository: LocalRepository, reference: str, foreign: Container[s
     return match
 
 
+def passed_over(
+    repository: LocalRepository, latest: Manifest, foreign: Container[str]
+) -> list[Manifest | DamagedPoint]:
+    """The points that are newer than what VM/latest means, and are none of this host's own; oldest first."""
+    folder = repository.path_of(latest.id).parent
+    newer = [f"{folder.name}/{stamp}" for stamp in repository.stamps(folder)]
+    return [repository.examine(point_id) for point_id in newer if point_id > latest.id and point_id in foreign]
+
+
 def _beginning_with(moment: str, points: list[Manifest | DamagedPoint]) -> list[Manifest | DamagedPoint]:
     return [point for point in points if point.id.split("/")[1].startswith(moment)] if moment else []
 

@@ -52,9 +52,14 @@ def siege(tmp_path: Path, server: Server) -> Siege:
 
 
 def test_the_latest_point_there_is_the_newest_that_this_host_has_shipped(siege: Siege, tmp_path: Path) -> None:
-    siege.plant()
+    planted = siege.plant()
     siege.spoil()
-    assert siege.own[-1].id in siege.product.run("point", "show", "web/latest", "-r", "nas").succeeded().stdout
+    shown = siege.product.run("point", "show", "web/latest", "-r", "nas").succeeded()
+    assert siege.own[-1].id in shown.stdout
+    [note] = shown.stderr.splitlines()
+    spoilt = f"{planted.folder}/20361122T020000Z (damaged)"
+    assert f"not shipped by this host: {planted.id}, {spoilt}; the latest is {siege.own[-1].id}" in note
+    assert not siege.product.run("point", "show", siege.own[-1].id, "-r", "nas").succeeded().stderr
     siege.product.run("restore", "web/latest", "-r", "nas", "--to", tmp_path / "out").succeeded()
     assert siege.own[-1].id in siege.product.run("verify", "web/latest", "-r", "nas").succeeded().stdout
 

@@ -203,6 +203,17 @@ def test_a_corrupt_catalogue_is_one_clear_error_and_removing_it_helps(
     assert POINT in command("point", "list").output
 
 
+def test_the_hint_at_a_damaged_latest_point_names_the_newest_that_can_be_read(command: Command, shelf: Shelf) -> None:
+    shelf.add()
+    readable, bad = shelf.add(), shelf.add()
+    flip_bit(shelf.path(bad, "manifest.json"), 50)
+    for words in (("point", "show"), ("verify",), ("restore", "--to", "/nonexistent/x")):
+        told = one_clear_error(command(*words, "web/latest"), EXIT_FAILED)
+        assert bad.id in told.splitlines()[0]
+        assert f"can be read: {readable.id}." in told
+        assert readable.id not in one_clear_error(command(*words, bad.id), EXIT_FAILED)
+
+
 def test_a_damaged_manifest_is_told_beside_the_points_that_can_be_read(command: Command, shelf: Shelf) -> None:
     bad, good = shelf.add(), shelf.add()
     flip_bit(shelf.path(bad, "manifest.json"), 50)
