@@ -9,21 +9,18 @@ from sqlalchemy import Row, and_, case, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from kvm_backup.database.engine import Database
+from kvm_backup.database.lines_by_place import LinesByPlace, Place
 from kvm_backup.database.tables import REMOTES, WAITING, storable
 from kvm_backup.domain.waiting import RemoteFacts, Waiting, WaitingSum
 
 _BATCH = 500
 
-Place = tuple[str, str]
-"""A remote's name, and the folder of a VM."""
 
-
-class WaitingPoints:
-    """The queue of one host. Only its service writes; every method raises DatabaseError when that is away."""
+class WaitingPoints(LinesByPlace[Waiting]):
+    """The queue of one host, and what is known of its remotes."""
 
     def __init__(self, database: Database, host: str) -> None:
-        self._database = database
-        self._host = storable(host)
+        super().__init__(database, host, WAITING, _waiting)
 
     # What pages ask
 
@@ -42,29 +39,14 @@ class WaitingPoints:
             places = (and_(WAITING.c.remote == storable(one), WAITING.c.folder == folder) for one, folder in first)
             query = query.order_by(case((or_(*places), 0), else_=1))
         query = query.order_by(WAITING.c.since, WAITING.c.remote, WAITING.c.folder)
-        with self._database.transaction() as connection:
-            return [_waiting(row) for row in connection.execute(query.offset(offset).limit(limit))]
-
-    def count(self, *, remote: str | None = None, search: str | None = None) -> int:
-        """How many lines `page` has in all."""
-        query = self._filtered(select(func.count()).select_from(WAITING), remote, search)
-        with self._database.transaction() as connection:
-            return int(connection.execute(query).scalar_one())
+        return self._lines(query.offset(offset).limit(limit))
 
     def get(self, remote: str, folder: str) -> Waiting | None:
         """What waits of one VM for one remote."""
         query = select(WAITING).where(
             WAITING.c.host == self._host, WAITING.c.remote == storable(remote), WAITING.c.folder == storable(folder)
         )
-        with self._database.transaction() as connection:
-            row = connection.execute(query).first()
-        return None if row is None else _waiting(row)
-
-    def of_vm(self, vm_uuid: str) -> list[Waiting]:
-        """What waits of one VM, by remote."""
-        query = select(WAITING).where(WAITING.c.host == self._host, WAITING.c.vm_uuid == storable(vm_uuid))
-        with self._database.transaction() as connection:
-            return [_waiting(row) for row in connection.execute(query.order_by(WAITING.c.remote, WAITING.c.folder))]
+        return next(iter(self._lines(query)), None)
 
     def sums(self) -> dict[str, WaitingSum]:
         """All that waits, by remote."""
@@ -95,26 +77,13 @@ class WaitingPoints:
 
     # What the service writes
 
-    def load(self) -> dict[Place, Waiting]:
-        """Everything that waits."""
-        with self._database.transaction() as connection:
-            rows = connection.execute(select(WAITING).where(WAITING.c.host == self._host))
-            return {waiting.place: waiting for waiting in map(_waiting, rows)}
-
     def save(self, changed: Sequence[Waiting], gone: Iterable[Place] = ()) -> None:
         """Write what is new or changed, and forget what waits no longer."""
         places = list(gone)
         if not changed and not places:
             return
         with self._database.transaction(write=True) as connection:
-            for remote, folder in places:
-                connection.execute(
-                    delete(WAITING).where(
-                        WAITING.c.host == self._host,
-                        WAITING.c.remote == storable(remote),
-                        WAITING.c.folder == storable(folder),
-                    )
-                )
+            self._forget(connection, places)
             for at in range(0, len(changed), _BATCH):
                 self._put(connection, WAITING, [_values(one) for one in changed[at : at + _BATCH]])
 
@@ -145,14 +114,6 @@ class WaitingPoints:
             insert.on_conflict_do_update(index_elements=key, set_=changes),
             [{"host": self._host, **row} for row in rows],
         )
-
-    def _filtered(self, query: Any, remote: str | None, search: str | None) -> Any:
-        query = query.where(WAITING.c.host == self._host)
-        if remote:
-            query = query.where(WAITING.c.remote == storable(remote))
-        if search:
-            query = query.where(WAITING.c.vm_name.icontains(storable(search), autoescape=True))
-        return query
 
 
 def _values(waiting: Waiting) -> dict[str, Any]:

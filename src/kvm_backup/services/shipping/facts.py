@@ -7,8 +7,9 @@ from datetime import datetime
 from threading import RLock
 
 from kvm_backup.database.history import History
+from kvm_backup.database.lines_by_place import Place
 from kvm_backup.database.unshippable_points import UnshippablePoints
-from kvm_backup.database.waiting_points import Place, WaitingPoints
+from kvm_backup.database.waiting_points import WaitingPoints
 from kvm_backup.domain.errors import KvmBackupError, PointNotFoundError
 from kvm_backup.domain.run import Run, RunKind, RunState
 from kvm_backup.domain.task import PruneTask, ShipTask
