@@ -214,7 +214,7 @@ class NotConfirmedError(KvmBackupError):
 
 
 class ForeignPointError(KvmBackupError):
-    """The point is at a remote and was not shipped by this host, and nobody said that it is trusted."""
+    """The point at a remote, or one below it, was not shipped by this host, and nobody said that it is trusted."""
 
     code = "foreign-point"
 

@@ -90,9 +90,11 @@ def lack_of(
     )
     verdicts = sides.wanted(own - ahead, rule, zone)
     wanted = _kept(verdicts) | ahead
-    to_ship = waiting(with_files, known, wanted)
+    # Nothing of ours is put on what somebody else may have put there.
+    ours_there = {id_: point for id_, point in known.items() if id_ in own}
+    to_ship = waiting(with_files, ours_there, wanted)
     sent = {one.manifest.id for one in to_ship}
-    stuck = tuple(point.id for point in lacking(with_files, known, wanted) if point.id not in sent)
+    stuck = tuple(point.id for point in lacking(with_files, ours_there, wanted) if point.id not in sent)
     newest = max((point.id for point in ours if point.mode is not Mode.SNAPSHOT), default=None)
     return replace(
         _of_there(sides, own - ahead, back - ahead, wanted | foreign, rule, zone),
