@@ -8,6 +8,7 @@ a VM's points holds that remote's lock on them; readers need none, for every cha
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from kvm_backup.domain.errors import DamagedPointError, RepositoryFormatError, RepositoryNotFoundError
+from kvm_backup.domain.errors import DamagedPointError, RepositoryFormatError, RepositoryNotFoundError, StorageError
 from kvm_backup.domain.names import PARTIAL_PREFIX
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE
@@ -37,6 +38,18 @@ def mirror_path(state_dir: Path, name: str, url: str) -> Path:
     `url` is as the settings hold it, where each address is written in one way.
     """
     return state_dir / _FOLDER / f"{name}--{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def _require_folder(name: str, root: Path) -> None:
+    """Raises StorageError when something else lies where the mirror of a remote is, or belongs."""
+    for path in (root.parent, root):
+        if os.path.lexists(path) and not path.is_dir():
+            raise StorageError(
+                phrase("{path} is no folder; what is known of the remote {name} belongs there", path=path, name=name),
+                hint=phrase(
+                    "Move it away, then read the remote anew: kvm-backup repository rescan {name}", name=name
+                ),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +102,7 @@ class Mirror:
         Raises RepositoryNotFoundError when it was not, RepositoryFormatError, StorageError.
         """
         root = mirror_path(state_dir, name, url)
+        _require_folder(name, root)
         try:
             repository = LocalRepository.open(name, root)
         except RepositoryNotFoundError as error:

@@ -1,6 +1,7 @@
 """The mirror of a remote: what it holds, in which state, and whose points."""
 
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -169,10 +170,28 @@ def test_an_id_that_leads_elsewhere_is_refused(mirror: Mirror, point_id: str) ->
         mirror.forget(point_id)
 
 
+@pytest.mark.parametrize("in_the_way", ["remotes", "remotes/nas"])
+def test_a_file_in_the_place_of_a_mirror_is_told_with_the_way_out_and_left_alone(
+    tmp_path: Path, in_the_way: str
+) -> None:
+    root = mirror_path(tmp_path, "nas", URL)
+    file = root if in_the_way == "remotes/nas" else root.parent
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    for open_it in (partial(Mirror.open, repository_id=REPOSITORY_ID), Mirror.open_existing):
+        with pytest.raises(StorageError, match=f"^{file} is no folder") as caught:
+            open_it("nas", URL, tmp_path)
+        assert "Move it away" in caught.value.hint
+        assert "repository rescan nas" in caught.value.hint
+    assert file.read_text() == "mine"
+    file.unlink()
+    assert listed(Mirror.open("nas", URL, tmp_path, REPOSITORY_ID)) == []
+
+
 def test_a_state_folder_that_cannot_be_used_is_an_error_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "remotes").write_text("in the way")
+    (tmp_path / "state").write_text("in the way")
     with pytest.raises(StorageError):
-        Mirror.open("nas", URL, tmp_path, REPOSITORY_ID)
+        Mirror.open("nas", URL, tmp_path / "state", REPOSITORY_ID)
 
 
 def test_the_catalogue_keeps_a_repository_and_the_mirror_of_its_copy_apart(tmp_path: Path) -> None:
