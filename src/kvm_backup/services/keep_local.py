@@ -97,11 +97,11 @@ class KeepLocalService:
         if wanted.vm_uuid is None or not witnesses:
             return LetGo()
         mirrors = {name: witness.mirror for name, witness in witnesses.items()}
-        folder, unsettled = wanted.folder.name, mirrors[min(mirrors)].unsettled
+        folder = wanted.folder.name
         if not _View.of(self.repository, wanted, mirrors, keep).has_work:
-            unsettled.forget(folder)
+            _forget_note(mirrors, folder)
             return LetGo()
-        unsettled.note(folder)
+        mirrors[min(mirrors)].unsettled.note(folder)
         with ExitStack() as locks:
             for name in sorted(witnesses):
                 lock = hold_shipment(
@@ -122,7 +122,7 @@ class KeepLocalService:
             self.listener(events.Notice(wanted.vm, message))
         self.catalogue.refresh_folder(self.repository, folder)
         if not may_answer_later:
-            unsettled.forget(folder)
+            _forget_note(mirrors, folder)
         return done
 
     def _ask(
@@ -346,6 +346,12 @@ class _View:
     def _has_images(self, point: str) -> bool:
         folder = self.repository.path_of(point)
         return any(disk.file and (folder / disk.file).exists() for disk in self.manifests[point].disks)
+
+
+def _forget_note(mirrors: Mapping[str, Mirror], folder: str) -> None:
+    """In all of them: another one may have been the first by name when it was made."""
+    for mirror in mirrors.values():
+        mirror.unsettled.forget(folder)
 
 
 def _holds(mirror: Mirror, manifest: Manifest) -> bool:

@@ -237,6 +237,14 @@ def test_without_the_lock_nothing_goes(house: House) -> None:
     assert not house.is_noted
 
 
+@pytest.mark.parametrize("name", ["nas", "far"])
+def test_a_note_that_nothing_is_left_to_do_for_goes_wherever_it_is(house: House, name: str) -> None:
+    house.ship(*house.chain(1))
+    house.mirrors[name].unsettled.note(house.owner.folder.name)
+    house.let_go(KeepLocal.ALL)
+    assert not house.is_noted
+
+
 @pytest.mark.parametrize(("error", "again"), [(RemoteUnreachableError, True), (RemoteAccessError, False)])
 def test_a_server_that_cannot_be_asked_now_is_asked_again_when_that_may_help(
     house: House, error: type[KvmBackupError], again: bool
