@@ -87,6 +87,9 @@ def test_only_an_administrator_says_where_files_are_written(
         ({"way": "new-vm", "name": "  "}, "name", "has no name"),
         ({"way": "in-place", "confirm": "we"}, "confirm", "is not confirmed"),
         ({"way": "folder", "to": "not/absolute"}, "to", ""),
+        ({"way": "new-vm", "name": "new", "disks_in": "not/absolute"}, "disks_in", "no absolute path"),
+        ({"way": "new-vm", "name": " ", "disks_in": "not/absolute"}, "name", "has no name"),
+        ({"way": "in-place", "confirm": "web", "disks_in": "not/absolute"}, "disks_in", "no absolute path"),
     ],
 )
 def test_what_is_wrong_is_told_at_its_field_and_stays_typed(

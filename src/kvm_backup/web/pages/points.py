@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
 from kvm_backup.bootstrap import Application
-from kvm_backup.domain.errors import ForeignPointError, KvmBackupError
+from kvm_backup.domain.errors import BadArgumentError, ForeignPointError, KvmBackupError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.services.point_places import PlacedPoint
@@ -126,9 +126,7 @@ def restore(
             target,
         )
     except KvmBackupError as error:
-        of_way = {"new-vm": "name", "in-place": "confirm", "folder": "to"}.get(way, "way")
-        field = "foreign" if isinstance(error, ForeignPointError) else of_way
-        told = {field: f"{sentence(error.message)} {sentence(error.hint)}"}
+        told = {_field_of(error, way, name, disks_in): f"{sentence(error.message)} {sentence(error.hint)}"}
         return _form(request, repository, point_id, typed, told, status=status_of(error))
     return redirect(request, f"/runs/{quote(run.id, safe='')}", Message(_("The restore is queued.")))
 
@@ -152,6 +150,17 @@ def download(request: Request, user: Operator, repository: str, folder: str, sta
     """A disk as one standalone qcow2 file."""
     note(request, "point.download", f"{repository}:{folder}/{stamp}", target)
     return disk_response(application_of(request).work.open_disk(repository, f"{folder}/{stamp}", target))
+
+
+def _field_of(error: KvmBackupError, way: str, name: str, disks_in: str) -> str:
+    """The field of the form at which an error is told."""
+    if isinstance(error, ForeignPointError):
+        return "foreign"
+    is_nameless = way == "new-vm" and not name.strip()
+    is_relative = bool(disks_in.strip()) and not disks_in.strip().startswith("/")
+    if isinstance(error, BadArgumentError) and is_relative and not is_nameless:
+        return "disks_in"
+    return {"new-vm": "name", "in-place": "confirm", "folder": "to"}.get(way, "way")
 
 
 def _form(
