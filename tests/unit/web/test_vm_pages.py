@@ -70,6 +70,21 @@ def test_the_list_is_searched_filtered_and_sorted(site: Site, query: str, expect
     assert shown(site.user().get(f"/vms{query}")) == expected
 
 
+def test_the_list_names_the_schedules_that_protect_a_vm(site: Site) -> None:
+    nightly, weekly = site.add(EVIL, "web"), site.add("Weekly", "web")
+    now = datetime.now(UTC)
+    promises = [
+        Promise(id_, nightly.timing, "nas", snapshot=False, since=now) for id_ in ("removed", nightly.id, weekly.id)
+    ]
+    know(site, a_vm(1, promises=tuple(promises)), a_vm(2, promises=tuple(promises[:1])))
+    page = site.user().get("/vms")
+    one, other = (row.one("td", data_label="Next backup") for row in page.one("tbody").all("tr"))
+    assert [(link["href"], link.text) for link in one.all("a")] == [(f"/schedules/{nightly.id}", " ".join(EVIL.split()))]
+    assert one.text.endswith("+ 1")
+    assert other.all("a") == []
+    is_text(page)
+
+
 def test_a_thousand_vms_come_fifty_at_a_time_each_once(site: Site) -> None:
     know(site, *(a_vm(number) for number in range(120)))
     user = site.user()

@@ -48,7 +48,8 @@ def vms(
     page: Annotated[int, Query(ge=1, le=_PAGES_MAX)] = 1,
 ) -> Response:
     """The list; unknown values of the filters are as if they were not there."""
-    inventory = application_of(request).inventory
+    application = application_of(request)
+    inventory = application.inventory
     wanted = VmFilter(
         search=q.strip() or None,
         protection=Protection(protection) if protection in list(Protection) else None,
@@ -68,6 +69,7 @@ def vms(
         request,
         "vms/_list.html" if wants_fragment(request) else "vms/vms.html",
         vms=shown,
+        schedules=_names_of_schedules(application),
         counts=inventory.counts(),
         host_facts=inventory.host_facts(),
         total=total,
@@ -154,6 +156,12 @@ def back_up(
         repository,
     )
     return redirect(request, f"/runs/{quote(run.id, safe='')}", Message(_("The backup is queued.")))
+
+
+def _names_of_schedules(application: Application) -> dict[str, str]:
+    """By id; what a VM is protected by may be removed a moment ago, and lacks then."""
+    known, _problem = application.schedule_file.read_or_last_good()
+    return {schedule.id: schedule.name for schedule in known}
 
 
 def _schedules(application: Application, vm: VmRecord) -> list[Schedule]:
