@@ -4,7 +4,6 @@ small file that it rewrites."""
 import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -15,12 +14,12 @@ from typing import Any
 from kvm_backup.domain.errors import KvmBackupError, ServiceRunningError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.durable import read_limited, storage_error
+from kvm_backup.repository.patient_lock import locked_within
 
 _LOCK = "daemon.lock"
 _FILE = "daemon.json"
 _FILE_BYTES_MAX = 4096
-_TRIES = 10
-_PAUSE_SECONDS = 0.1
+_PATIENCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,8 @@ def seconds_since(moment: str | None, now: datetime) -> float | None:
 
 def _locked(folder: Path) -> int:
     descriptor = _open(folder)
-    if _acquired(descriptor):
+    # Who asks whether a service runs holds the lock for a moment.
+    if locked_within(descriptor, _PATIENCE_SECONDS):
         return descriptor
     os.close(descriptor)
     held = read_heartbeat(folder)
@@ -141,18 +141,6 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except OSError:
         return False
-
-
-def _acquired(descriptor: int) -> bool:
-    # Who asks whether a service runs holds the lock for a moment.
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_PAUSE_SECONDS)
-        else:
-            return True
-    return False
 
 
 def _open(folder: Path) -> int:

@@ -5,19 +5,17 @@ The lock belongs to the open file description, so the guard process, which inher
 is clean again even when the run itself was killed.
 """
 
-import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from kvm_backup.domain.errors import VmBusyError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.repository.durable import storage_error
+from kvm_backup.repository.patient_lock import locked_within
 from kvm_backup.services.control import refuse_when_stopped
-
-_POLL_SECONDS = 0.1
 
 
 @contextmanager
@@ -79,19 +77,11 @@ def _sign(descriptor: int, path: Path) -> None:
 
 
 def _acquire(descriptor: int, vm_name: str, wait: float, stop_requested: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-                raise VmBusyError(
-                    phrase("another run works on this VM (process {holder})", holder=holder),
-                    hint=phrase("Wait until it has ended, then try again."),
-                    vm=vm_name,
-                ) from None
-            refuse_when_stopped(stop_requested)
-            time.sleep(_POLL_SECONDS)
-        else:
-            return
+    if locked_within(descriptor, wait, meanwhile=partial(refuse_when_stopped, stop_requested)):
+        return
+    holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    raise VmBusyError(
+        phrase("another run works on this VM (process {holder})", holder=holder),
+        hint=phrase("Wait until it has ended, then try again."),
+        vm=vm_name,
+    )

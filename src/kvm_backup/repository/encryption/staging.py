@@ -5,7 +5,6 @@ lie in `.encrypted-<time>--<remote>` beside the point; `staging.json` in it tell
 whom. Whoever fills or sends them holds the folder's lock.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from kvm_backup.domain.point import MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest
 from kvm_backup.repository import durable
 from kvm_backup.repository.encryption import files
 from kvm_backup.repository.encryption.files import SUFFIX, Control, EncryptedFile, PlainFile
+from kvm_backup.repository.patient_lock import locked_within
 
 PREFIX = ".encrypted-"
 NOTE_FILE = "staging.json"
@@ -108,12 +108,11 @@ class Staging:
                     self.folder.mkdir(mode=0o700, exist_ok=True)
                     with suppress(FileNotFoundError):
                         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                        _lock(descriptor, deadline)
-            except BlockingIOError as error:
-                raise VmBusyError(
-                    phrase("another process encrypts or sends {point}", point=self.stamp),
-                    hint=phrase("Wait until it has ended, then try again."),
-                ) from error
+                        if not locked_within(descriptor, deadline - time.monotonic(), poll=_POLL_SECONDS):
+                            raise VmBusyError(
+                                phrase("another process encrypts or sends {point}", point=self.stamp),
+                                hint=phrase("Wait until it has ended, then try again."),
+                            )
             except OSError as error:
                 raise durable.storage_error(error, self.folder) from error
             yield descriptor
@@ -184,19 +183,6 @@ class Staging:
 
     def _write_note(self, note: dict[str, Any]) -> None:
         durable.replace_content(self.folder / NOTE_FILE, json.dumps(note, indent=2, sort_keys=True).encode())
-
-
-def _lock(descriptor: int, deadline: float) -> None:
-    """Raises BlockingIOError when another process has it at the deadline."""
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(_POLL_SECONDS)
-        else:
-            return
 
 
 def _is_still(folder: Path, descriptor: int) -> bool:

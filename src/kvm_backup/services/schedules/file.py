@@ -4,10 +4,8 @@ Writers hold a lock on a file beside it from reading to writing, and replace it 
 is lost and readers, who need no lock, see a whole file.
 """
 
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +15,7 @@ from kvm_backup.domain.errors import KvmBackupError, SchedulesFileError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.schedule import Schedule
 from kvm_backup.repository.durable import replace_content, storage_error
+from kvm_backup.repository.patient_lock import locked_within
 from kvm_backup.services.schedules import format as text
 
 FILE_NAME = "scheduled_backups.json"
@@ -126,21 +125,16 @@ class ScheduleFile:
             os.close(descriptor)
 
     def _wait_for(self, descriptor: int) -> None:
-        deadline = time.monotonic() + self._lock_wait
-        while True:
-            with suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            if time.monotonic() >= deadline:
-                raise SchedulesFileError(
-                    phrase(
-                        "{path} has been locked by another process for {lock_wait:g} seconds",
-                        path=self.path,
-                        lock_wait=self._lock_wait,
-                    ),
-                    hint=phrase("See which one it is: 'fuser -v {path}.lock'. Nothing was changed.", path=self.path),
-                )
-            time.sleep(_POLL_SECONDS)
+        if locked_within(descriptor, self._lock_wait, poll=_POLL_SECONDS):
+            return
+        raise SchedulesFileError(
+            phrase(
+                "{path} has been locked by another process for {lock_wait:g} seconds",
+                path=self.path,
+                lock_wait=self._lock_wait,
+            ),
+            hint=phrase("See which one it is: 'fuser -v {path}.lock'. Nothing was changed.", path=self.path),
+        )
 
     def _remove_remains(self) -> None:
         """New contents that a killed process had no time to put in place; we hold the lock, so they are nobody's."""
