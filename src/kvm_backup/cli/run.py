@@ -28,7 +28,7 @@ from kvm_backup.cli.ship import ship_each
 from kvm_backup.cli.verify import verify_each
 from kvm_backup.cli.words import consistency_word, local_time, mode_word, step_word
 from kvm_backup.domain.phrase import phrase
-from kvm_backup.domain.run import Run, RunKind, RunState, Trigger
+from kvm_backup.domain.run import STATE_WORDS, Run, RunKind, RunState, Trigger
 from kvm_backup.domain.task import AsNewVm, BackupTask, PruneTask, RestoreTask, ShipTask, Task, ToFolder, VerifyTask
 from kvm_backup.services.requests import Asker
 from kvm_backup.services.run_views import run_details, run_summary
@@ -53,15 +53,6 @@ _KINDS = {
     RunKind.VERIFY: phrase("verify"),
     RunKind.RESTORE: phrase("restore"),
     RunKind.SHIP: phrase("ship"),
-}
-_STATES = {
-    RunState.QUEUED: phrase("queued"),
-    RunState.RUNNING: phrase("running"),
-    RunState.WAITING: phrase("waiting"),
-    RunState.SUCCEEDED: phrase("succeeded"),
-    RunState.FAILED: phrase("failed"),
-    RunState.CANCELLED: phrase("cancelled"),
-    RunState.INTERRUPTED: phrase("interrupted"),
 }
 _TRIGGERS = {
     Trigger.SCHEDULE: phrase("schedule"),
@@ -200,7 +191,7 @@ def _row(run: Run, shown_id: str) -> list[str]:
         cell(run.vm_name),
         told(_KINDS[run.kind]),
         mode_word(run.mode or run.requested_mode),
-        f"[{colour}]{told(_STATES[run.state])}[/{colour}]",
+        f"[{colour}]{told(STATE_WORDS[run.state])}[/{colour}]",
         _local(run.created),
         _took(seconds),
         _size(run, run.bytes_read),
@@ -240,7 +231,7 @@ def _facts(run: Run, details: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _state(run: Run) -> str:
-    parts = [told(_STATES[run.state])]
+    parts = [told(STATE_WORDS[run.state])]
     if run.attempt > 1:
         parts.append(_("attempt {number}").format(number=run.attempt))
     if run.cancel_requested and not run.state.final:

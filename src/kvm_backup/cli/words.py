@@ -44,6 +44,8 @@ def left_out_word(why: str) -> str:
 def step_word(step: str) -> str:
     """A step of a run."""
     words = {
+        "before": _("script before"),
+        "after": _("script after"),
         "prepare": _("prepare"),
         "begin": _("begin"),
         "copy": _("copy"),

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Mode
 
 if TYPE_CHECKING:
@@ -30,6 +31,17 @@ class RunState(StrEnum):
     def final(self) -> bool:
         return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.INTERRUPTED)
 
+
+STATE_WORDS = {
+    RunState.QUEUED: phrase("queued"),
+    RunState.RUNNING: phrase("running"),
+    RunState.WAITING: phrase("waiting"),
+    RunState.SUCCEEDED: phrase("succeeded"),
+    RunState.FAILED: phrase("failed"),
+    RunState.CANCELLED: phrase("cancelled"),
+    RunState.INTERRUPTED: phrase("interrupted"),
+}
+"""The states, for people."""
 
 _NEXT = {
     RunState.QUEUED: frozenset(RunState) - {RunState.QUEUED, RunState.WAITING, RunState.SUCCEEDED},

@@ -16,7 +16,7 @@ from kvm_backup.domain.errors import (
 )
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.request import RunRequest
-from kvm_backup.domain.run import Run
+from kvm_backup.domain.run import STATE_WORDS, Run
 from kvm_backup.domain.task import BackupTask, is_in_place, task_of
 from kvm_backup.domain.vm import Vm
 from kvm_backup.services import events
@@ -124,7 +124,7 @@ class RunService:
         run = history.get(reference)
         if run.state.final:
             raise BadArgumentError(
-                phrase("run {id} has ended already: {state}", id=run.id, state=run.state),
+                phrase("run {id} has ended already: {state}", id=run.id, state=STATE_WORDS[run.state]),
                 hint=phrase("There is nothing to cancel."),
             )
         history.request_cancel(run.id)
@@ -137,7 +137,7 @@ class RunService:
         run = history.get(reference)
         if not run.state.final:
             raise BadArgumentError(
-                phrase("run {id} has not ended: {state}", id=run.id, state=run.state),
+                phrase("run {id} has not ended: {state}", id=run.id, state=STATE_WORDS[run.state]),
                 hint=phrase("Cancel it first: kvm-backup run cancel {id}", id=run.id),
             )
         if is_in_place(task_of(run)):

@@ -157,14 +157,17 @@ def test_steps_of_a_run_and_the_mode_that_was_asked_for_are_french(french: Comma
         )
     )
     history.start("r1")
-    for step in Step:
+    steps = ["before", *Step, "after"]
+    for step in steps:
         history.step_started("r1", step)
     shown = french("run", "show", "r1").output
     assert "mode           incrémentielle (demandée)" in shown
-    assert not {line.split()[0] for line in shown.splitlines()} & {*Step}
-    for word in ("préparation", "copie", "publication", "envoi", "rapatriement"):
+    assert not {line.split()[0] for line in shown.splitlines()} & {*steps}
+    for word in ("script avant", "préparation", "copie", "publication", "envoi", "rapatriement"):
         assert re.search(f"^{word} +20", shown, re.MULTILINE), shown
     assert "incrémentielle" in french("run", "list").output
+    history.finish("r1", RunState.SUCCEEDED, RunResult())
+    assert "est déjà terminée\u202f: réussie\n" in french("run", "cancel", "r1").error
 
 
 def test_nothing_to_show_tells_what_to_do_first(french: Command, shelf: Shelf) -> None:
