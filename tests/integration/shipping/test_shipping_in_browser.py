@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from kvm_backup.domain.account import Role
 from tests.acceptance.dashboard_house import show
 from tests.browser import barriers, chromium, keep, overflow, sign_in, window
+from tests.integration.ship.servers import Server
 from tests.integration.shipping.test_adding_by_page import Site
 from tests.unit.web.dashboard import PASSWORD, running
 
@@ -22,15 +23,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
-    try:
-        with running(made.dashboard):
-            assert made.dashboard.url
-            made.dashboard.application.accounts.add("anne", Role.ADMINISTRATOR, PASSWORD)
-            yield made
-    finally:
-        made.server.stop()
+def site(tmp_path: Path, server: Server) -> Iterator[Site]:
+    made = Site(tmp_path, server)
+    with running(made.dashboard):
+        assert made.dashboard.url
+        made.dashboard.application.accounts.add("anne", Role.ADMINISTRATOR, PASSWORD)
+        yield made
 
 
 def prune(site: Site) -> None:
