@@ -79,7 +79,9 @@ def test_the_list_names_the_schedules_that_protect_a_vm(site: Site) -> None:
     know(site, a_vm(1, promises=tuple(promises)), a_vm(2, promises=tuple(promises[:1])))
     page = site.user().get("/vms")
     one, other = (row.one("td", data_label="Next backup") for row in page.one("tbody").all("tr"))
-    assert [(link["href"], link.text) for link in one.all("a")] == [(f"/schedules/{nightly.id}", " ".join(EVIL.split()))]
+    assert [(link["href"], link.text) for link in one.all("a")] == [
+        (f"/schedules/{nightly.id}", " ".join(EVIL.split()))
+    ]
     assert one.text.endswith("+ 1")
     assert other.all("a") == []
     is_text(page)
