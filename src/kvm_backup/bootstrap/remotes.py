@@ -147,7 +147,7 @@ class Remotes:
                     self._vouch(joined.of, mirror)
                 points = self._catalogued(mirror)[0]
             would_go = joined.of is not None and remote.keep_local is not KeepLocal.ALL
-            keeps_all = bool(would_go and remote.recipients and not connection.has_shell)
+            keeps_all = bool(would_go and remote.recipients and not connection.tells_digests)
         # The file may have been changed since, by somebody who was asked something longer.
         file = prepare_table(new.table(joined.of)).write()
         if self.parts.live is not None:

@@ -260,6 +260,55 @@ def test_nothing_is_renamed_but_what_arrived_and_to_a_new_point(
     assert is_same()
 
 
+def test_digests_are_told_of_the_files_of_a_point(server: Server, point: Manifest) -> None:
+    there = digests(server.store / point.id)
+    told = asked(server, "kvm-backup-add-only", "digests", point.folder, point.stamp, *there, "gone.qcow2")
+    assert told.stdout.split() == [*there.values(), "missing"]
+    absent = asked(server, "kvm-backup-add-only", "digests", point.folder, "20270101T000000Z", *there)
+    assert absent.stdout.split() == ["missing"] * len(there)
+
+
+@pytest.mark.parametrize(
+    ("folder", "stamp", "name"),
+    [
+        ("{vm}", "{stamp}", "../{stamp}/vda.qcow2"),
+        ("{vm}", "{stamp}", "/etc/passwd"),
+        ("{vm}", "{stamp}", ".."),
+        ("{vm}", "{stamp}", ".hidden"),
+        ("{vm}", "{stamp}", "-"),
+        ("{vm}", "{stamp}", "--check"),
+        ("{vm}", "{stamp}", "*"),
+        ("{vm}", "{stamp}", "'vda.qcow2'"),
+        ("{vm}", "{stamp}", "$(id)"),
+        ("{vm}", "..", "kvm-backup.json"),
+        ("{vm}", ".incoming-x", "secret"),
+        ("{vm}", "../{vm}/{stamp}", "vda.qcow2"),
+        (".", "{vm}", "secret"),
+        ("..", "secret", "secret"),
+        ("../store/{vm}", "{stamp}", "vda.qcow2"),
+        ("a--b", "{stamp}", "secret"),
+        ("{vm}", "20270101T000000Z", "secret"),
+        ("{vm}", "{stamp}", "link.qcow2"),
+    ],
+)
+def test_digests_are_told_of_nothing_else(
+    server: Server, point: Manifest, tmp_path: Path, folder: str, stamp: str, name: str
+) -> None:
+    is_secret = hashlib.sha256(b"secret").hexdigest()
+    outside = tmp_path / "outside"
+    for place in (outside / point.stamp, server.store / point.folder / ".incoming-x"):
+        place.mkdir(parents=True)
+        (place / "secret").write_bytes(b"secret")
+    # As somebody else on the server may have put them there.
+    (server.store / "a--b").symlink_to(outside)
+    (server.store / point.folder / "20270101T000000Z").symlink_to(outside / point.stamp)
+    (server.store / point.id / "link.qcow2").symlink_to(outside / point.stamp / "secret")
+    words = [word.format(vm=point.folder, stamp=point.stamp) for word in (folder, stamp, name)]
+    told = asked(server, "kvm-backup-add-only", "digests", *words)
+    assert is_secret not in told.stdout
+    assert (told.returncode != 0 and told.stdout == "") or told.stdout == "missing\n"
+
+
 def test_a_repository_is_founded_once(server: Server, shelf: Shelf, evil: Path, tmp_path: Path) -> None:
     with Remote(server.address("keeper"), config=server.config) as remote:
         remote.found(shelf.root)

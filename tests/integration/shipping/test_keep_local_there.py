@@ -9,6 +9,7 @@ import pytest
 from kvm_backup.domain.point import Manifest
 from kvm_backup.repository.encryption.keys import Identities
 from kvm_backup.services import events
+from tests.integration.ship.servers import ADD_ONLY
 from tests.integration.shipping.conftest import House
 from tests.integration.shipping.keys import KEY
 from tests.unit.builders import flip_bit
@@ -152,7 +153,12 @@ def test_points_that_the_rule_removed_there_leave_no_trace_here(house: House) ->
     assert old[0] not in list(house.there.all_points())
 
 
-def test_encrypted_images_go_when_the_server_computes_the_digests_that_they_were_sent_with(sealed: House) -> None:
+@pytest.mark.parametrize("account", ["shell", "keeper"])
+def test_encrypted_images_go_when_the_server_computes_the_digests_that_they_were_sent_with(
+    sealed: House, account: str
+) -> None:
+    sealed.remote |= {"url": str(sealed.server.address(account)), "prune_url": str(sealed.server.address("rrsync"))}
+    sealed.restart()
     points = chain(sealed, 2)
     sealed.ship()
     flip(age(sealed, points[0]))
@@ -162,6 +168,23 @@ def test_encrypted_images_go_when_the_server_computes_the_digests_that_they_were
     assert "these files are missing or damaged: vda.qcow2.age" in notices(sealed)[0]
     assert sealed.ship() == [points[0].id]
     assert here(sealed, points) == [False, False]
+
+
+def test_encrypted_images_stay_where_the_script_of_the_adding_key_is_older_and_tells_no_digests(
+    sealed: House, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    older.write_text(
+        f"#!/bin/sh\ncase $SSH_ORIGINAL_COMMAND in *digests*) exit 1;; esac\nexec {ADD_ONLY} {sealed.server.store}\n"
+    )
+    older.chmod(0o755)
+    sealed.server.add_account("older", f'command="{older}",restrict ')
+    sealed.remote["url"] = "ssh://older/"
+    keep(sealed, "nothing")
+    points = chain(sealed, 2)
+    sealed.ship()
+    assert here(sealed, points) == [True, True]
+    assert "keep_local is without effect" in notices(sealed)[0]
 
 
 @pytest.mark.parametrize("prune", [None, "rrsync"])

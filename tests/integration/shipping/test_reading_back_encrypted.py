@@ -95,6 +95,20 @@ def test_what_this_host_sent_is_verified_there_by_its_digests_without_a_key_and_
     assert findings(sealed) == {(points[0].id, "vda.qcow2.age"), (points[1].id, "manifest.json.age")}
 
 
+def test_what_was_sent_with_the_key_that_only_adds_is_verified_by_its_digests_without_a_private_key(
+    sealed: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed.remote |= {"url": str(sealed.server.address("keeper")), "prune_url": str(sealed.server.address("reader"))}
+    sealed.restart()
+    point = sealed.shelf.add()
+    sealed.ship()
+    fetches_nothing(monkeypatch)
+    assert verdicts(sealed, point, deep=False) == {point.id: True}
+    flip_bit(sealed.server.store / point.id / "vda.qcow2.age", 100_000)
+    assert verdicts(sealed, point, deep=False) == {point.id: False}
+    assert findings(sealed) == {(point.id, "vda.qcow2.age")}
+
+
 def test_only_what_this_host_did_not_send_is_fetched_to_be_verified(
     sealed: House, points: list[Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:

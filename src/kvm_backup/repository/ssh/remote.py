@@ -33,7 +33,7 @@ from kvm_backup.repository.ssh.account import Account
 from kvm_backup.repository.ssh.address import SshAddress
 from kvm_backup.repository.ssh.arrival_by_rsync import There
 from kvm_backup.repository.ssh.connection import LOGIN_SECONDS
-from kvm_backup.repository.ssh.digests import differing
+from kvm_backup.repository.ssh.digests import differing, differing_by_adding, tells_digests
 from kvm_backup.repository.ssh.incomplete import SentFile, incomplete
 from kvm_backup.repository.ssh.server_facts import ServerFacts
 from kvm_backup.repository.ssh.shipment import Shipment, Shipped
@@ -108,10 +108,12 @@ class Remote:
         """What the account that adds allows."""
         return self._adding.account
 
-    @property
-    def has_shell(self) -> bool:
-        """Whether an account can compute digests there."""
-        return self._adding.has_shell or self._pruning.has_shell
+    @cached_property
+    def tells_digests(self) -> bool:
+        """Whether an account has digests of encrypted files computed there."""
+        if self._adding.has_shell or self._pruning.has_shell:
+            return True
+        return self.only_adds and tells_digests(self._adding.transfer)
 
     def found(self, local_root: Path) -> None:
         """Make it the copy of the local repository in that folder, unless it is. For `repository add`.
@@ -195,27 +197,29 @@ class Remote:
     def differing(self, shipment: Shipment) -> list[str] | None:
         """The files of a point that are missing there or whose digests there are not those of the shipment.
 
-        `shipment.folder` needs to hold nothing but the manifest. None when no account has a shell, or the points
-        there are encrypted, and the shipment does not tell as what it was sent: fetch it then.
+        `shipment.folder` needs to hold nothing but the manifest. None when no account has them computed, or the
+        points there are encrypted, and the shipment does not tell as what it was sent: fetch it then.
         """
-        if self.is_encrypted and not shipment.encrypted:
+        if not shipment.encrypted and self.is_encrypted:
             return None
-        for access in (self._adding, self._pruning):
-            if access.has_shell:
-                folder = access.address.below(shipment.manifest.id)
-                return differing(access.transfer, shipment, folder)
-        return None
+        return self._by_digests(shipment)
 
     def unlike(self, shipment: Shipment) -> list[str]:
-        """The files of a point that are not there as the shipment has them: by digests where an account has a shell,
-        as an encrypted one needs, else by rsync's checksums, for which all of its files are here.
+        """The files of a point that are not there as the shipment has them: by digests where an account has them
+        computed, as an encrypted one needs, else by rsync's checksums, for which all of its files are here.
 
         Raises DamagedPointError and PointChangedError when the files here are no measure.
         """
+        found = self._by_digests(shipment)
+        return arrival_by_rsync.unlike(self._adding.transfer, shipment) if found is None else found
+
+    def _by_digests(self, shipment: Shipment) -> list[str] | None:
         for access in (self._adding, self._pruning):
             if access.has_shell:
                 return differing(access.transfer, shipment, access.address.below(shipment.manifest.id))
-        return arrival_by_rsync.unlike(self._adding.transfer, shipment)
+        if shipment.encrypted and self.tells_digests:
+            return differing_by_adding(self._adding.transfer, shipment)
+        return None
 
     @cached_property
     def is_encrypted(self) -> bool:

@@ -24,15 +24,15 @@ class RemoteWitness:
     connect: Callable[[Watch], Remote]
 
     def ask(self, points: Sequence[Manifest], check: Callable[[], None]) -> Iterator[Answer]:
-        """What the server holds of each point: by digests where an account there has a shell, else by rsync's
+        """What the server holds of each point: by digests where an account there has them computed, else by rsync's
         checksums. Raises what `check` and `Remote` raise, and RemoteAccessError when what is there is encrypted and
-        no account has a shell. Nothing is told of a server that does not hold the copy of the local repository,
+        no account has. Nothing is told of a server that does not hold the copy of the local repository,
         since a disk of its own may not be mounted there; nor of one that holds the very files that are here.
         """
         with self.connect(EndingWatch(check)) as remote, self.sealing.identity() as identity:
             remote.check_copies(identity)
             remote.require_apart(self.sealing.local.root)
-            if self.sealing.recipients and not remote.has_shell:
+            if self.sealing.recipients and not remote.tells_digests:
                 raise RemoteAccessError(
                     phrase(
                         "its points are encrypted, and no account there has a shell that could tell. Images never go "
