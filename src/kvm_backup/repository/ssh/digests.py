@@ -1,6 +1,6 @@
 """Checking the files of a point by their digests, which are computed on the server."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from kvm_backup.repository.ssh import scripts
 from kvm_backup.repository.ssh.account import ADD_ONLY
