@@ -119,7 +119,8 @@ class NewestPoint:
     """What the repository says. `chain_intact`: every file that it needs is there, of the size it should have, or in
     another repository; `chain_elsewhere`: some of them are there; `chain_unnamed`: some are only where the settings
     name no repository any more; `chain_unshippable`: a remote that the point goes to cannot get it; `chain_closed`:
-    one holds it, or what it builds on, encrypted for none of today's recipients. `links` counts it and the points it builds on."""
+    one holds it, or what it builds on, encrypted for none of today's recipients. `links` counts it and the
+    points it builds on."""
 
     checkpoint: str | None
     disks: tuple[PointDisk, ...]
