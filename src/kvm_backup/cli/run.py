@@ -79,18 +79,25 @@ def list_runs(
     state: Annotated[
         RunState | None, typer.Option("--state", metavar="STATE", help="Only in this state, such as failed.")
     ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option("--schedule", metavar="SCHEDULE", help="Only of this schedule: its id, a beginning, or its name."),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, max=100_000, help="How many.")] = 50,
     json: JsonOption = False,
 ) -> None:
     """List runs, newest first."""
     from kvm_backup.database.history import RunFilter  # SQLAlchemy is slow to load, and other commands do without
 
-    runs = application().swept_history().newest(RunFilter(vm=vm, kind=kind, state=state), limit=limit)
+    parts = application()
+    schedule_id = None if schedule is None else parts.schedules.find(schedule).id
+    wanted = RunFilter(vm=vm, kind=kind, state=state, schedule_id=schedule_id)
+    runs = parts.swept_history().newest(wanted, limit=limit)
     if json:
         print_json([run_summary(run) for run in runs])
         return
     if not runs:
-        chosen = vm or kind or state
+        chosen = vm or kind or state or schedule
         console().print(_("No such run.") if chosen else _("No run yet. Start one: kvm-backup backup VM"))
         return
     columns = [

@@ -85,6 +85,7 @@ def show_one(
         (_("script before"), shlex.join(schedule.pre_script)),
         (_("script after"), shlex.join(schedule.post_script)),
         (_("state"), state_in_words(schedule)),
+        (_("why"), _why(schedule)),
         (_("next run"), moment(schedule.next_run, zone, now)),
         (_("then"), "\n".join(moment(time, zone, now) for time in upcoming[1:]) if schedule.enabled else "-"),
         (_("last run"), moment(schedule.last_run, zone, now)),
@@ -143,6 +144,12 @@ def state_in_words(schedule: Schedule) -> str:
         ScheduleState.RUNNING: _("running"),
         ScheduleState.SCHEDULED: _("scheduled"),
     }[state_of(schedule)]
+
+
+def _why(schedule: Schedule) -> str:
+    if state_of(schedule) is not ScheduleState.FAILED:
+        return ""
+    return f"kvm-backup run list --state failed --schedule {schedule.id[:SHORT_ID]}"
 
 
 def weekday(number: int) -> str:

@@ -166,6 +166,19 @@ def test_each_kind_in_the_list_is_what_the_option_takes(command: Command, add: C
     assert {len(json.loads(command("run", "list", "--json", "--kind", kind).output)) for kind in listed} == {1}
 
 
+def test_only_runs_of_one_schedule_are_listed_by_its_name_or_the_beginning_of_its_id(
+    command: Command, add: Callable[..., Run]
+) -> None:
+    words = ("--vms", "web", "--type", "daily", "--time", "02:00", "--json")
+    nightly = json.loads(command("schedule", "add", "Nightly", *words).output)
+    add("aaaa1111", schedule_id=nightly["id"])
+    add("bbbb1111", schedule_id="of-another")
+    for reference in ("Nightly", nightly["short_id"]):
+        listed = json.loads(command("run", "list", "--schedule", reference, "--json").output)
+        assert [run["id"] for run in listed] == ["aaaa1111"]
+    refused(command("run", "list", "--schedule", "Weekly"), EXIT_NOT_FOUND)
+
+
 def test_a_run_that_failed_is_shown_with_its_error_and_hint(
     command: Command, history: History, add: Callable[..., Run], clock: Clock
 ) -> None:
