@@ -81,7 +81,9 @@ def list_runs(
     ] = None,
     schedule: Annotated[
         str | None,
-        typer.Option("--schedule", metavar="SCHEDULE", help="Only of this schedule: its id, a beginning, or its name."),
+        typer.Option(
+            "--schedule", metavar="SCHEDULE", help="Only of this schedule: its id, a beginning, or its name."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, max=100_000, help="How many.")] = 50,
     json: JsonOption = False,
