@@ -319,6 +319,12 @@ class HypervisorError(KvmBackupError):
     code = "hypervisor-error"
 
 
+class VmStuckError(HypervisorError):
+    """libvirt died while it began a backup job of the VM, and takes the job for one that goes on."""
+
+    code = "vm-stuck"
+
+
 class CheckpointUnusableError(HypervisorError):
     """The checkpoint an incremental would start from is gone, or its bitmap is missing or broken."""
 

@@ -7,7 +7,7 @@ checkpoint made with the job stays. All bitmaps record on while the job runs.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,10 @@ itself down (see Hypervisor.shutting_down)."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 """Seconds between two looks at a job that is being ended; it is gone after milliseconds unless the host is busy."""
+
+_RESIZED_TRIES = 3
+"""How often scratch files are made anew for a disk that is resized meanwhile. A job that QEMU refuses for that can
+take libvirtd 9.0 down with it, when somebody else asks it about the VM at that instant."""
 
 _NO_JOB_CODES = frozenset(
     {libvirt.VIR_ERR_NO_DOMAIN_BACKUP, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}
@@ -132,7 +136,7 @@ def begin(
     """Start a job over `disks`, at one instant, with a new checkpoint of that instant in the same call.
 
     Disks of the VM that are not asked for take no part. The checkpoint covers those asked for that can have a
-    bitmap. `base` is the checkpoint that incremental disks start from. Both folders come from prepare_run_folder.
+    bitmap. `base` is the checkpoint that incremental disks start from. The folders are made by run_folder.
     Raises VmBusyError (another job), CheckpointUnusableError (`base` is gone or broken), VmStateChangedError,
     HypervisorError; in each case no job and no new checkpoint is left.
     """
@@ -161,16 +165,12 @@ def begin(
     )
     domain = hypervisor.domain(vm.uuid)
     instance = hypervisor.instance(vm.uuid)
-    with translated(vm.name):
-        sizes = {path: int(domain.blockInfo(target)[0]) for target, path in scratch.items()}
-    # What a job left that its VM's end took down: no job uses it, or the VM would be busy.
-    scratch_files.remove_all(sizes)
-    made = scratch_files.create_all(sizes, hypervisor.qemu_owner(vm.uuid))
+    made = _make_scratch_files(hypervisor, vm, scratch)
     try:
         domain.backupBegin(job_xml, checkpoint_xml, libvirt.VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL if made else 0)
     except libvirt.libvirtError as error:
         if made:
-            scratch_files.remove_all(sizes)
+            scratch_files.remove_all(scratch.values())
         _refuse_busy(hypervisor, vm)
         raise our_error(error, vm.name) from error
     try:
@@ -247,6 +247,27 @@ def leftover_job(hypervisor: Hypervisor, vm: str, run_root: Path) -> Path | None
         return None
     socket = Path(job.socket)
     return socket if socket.is_relative_to(run_root) and ".." not in socket.parts else None
+
+
+def _make_scratch_files(hypervisor: Hypervisor, vm: Vm, paths: Mapping[str, Path]) -> bool:
+    """As large as the disks are now, which QEMU insists on; False when libvirt has to make them."""
+    owner = hypervisor.qemu_owner(vm.uuid)
+    sizes = _sizes(hypervisor, vm, paths)
+    for _ in range(_RESIZED_TRIES):
+        # Also what a job left that its VM's end took down: no job uses it, or the VM would be busy.
+        scratch_files.remove_all(paths.values())
+        if not scratch_files.create_all({paths[target]: size for target, size in sizes.items()}, owner):
+            return False
+        before, sizes = sizes, _sizes(hypervisor, vm, paths)
+        if sizes == before:
+            break
+    return True
+
+
+def _sizes(hypervisor: Hypervisor, vm: Vm, targets: Iterable[str]) -> dict[str, int]:
+    domain = hypervisor.domain(vm.uuid)
+    with translated(vm.name):
+        return {target: int(domain.blockInfo(target)[0]) for target in targets}
 
 
 def _abort(hypervisor: Hypervisor, vm: str) -> None:

@@ -13,6 +13,7 @@ from kvm_backup.domain.errors import (
     VmBusyError,
     VmNotFoundError,
     VmStateChangedError,
+    VmStuckError,
 )
 from kvm_backup.domain.phrase import phrase
 
@@ -81,6 +82,25 @@ def our_error(error: libvirt.libvirtError, vm: str | None = None) -> KvmBackupEr
     if code == libvirt.VIR_ERR_OPERATION_INVALID and "not running" in message:
         return VmStateChangedError(
             f"{where}{message}", hint=phrase("The VM was shut down meanwhile; run the same command again."), vm=vm
+        )
+    if "Source and target image have different sizes" in message:
+        return VmStateChangedError(
+            f"{where}{message}",
+            hint=phrase("A disk was resized while the backup began; run the same command again."),
+            vm=vm,
+        )
+    if "backup job data missing" in message:
+        return VmStuckError(
+            phrase(
+                "{where}libvirt takes a backup job for running that was lost when libvirtd died ({message})",
+                where=where,
+                message=message,
+            ),
+            hint=phrase(
+                "The guest works on; neither a backup nor 'virsh domjobabort' does. When the guest may be off for a "
+                "moment: shut it down, restart libvirtd, and only then start the guest."
+            ),
+            vm=vm,
         )
     if "Permission denied" in message:
         return HypervisorError(

@@ -1,4 +1,4 @@
-"""Folders in which QEMU, running as its own user, creates a run's socket and scratch files.
+"""Folders in which QEMU, running as its own user, creates a run's socket and opens scratch files.
 
 A run's folder holds `n` (the NBD socket), `<target>.scratch`, and nothing else; its name is short because the path
 of a unix socket has at most 107 bytes.
@@ -20,11 +20,24 @@ SCRATCH_SUFFIX = ".scratch"
 
 
 def prepare_run_folder(folder: Path, owner: tuple[int, int]) -> Path:
-    """Create `folder` so that QEMU, and nobody but QEMU's group and us, can create files in it.
+    """Create `folder` so that QEMU, and nobody but QEMU's group and us, can create files in it: its socket.
 
     `owner` is QEMU's uid and gid (Hypervisor.qemu_owner). The folder becomes ours with QEMU's group, mode 0770;
     missing parents are made with 0711. Raises StorageError when it cannot be made or QEMU could not reach it.
     """
+    return _prepare(folder, owner, 0o770)
+
+
+def prepare_scratch_folder(folder: Path, owner: tuple[int, int]) -> Path:
+    """The same with mode 0710: QEMU opens files there and neither makes, renames nor removes any.
+
+    libvirt hands a scratch file over to QEMU by its name, so a guest that took its QEMU over must not be able to put
+    a link to another file there.
+    """
+    return _prepare(folder, owner, 0o710)
+
+
+def _prepare(folder: Path, owner: tuple[int, int], mode: int) -> Path:
     uid, gid = owner
     try:
         for parent in reversed(folder.parents):
@@ -34,7 +47,7 @@ def prepare_run_folder(folder: Path, owner: tuple[int, int]) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         if os.geteuid() == 0:
             os.chown(folder, os.geteuid(), gid)
-        folder.chmod(0o770)
+        folder.chmod(mode)
         for parent in folder.resolve().parents:
             if not _may_enter(parent, uid, gid):
                 raise StorageError(

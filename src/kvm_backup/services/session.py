@@ -88,7 +88,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class RunFolders:
-    """The folders of one run, which QEMU may write to."""
+    """The folders of one run: QEMU makes its socket in the one, and opens scratch files in the other."""
 
     runtime: Path
     scratch: Path
@@ -99,7 +99,7 @@ class RunFolders:
         owner = hypervisor.qemu_owner(vm.uuid if vm.has_qemu else None)
         return cls(
             runtime=run_folder.prepare_run_folder(vm_folder(folders.runtime, vm.uuid), owner),
-            scratch=run_folder.prepare_run_folder(vm_folder(folders.scratch, vm.uuid), owner),
+            scratch=run_folder.prepare_scratch_folder(vm_folder(folders.scratch, vm.uuid), owner),
         )
 
     @property

@@ -45,6 +45,9 @@ class BiosVm:
             "</devices></domain>"
         )
         self.run_folder = run_folder.prepare_run_folder(folder / "run" / self.uuid, hypervisor.qemu_owner())
+        self.scratch_folder = run_folder.prepare_scratch_folder(
+            folder / "scratch" / self.uuid, hypervisor.qemu_owner()
+        )
         self.socket = run_folder.socket_path(self.run_folder)
 
     @property
@@ -88,7 +91,7 @@ class BiosVm:
             checkpoint=checkpoint,
             base=base,
             socket=self.socket,
-            scratch_folder=self.run_folder,
+            scratch_folder=self.scratch_folder,
         )
 
     def make_checkpoint(self, name: str) -> None:

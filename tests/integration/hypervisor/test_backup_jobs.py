@@ -1,12 +1,13 @@
 import os
 import stat
+import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
 
 from kvm_backup.domain.errors import CheckpointUnusableError, StorageError, VmBusyError, VmStateChangedError
-from kvm_backup.hypervisor import backup_job, checkpoints, run_folder
+from kvm_backup.hypervisor import backup_job, checkpoints, run_folder, scratch_files
 from kvm_backup.hypervisor.backup_job import DiskRequest, Export
 from kvm_backup.hypervisor.connection import Hypervisor
 from tests.integration.hypervisor.bios_vm import BiosVm, MakeVm
@@ -26,7 +27,7 @@ def test_a_job_serves_all_disks_asked_for_and_its_end_leaves_only_the_checkpoint
     assert job.scratch_used() > 0
     job.end()
     assert not job.alive()
-    assert list(vm.run_folder.iterdir()) == []
+    assert [*vm.run_folder.iterdir(), *vm.scratch_folder.iterdir()] == []
     assert backup_job.running_job(vm.hypervisor, vm.uuid) is None
     (made,) = checkpoints.list_checkpoints(vm.hypervisor, vm.uuid)
     assert (made.name, made.disks) == ("first", {"vda": "first"})
@@ -72,7 +73,7 @@ def test_disks_not_asked_for_take_no_part(make_vm: MakeVm) -> None:
         checkpoint="first",
         base=None,
         socket=vm.socket,
-        scratch_folder=vm.run_folder,
+        scratch_folder=vm.scratch_folder,
     )
     assert set(job.exports) == {"vdb"}
     job.end()
@@ -103,7 +104,7 @@ def test_a_job_whose_qemu_was_killed_is_not_alive_and_ends_cleanly(running_vm: B
     running_vm.kill()
     assert not job.alive()
     job.end()
-    assert list(running_vm.run_folder.iterdir()) == []
+    assert [*running_vm.run_folder.iterdir(), *running_vm.scratch_folder.iterdir()] == []
 
 
 def test_a_restarted_vm_does_not_pass_for_the_one_the_job_ran_on(running_vm: BiosVm) -> None:
@@ -155,6 +156,46 @@ def test_a_run_folder_that_qemu_could_not_reach_is_refused(hypervisor: Hyperviso
     closed.mkdir(mode=0o700)
     with pytest.raises(StorageError, match="may not enter"):
         run_folder.prepare_run_folder(closed / "run", hypervisor.qemu_owner())
+
+
+def test_a_guest_that_took_qemu_over_can_put_no_link_in_the_place_of_a_scratch_file(
+    hypervisor: Hypervisor, folder: Path
+) -> None:
+    uid, gid = hypervisor.qemu_owner()
+    scratch = run_folder.prepare_scratch_folder(folder / "scratch", (uid, gid))
+    file = scratch / "vda.scratch"
+    assert scratch_files.create_all({file: 1 << 20}, (uid, gid))
+
+    def as_qemu(*words: str | Path) -> int:
+        return subprocess.run(["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", *words]).returncode
+
+    assert as_qemu("qemu-img", "resize", "-q", "-f", "qcow2", file, "2M") == 0
+    assert as_qemu("ln", "-s", "/etc/shadow", scratch / "link") != 0
+    assert as_qemu("ln", "-sf", "/etc/shadow", file) != 0
+    assert as_qemu("mv", file, folder / "moved") != 0
+    assert [path.name for path in scratch.iterdir()] == ["vda.scratch"]
+    assert not file.is_symlink()
+
+
+@pytest.mark.parametrize("taken_by", ["link", "file", "folder"])
+def test_what_lies_at_the_place_of_a_scratch_file_is_neither_followed_nor_written(
+    hypervisor: Hypervisor, folder: Path, taken_by: str
+) -> None:
+    scratch = run_folder.prepare_scratch_folder(folder / "scratch", hypervisor.qemu_owner())
+    victim = folder / "victim"
+    victim.write_text("precious")
+    place = scratch / "vdb.scratch"
+    match taken_by:
+        case "link":
+            place.symlink_to(victim)
+        case "file":
+            place.write_text("of somebody")
+        case "folder":
+            place.mkdir()
+    assert not scratch_files.create_all({scratch / "vda.scratch": 1 << 20, place: 1 << 20}, hypervisor.qemu_owner())
+    assert victim.read_text() == "precious"
+    assert [path.name for path in scratch.iterdir()] == ["vdb.scratch"]
+    assert taken_by != "file" or place.read_text() == "of somebody"
 
 
 def test_a_run_folder_is_open_to_qemu_and_to_nobody_else(hypervisor: Hypervisor, folder: Path) -> None:
