@@ -29,9 +29,9 @@ from kvm_backup.cli.verify import verify_each
 from kvm_backup.cli.words import consistency_word, local_time, mode_word, step_word
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.run import STATE_WORDS, Run, RunKind, RunState, Trigger
-from kvm_backup.domain.task import AsNewVm, BackupTask, PruneTask, RestoreTask, ShipTask, Task, ToFolder, VerifyTask
+from kvm_backup.domain.task import BackupTask, PruneTask, RestoreTask, ShipTask, Task, VerifyTask
 from kvm_backup.services.requests import Asker
-from kvm_backup.services.run_views import run_details, run_summary
+from kvm_backup.services.run_views import restore_words, run_details, run_summary
 
 app = Program("Runs: what was done when, and how it ended.")
 
@@ -259,14 +259,8 @@ def _in_words(task: Task) -> str:
             return _("what waits of {folder}").format(folder=task.folder)
         case PruneTask():
             return _("the points in {folder}").format(folder=task.folder)
-        case RestoreTask(target=AsNewVm(name=name, start=start)):
-            how = _("{point} as VM {name}, started") if start else _("{point} as VM {name}")
-            return how.format(point=task.point, name=name)
-        case RestoreTask(target=ToFolder(folder=folder, image_format=image_format)):
-            how = _("{point} to {folder}, as {format}")
-            return how.format(point=task.point, folder=folder, format=image_format)
         case RestoreTask():
-            return _("{point} in place").format(point=task.point)
+            return told(restore_words(task))
 
 
 def _size(run: Run, amount: int) -> str:

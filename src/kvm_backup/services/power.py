@@ -1,5 +1,6 @@
 """Stopping a VM: kindly first."""
 
+import shlex
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,11 @@ from kvm_backup.services.control import refuse_when_stopped
 
 SHUTDOWN_PATIENCE = 60.0
 """Seconds that a guest gets to shut down before its power is cut."""
+
+
+def start_command(name: str) -> str:
+    """What a user types in a shell to start a VM that was left off."""
+    return f"virsh start {shlex.quote(name)}"
 
 
 def stop_vm(

@@ -161,7 +161,9 @@ def check_in_place(manifest: Manifest, *, hypervisor: Hypervisor, stop: bool) ->
             phrase("the VM {vm} is paused", vm=vm.name)
             if vm.state is VmState.PAUSED
             else phrase("the VM {vm} is running", vm=vm.name),
-            hint=phrase("Nothing was changed. Shut it down first, or give --stop to have it stopped."),
+            hint=phrase(
+                "Nothing was changed. Shut it down first, or ask to have it stopped (on the command line: --stop)."
+            ),
             vm=vm.name,
         )
     return vm

@@ -4,8 +4,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from kvm_backup.domain.phrase import Phrase, phrase
 from kvm_backup.domain.run import Run
-from kvm_backup.domain.task import task_as_json
+from kvm_backup.domain.task import AsNewVm, RestoreTask, ToFolder, task_as_json
 
 
 def run_summary(run: Run) -> dict[str, Any]:
@@ -29,6 +30,18 @@ def run_details(run: Run) -> dict[str, Any]:
         for step in run.steps
     ]
     return run_summary(run) | {"steps": steps}
+
+
+def restore_words(task: RestoreTask) -> Phrase:
+    """What is restored, and where to."""
+    match task.target:
+        case AsNewVm(name=name, start=True):
+            return phrase("{point} as VM {name}, started", point=task.point, name=name)
+        case AsNewVm(name=name):
+            return phrase("{point} as VM {name}", point=task.point, name=name)
+        case ToFolder(folder=folder, image_format=image_format):
+            return phrase("{point} to {folder}, as {format}", point=task.point, folder=folder, format=image_format)
+    return phrase("{point} in place", point=task.point)
 
 
 def _busy_seconds(run: Run) -> float | None:

@@ -22,6 +22,7 @@ from kvm_backup.domain.account import Role
 from kvm_backup.domain.alert import Alert
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.shipping import marked_places
+from kvm_backup.services.power import start_command
 from kvm_backup.web import formats
 from kvm_backup.web.assets import Assets
 from kvm_backup.web.language import _, current_language, grouped, in_words, ngettext
@@ -80,6 +81,7 @@ def make_environment(assets: Assets, zone: ZoneInfo) -> Environment:
         "on_day": lambda moment: formats.on_day(moment, zone),
         "in_words": in_words,
         "sentence": formats.sentence,
+        "start_command": start_command,
         "alert_title": lambda alert: alert_text.title(alert, formats.size),
         "alert_cause": lambda alert: alert_text.cause(alert, formats.size),
         "alert_advice": alert_text.advice,

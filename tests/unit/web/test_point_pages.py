@@ -1,11 +1,14 @@
 """One restore point: what its page tells, the forms to restore it, the download, and who may."""
 
+from typing import cast
 from urllib.parse import quote
 
 import pytest
 
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.point import Manifest
+from kvm_backup.domain.vm import Vm, VmState
+from kvm_backup.hypervisor.connection import Hypervisor
 from tests.unit.builders import VM_UUID, Shelf
 from tests.unit.web.hostile import EVIL, is_text
 from tests.unit.web.schedules.conftest import Site
@@ -101,6 +104,30 @@ def test_what_is_wrong_is_told_at_its_field_and_stays_typed(
     page = parse(answer.text)
     assert told in page.one(id=f"{field}-error").text
     assert page.one("main").one("form").fields()[field] == [fields[field]]
+    assert site.application.history.newest() == []
+
+
+class Host:
+    """In place of libvirt: the VM of the point runs."""
+
+    def vm(self, _name: str) -> Vm:
+        return Vm("web", VM_UUID, VmState.RUNNING, ())
+
+
+def test_the_form_for_in_place_tells_that_the_vm_is_left_off(site: Site, point: Manifest) -> None:
+    at_form = f"{at(point)}/restore?way="
+    assert "virsh start web" in site.user().get(f"{at_form}in-place").text
+    assert "le reste ensuite" in site.user(language="fr").get(f"{at_form}in-place").text
+    assert "virsh start" not in site.user().get(f"{at_form}new-vm").text
+
+
+def test_a_vm_that_runs_and_may_not_be_stopped_is_told_at_that_box(site: Site, point: Manifest) -> None:
+    vars(site.application)["hypervisor"] = cast("Hypervisor", Host())
+    answer = site.user().post(at(point) + "/restore", {"way": "in-place", "confirm": "web"})
+    assert answer.status_code == 409, answer.text
+    told = parse(answer.text).one(id="stop-error").text
+    assert "is running" in told
+    assert "ask to have it stopped" in told
     assert site.application.history.newest() == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.point import Mode
 from kvm_backup.domain.run import Run, RunKind, RunResult, RunState, Trigger
-from kvm_backup.domain.task import ShipTask
+from kvm_backup.domain.task import AsNewVm, InPlace, RestoreTarget, RestoreTask, ShipTask, ToFolder
 from tests.unit.web.hostile import EVIL, is_text
 from tests.unit.web.schedules.conftest import Site, rows
 from tests.unit.web.schedules.markup import Element
@@ -193,6 +193,48 @@ def test_a_viewer_may_neither_cancel_nor_retry(site: Site, verb: str) -> None:
 def test_a_restore_is_not_done_again_by_a_button(site: Site) -> None:
     run = a_run(site, kind=RunKind.RESTORE, requested_mode=None)
     assert site.user().get(f"/runs/{run.id}").one("main").all("form") == []
+
+
+POINT = "web--1a2b3c4d/20261121T232904Z"
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (AsNewVm("nuweb", start=True), f"Restored {POINT} as VM nuweb, started"),
+        (AsNewVm("nuweb"), f"Restored {POINT} as VM nuweb"),
+        (ToFolder("/srv/out", "raw"), f"Restored {POINT} to /srv/out, as raw"),
+        (InPlace(stop=True), f"Restored {POINT} in place"),
+    ],
+)
+def test_the_page_of_a_restore_tells_what_was_restored_where(site: Site, target: RestoreTarget, told: str) -> None:
+    run = a_run(site, kind=RunKind.RESTORE, requested_mode=None, task=RestoreTask(POINT, target))
+    figures = site.user().get(f"/runs/{run.id}").one("section", aria_labelledby="facts-title").text
+    assert f"{told} Run" in " ".join(figures.split())
+
+
+@pytest.mark.parametrize(
+    ("target", "state", "told"),
+    [
+        (InPlace(), RunState.SUCCEEDED, True),
+        (InPlace(), RunState.FAILED, False),
+        (InPlace(), RunState.RUNNING, False),
+        (AsNewVm("nuweb"), RunState.SUCCEEDED, False),
+    ],
+)
+def test_only_a_restore_in_place_that_succeeded_tells_that_the_vm_was_left_off(
+    site: Site, target: RestoreTarget, state: RunState, told: bool
+) -> None:
+    run = a_run(
+        site,
+        state=state,
+        vm_name="big web",
+        kind=RunKind.RESTORE,
+        requested_mode=None,
+        task=RestoreTask(POINT, target),
+    )
+    assert ("virsh start 'big web'" in site.user().get(f"/runs/{run.id}").text) is told
+    assert ("est restée éteinte" in site.user(language="fr").get(f"/runs/{run.id}").text) is told
 
 
 def test_a_shipment_tells_where_it_goes_what_was_sent_and_is_found_by_its_kind(site: Site) -> None:

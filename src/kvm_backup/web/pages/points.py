@@ -8,10 +8,11 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
 from kvm_backup.bootstrap import Application
-from kvm_backup.domain.errors import BadArgumentError, ForeignPointError, KvmBackupError
+from kvm_backup.domain.errors import BadArgumentError, ForeignPointError, KvmBackupError, VmRunningError
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Manifest
 from kvm_backup.services.point_places import PlacedPoint
+from kvm_backup.services.power import SHUTDOWN_PATIENCE
 from kvm_backup.services.queries import point_details
 from kvm_backup.services.stores.store import unnamed_hint
 from kvm_backup.services.stores.trust import foreign_warning, require_trust
@@ -156,6 +157,8 @@ def _field_of(error: KvmBackupError, way: str, name: str, disks_in: str) -> str:
     """The field of the form at which an error is told."""
     if isinstance(error, ForeignPointError):
         return "foreign"
+    if isinstance(error, VmRunningError) and way == "in-place":
+        return "stop"
     is_nameless = way == "new-vm" and not name.strip()
     is_relative = bool(disks_in.strip()) and not disks_in.strip().startswith("/")
     if isinstance(error, BadArgumentError) and is_relative and not is_nameless:
@@ -185,6 +188,7 @@ def _form(
         place=_place(application_of(request), manifest, repository),
         typed={"name": f"{manifest.vm_name}-restored", "image_format": "qcow2"} | dict(typed),
         errors=errors,
+        shutdown_seconds=round(SHUTDOWN_PATIENCE),
     )
 
 

@@ -14,7 +14,8 @@ from kvm_backup.database.history import RunFilter
 from kvm_backup.database.inventory import VmFilter
 from kvm_backup.domain.errors import KvmBackupError, VmNotFoundError
 from kvm_backup.domain.run import Run, RunKind, RunState
-from kvm_backup.services.run_views import run_details
+from kvm_backup.domain.task import RestoreTask, is_in_place
+from kvm_backup.services.run_views import restore_words, run_details
 from kvm_backup.web.context import Message, redirect, render, wants_fragment
 from kvm_backup.web.language import _
 from kvm_backup.web.log_lines import LogLine, log_line
@@ -91,6 +92,8 @@ def one_run(request: Request, user: Viewer, run_id: str) -> Response:  # noqa: A
         "runs/_run.html" if wants_fragment(request) else "runs/run.html",
         run=run,
         details=run_details(run),
+        restored=restore_words(run.task) if isinstance(run.task, RestoreTask) else "",
+        left_off=run.state is RunState.SUCCEEDED and run.task is not None and is_in_place(run.task),
         log=_log(application, run),
         log_lines_max=_LOG_LINES_MAX,
         may_retry=may_retry(run),
