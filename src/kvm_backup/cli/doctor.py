@@ -16,12 +16,14 @@ from kvm_backup.domain.errors import EXIT_DONE, EXIT_FAILED, KvmBackupError, Set
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.hypervisor.connection import Hypervisor
 from kvm_backup.repository.local import LocalRepository
+from kvm_backup.runtime.heartbeat import moment_of, read_heartbeat
 from kvm_backup.services.checks import Check, Health
 from kvm_backup.services.doctor import (
     Remains,
     check_folders,
     check_hypervisor,
     check_programs,
+    check_service,
     find_remains,
 )
 
@@ -49,7 +51,7 @@ def doctor(
         checks += check_folders(parts.hypervisor, parts.folders, openers, parts.settings.backup.space_reserve)
         remains = list(find_remains(parts.hypervisor, parts.folders, _usable(openers), clean=clean))
     if usable:
-        checks += parts.examining.checks()
+        checks += [_check_service(parts), *parts.examining.checks()]
     sick = any(check.health is Health.PROBLEM for check in checks) or any(not one.removed for one in remains)
     if json:
         print_json({"checks": [asdict(check) for check in checks], "leftovers": [asdict(one) for one in remains]})
@@ -89,6 +91,16 @@ def _check_settings() -> list[Check]:
         for name in unknown_variables()
     ]
     return checks
+
+
+def _check_service(parts: Application) -> Check:
+    beat = read_heartbeat(parts.settings.state_dir)
+    return check_service(
+        parts.schedules.all,
+        running=parts.service_runs(),
+        started=moment_of(beat.started) if beat else None,
+        zone=parts.schedules.zone,
+    )
 
 
 def _show(checks: list[Check], remains: list[Remains], *, looked: bool) -> None:

@@ -1,6 +1,7 @@
 """kvm-backup schedule, which is schedule_manager.py too"""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -52,7 +53,9 @@ KeepYearly = Annotated[str | None, typer.Option("--keep-yearly", metavar="N", he
 @app.command("list", help=_("List the schedules."))
 def list_schedules(json: JsonOption = False) -> None:
     service = application().schedules
-    view.show_list(service.all(), service.zone, service.clock(), json=json, empty=NoSchedules)
+    found = service.all()
+    view.show_list(found, service.zone, service.clock(), json=json, empty=NoSchedules)
+    _note(_unattended() if any(schedule.enabled for schedule in found) else [])
 
 
 @app.command("add", help=_("Add a schedule."))
@@ -85,7 +88,8 @@ def add(
         keep=_given(last=keep_last, daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly, yearly=keep_yearly),
         ship_to=ship_to or (),
     )
-    _tell(_("schedule {id} added: {name}"), application().schedules.add(new), json=json, warn=True)
+    added = application().schedules.add(new)
+    _tell(_("schedule {id} added: {name}"), added, json=json, warnings=[*_warnings(added), *_unattended()])
 
 
 @app.command("show", help=_("Show one schedule and its next times."))
@@ -140,7 +144,9 @@ def edit(
             hint=phrase("Give an option, such as --time; --help shows them. Nothing was changed."),
         )
     changed = application().schedules.edit(schedule_id, changes)
-    _tell(_("schedule {id} changed: {name}"), changed, json=json, warn=vms is not None)
+    _tell(
+        _("schedule {id} changed: {name}"), changed, json=json, warnings=_warnings(changed) if vms is not None else []
+    )
 
 
 @app.command("enable", help=_("Let a schedule run again."))
@@ -225,13 +231,16 @@ def _given(**texts: str | None) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text is not None}
 
 
-def _tell(sentence: str, schedule: Schedule, *, json: bool, warn: bool = False) -> None:
+def _tell(sentence: str, schedule: Schedule, *, json: bool, warnings: Sequence[str] = ()) -> None:
     service = application().schedules
-    warnings = _warnings(schedule) if warn else []
     if json:
-        print_json(view.summary(schedule, service.zone) | {"warnings": warnings})
+        print_json(view.summary(schedule, service.zone) | {"warnings": list(warnings)})
     else:
         view.show_done(_sentence(sentence, schedule), schedule, service.zone, service.clock())
+    _note(warnings)
+
+
+def _note(warnings: Sequence[str]) -> None:
     for warning in warnings:
         sys.stderr.write(f"{_('note:')} {printable(warning)}\n")
 
@@ -251,6 +260,14 @@ def _warnings(schedule: Schedule) -> list[str]:
             )
         ]
     return [_("this host knows no VM called {name} yet").format(name=name) for name, _error in found]
+
+
+def _unattended() -> list[str]:
+    if application().service_runs():
+        return []
+    return [
+        _("no service runs that would start schedules: 'systemctl enable --now kvm-backup' or 'kvm-backup serve'")
+    ]
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ import importlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from functools import partial
 
 from kvm_backup.domain.errors import KvmBackupError, VmBusyError, VmNotFoundError
 from kvm_backup.domain.phrase import phrase
+from kvm_backup.domain.schedule import Schedule
 from kvm_backup.domain.vm import Vm
 from kvm_backup.hypervisor import apparmor
 from kvm_backup.hypervisor.connection import Hypervisor
@@ -112,6 +114,36 @@ def _check_confinement(hypervisor: Hypervisor, folders: Folders) -> Iterator[Che
             file=apparmor.LOCAL_RULES,
             rules=" ".join(missing),
             command=apparmor.RELOAD,
+        ),
+    )
+
+
+def check_service(
+    schedules: Callable[[], Sequence[Schedule]], *, running: bool, started: datetime | None, zone: tzinfo
+) -> Check:
+    """Whether what is scheduled will be started. `started` is when the service began, where it said so."""
+    name = phrase("service")
+    if running:
+        if started is None:
+            return Check(name, Health.OK, phrase("runs"))
+        return Check(
+            name, Health.OK, phrase("runs since {time}", time=f"{started.astimezone(zone):%Y-%m-%d %H:%M %Z}")
+        )
+    try:
+        enabled = sum(schedule.enabled for schedule in schedules())
+    except KvmBackupError as error:
+        return Check(name, Health.PROBLEM, error.message, error.hint)
+    if not enabled:
+        return Check(name, Health.OK, phrase("does not run; no schedule needs it"))
+    return Check(
+        name,
+        Health.PROBLEM,
+        phrase("does not run: nothing starts the {count} enabled schedules", count=enabled)
+        if enabled > 1
+        else phrase("does not run: nothing starts the enabled schedule"),
+        phrase(
+            "Start it: systemctl enable --now kvm-backup ('kvm-backup install-service' writes its unit). "
+            "Without systemd: kvm-backup serve"
         ),
     )
 

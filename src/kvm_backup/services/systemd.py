@@ -42,7 +42,7 @@ def install_service(
         raise ServiceManagerError(
             phrase("systemd does not run on this host"),
             hint=phrase(
-                "Have what starts services here run 'kvm-backup daemon'. For an image or package, give --root DIR."
+                "Have what starts services here run 'kvm-backup serve'. For an image or package, give --root DIR."
             ),
         )
     path = (root or Path("/")) / _FOLDER / UNIT

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kvm_backup.domain.errors import EXIT_BAD_ARGUMENTS, EXIT_DONE, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_SOME_FAILED
+from kvm_backup.runtime.heartbeat import Heartbeat, only_service, write_heartbeat
 from tests.unit.builders import Shelf, flip_bit
 from tests.unit.cli.conftest import COMMAND, Command, Ended
 
@@ -134,6 +135,28 @@ def test_without_libvirt_the_doctor_says_so_and_goes_on(command: Command) -> Non
     assert "✗ libvirt" in told
     # Nobody could look for it.
     assert "left behind" not in told
+
+
+def test_the_doctor_finds_schedules_that_no_service_starts(command: Command) -> None:
+    state = Path(command.environment["KVM_BACKUP_STATE_DIR"])
+
+    def service() -> dict[str, str]:
+        checks = json.loads(command("doctor", "--json", TZ="UTC").output)["checks"]
+        [found] = [check for check in checks if check["name"] == "service"]
+        return dict(found)
+
+    assert (service()["health"], service()["detail"]) == ("ok", "does not run; no schedule needs it")
+    assert command("schedule", "add", "n", "--vms", "web", "--type", "daily", "--time", "02:00").status == EXIT_DONE
+    found = service()
+    assert (found["health"], found["detail"]) == ("problem", "does not run: nothing starts the enabled schedule")
+    assert "systemctl enable --now kvm-backup" in found["hint"]
+    assert "kvm-backup serve" in found["hint"]
+    with only_service(state):
+        assert (service()["health"], service()["detail"]) == ("ok", "runs")
+        beat = "2026-11-22T10:00:00+00:00"
+        write_heartbeat(state, Heartbeat(1, "host", beat, beat))
+        assert service()["detail"] == "runs since 2026-11-22 10:00 UTC"
+    assert service()["health"] == "problem"
 
 
 def test_with_bad_settings_the_doctor_says_so_and_checks_the_host_all_the_same(command: Command) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kvm_backup.domain.errors import EXIT_BAD_ARGUMENTS, EXIT_DONE, EXIT_FAILED, EXIT_NOT_FOUND
+from kvm_backup.runtime.heartbeat import only_service
 from tests.unit.cli.conftest import Command, Ended
 
 MANAGER = Path(__file__).parents[3] / "schedule_manager.py"
@@ -102,10 +103,27 @@ def test_a_schedule_is_named_by_its_name_unless_two_have_it_or_an_id_begins_so(s
     assert "no schedule has the id or the name 'nom'" in schedule("schedule", "show", "nom").error
 
 
+def test_while_no_service_runs_adding_and_listing_say_that_nothing_will_be_started(schedule: Command) -> None:
+    assert schedule("schedule", "list").error == ""
+    warning = "no service runs that would start schedules: 'systemctl enable --now kvm-backup' or 'kvm-backup serve'"
+    assert schedule(*ADD).error.splitlines()[-1] == f"note: {warning}"
+    added = json.loads(schedule("schedule", "add", "Autre", *ADD[3:], "--json").output)
+    assert added["warnings"][-1] == warning
+    for words in ((), ("--json",)):
+        assert schedule("schedule", "list", *words).error == f"note: {warning}\n"
+    with only_service(state(schedule).parent):
+        assert schedule("schedule", "list").error == ""
+        added = json.loads(schedule("schedule", "add", "Encore", *ADD[3:], "--json").output)
+        assert warning not in added["warnings"]
+    for one in listed(schedule):
+        schedule("schedule", "disable", one["id"])
+    assert schedule("schedule", "list").error == ""
+
+
 def test_json_is_one_document_for_every_command(schedule: Command) -> None:
     added = json.loads(schedule(*ADD, "--json").output)
     assert added["name"] == "Nom"
-    assert len(added["warnings"]) == 1
+    assert len(added["warnings"]) == 2  # VMs that could not be asked for, and no service
     own = added["id"]
     for verb in ("show", "disable", "enable"):
         assert json.loads(schedule("schedule", verb, own, "--json").output)["id"] == own
