@@ -28,6 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from kvm_backup.database.engine import Database
 from kvm_backup.database.tables import DAYS, HOSTS, RUNS, SPACE, VM_DAYS, storable
+from kvm_backup.domain.chain import is_amiss
 from kvm_backup.domain.growth import SpaceSample
 from kvm_backup.domain.run import RunKind, RunState
 
@@ -37,8 +38,6 @@ _THINNED_AFTER = timedelta(days=60)
 _QUARTER = 900
 """Seconds: no zone's clock differs from UTC by less, so that runs of one quarter of an hour end on one day."""
 _BATCH = 500
-_NO_DEMOTION = (None, "requested", "no-point")
-"""Why a full point may be made where nothing went amiss."""
 _FINAL = [state for state in RunState if state.final]
 
 
@@ -114,7 +113,7 @@ def _vm_day_of(run: Row[Any], zone: ZoneInfo) -> dict[str, Any]:
         "day": _day(run.created, zone),
         "runs": 1,
         "failed": int(run.state in (RunState.FAILED, RunState.INTERRUPTED)),
-        "demoted": int(run.state is RunState.SUCCEEDED and run.reason not in _NO_DEMOTION),
+        "demoted": int(run.state is RunState.SUCCEEDED and is_amiss(run.reason)),
         "state": run.state,
     }
 

@@ -34,6 +34,15 @@ class FullReason(StrEnum):
     REFUSED_BY_LIBVIRT = "refused-by-libvirt"
 
 
+NOTHING_AMISS = frozenset({FullReason.REQUESTED, FullReason.NO_POINT})
+"""Why a full point is made where all is as it should be."""
+
+
+def is_amiss(reason: str | None) -> bool:
+    """Whether an incremental was to be expected; `reason` is a value of FullReason, or None without a full point."""
+    return reason is not None and reason not in NOTHING_AMISS
+
+
 _EXPLAINED: Mapping[FullReason, str] = {
     FullReason.REQUESTED: phrase("a full backup was asked for"),
     FullReason.NO_POINT: phrase("the repository holds no earlier point of this VM"),

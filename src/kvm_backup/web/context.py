@@ -20,6 +20,7 @@ from kvm_backup import __version__
 from kvm_backup.domain import alert_text
 from kvm_backup.domain.account import Role
 from kvm_backup.domain.alert import Alert
+from kvm_backup.domain.chain import is_amiss
 from kvm_backup.domain.errors import KvmBackupError
 from kvm_backup.domain.shipping import marked_places
 from kvm_backup.services.power import start_command
@@ -76,11 +77,13 @@ def make_environment(assets: Assets, zone: ZoneInfo) -> Environment:
         "percent": formats.percent,
         "distance": lambda moment: formats.distance(moment, now()),
         "clock_time": lambda moment: formats.clock_time(moment, zone),
+        "clock_seconds": lambda moment: formats.clock_seconds(moment, zone),
         "clock_title": lambda moment: formats.clock_title(moment, zone),
         "machine_time": formats.machine_time,
         "on_day": lambda moment: formats.on_day(moment, zone),
         "in_words": in_words,
         "sentence": formats.sentence,
+        "is_amiss": is_amiss,
         "start_command": start_command,
         "alert_title": lambda alert: alert_text.title(alert, formats.size),
         "alert_cause": lambda alert: alert_text.cause(alert, formats.size),

@@ -79,10 +79,14 @@ def clock_time(moment: datetime | None, zone: ZoneInfo) -> str:
     return moment.astimezone(zone).strftime(pattern)
 
 
+def clock_seconds(moment: datetime, zone: ZoneInfo) -> str:
+    """The same to the second, for lines of a log."""
+    return f"{clock_time(moment, zone)}:{moment.astimezone(zone):%S}"
+
+
 def clock_title(moment: datetime, zone: ZoneInfo) -> str:
     """The same to the second and with its zone, for who points at it."""
-    local = moment.astimezone(zone)
-    return f"{clock_time(moment, zone)}:{local:%S} {local:%Z} ({zone.key})"
+    return f"{clock_seconds(moment, zone)} {moment.astimezone(zone):%Z} ({zone.key})"
 
 
 def machine_time(moment: datetime) -> str:

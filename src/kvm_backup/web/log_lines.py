@@ -21,11 +21,15 @@ class LogLine:
 
 
 def log_line(entry: Mapping[str, Any]) -> LogLine:
-    """The leading keys by their place, the others by name."""
+    """The leading keys by their place, the others by name; what is empty is left out."""
     moment = None
     with suppress(ValueError):
         moment = datetime.fromisoformat(str(entry.get("time")))
-    named = ((key, value) for key, value in entry.items() if key not in _LEADING and value is not None)
-    facts = "  ".join(f"{key}={value}" for key, value in named)
+    named = ((key, value) for key, value in entry.items() if key not in _LEADING and value not in (None, [], {}))
+    facts = "  ".join(f"{key}={_shown(value)}" for key, value in named)
     aware = moment if moment is not None and moment.tzinfo is not None else None
     return LogLine(aware, _TONES.get(str(entry.get("level")), ""), str(entry.get("event") or ""), facts)
+
+
+def _shown(value: Any) -> Any:
+    return f"{value:.2f}" if isinstance(value, float) else value

@@ -78,6 +78,7 @@ def test_a_distance_tells_its_direction(away: timedelta, english: str, french: s
 
 def test_a_time_is_shown_on_the_clocks_of_the_zone_and_told_to_machines_in_utc() -> None:
     assert formats.clock_time(NOW, PARIS) == "2026-11-22 13:00"
+    assert formats.clock_seconds(NOW, PARIS) == "2026-11-22 13:00:00"
     assert formats.clock_title(NOW, PARIS) == "2026-11-22 13:00:00 CET (Europe/Paris)"
     assert formats.machine_time(NOW.astimezone(PARIS)) == "2026-11-22T12:00:00Z"
     with in_language("fr"):

@@ -56,6 +56,28 @@ def test_a_viewer_is_offered_nothing_that_changes_something(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("en", "What this page says of virtual machines was read 4 min ago ."),
+        ("fr", "Ce que cette page dit des machines virtuelles a été lu il y a 4 min ."),
+    ],
+)
+def test_with_libvirt_away_one_sentence_tells_how_old_the_page_is(site: Site, language: str, told: str) -> None:
+    now = datetime.now(UTC)
+    host(site, Protection.PROTECTED, listed=now - timedelta(minutes=4), away_since=now, away_error="no socket")
+    for path in ("/", "/vms"):
+        assert told in site.user(language=language).get(path).one("main").text
+
+
+def test_with_libvirt_away_from_the_first_no_age_is_told(site: Site) -> None:
+    host(site, listed=None, away_since=datetime.now(UTC), away_error="no socket")
+    for path in ("/", "/vms"):
+        text = site.user().get(path).one("main").text
+        assert "libvirt does not answer." in text
+        assert "was read" not in text
+
+
+@pytest.mark.parametrize(
     ("protections", "tone"),
     [
         ((Protection.PROTECTED,), "good"),

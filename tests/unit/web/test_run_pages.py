@@ -1,5 +1,6 @@
 """Backup tasks: the list with its filters and pages, one run, cancel and retry."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -193,6 +194,54 @@ def test_a_viewer_may_neither_cancel_nor_retry(site: Site, verb: str) -> None:
 def test_a_restore_is_not_done_again_by_a_button(site: Site) -> None:
     run = a_run(site, kind=RunKind.RESTORE, requested_mode=None)
     assert site.user().get(f"/runs/{run.id}").one("main").all("form") == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "tone", "told", "note"),
+    [
+        ("no-point", "info", "The first point of a virtual machine", "first point"),
+        ("checkpoint-missing", "warning", "instead of an incremental one", "instead of incremental"),
+    ],
+)
+def test_the_first_point_is_full_as_it_should_be_and_a_later_one_is_worth_a_look(
+    site: Site, reason: str, tone: str, told: str, note: str
+) -> None:
+    run = a_run(site, result=RunResult(mode=Mode.FULL, reason=reason, detail="why"))
+    reader = site.user()
+    page = reader.get(f"/runs/{run.id}").one("div", id="run")
+    [message] = page.all("div", class_="message")
+    assert tone in message["class"].split()
+    assert told in message.text
+    for where in (page, reader.get("/runs")):
+        assert [hint.text.strip() for hint in where.all("span", class_="hint")] == [note]
+
+
+def test_a_full_point_that_was_asked_for_needs_no_reason(site: Site) -> None:
+    run = a_run(site, requested_mode=Mode.FULL, result=RunResult(mode=Mode.FULL, reason="requested"))
+    page = site.user().get(f"/runs/{run.id}").one("div", id="run")
+    assert page.all("div", class_="message") == []
+    assert "instead of" not in page.text
+
+
+def test_lines_of_the_log_tell_seconds_and_leave_out_what_is_empty(site: Site) -> None:
+    run = a_run(site)
+    entry = {"time": "2026-11-22T12:00:07.123456+00:00", "level": "info", "event": "end", "run": run.id}
+    facts = {"seconds": 1.0789294579954003, "files": [], "notices": [], "disks": ["vda"], "count": 0}
+    site.application.log_file.path.parent.mkdir(parents=True, exist_ok=True)
+    site.application.log_file.path.write_text(json.dumps(entry | {"host": run.host} | facts) + "\n")
+    log = site.user().get(f"/runs/{run.id}").one("div", class_="log")
+    assert log.one("time").text.endswith(":07")
+    assert log.text.split()[-3:] == ["seconds=1.08", "disks=['vda']", "count=0"]
+
+
+def test_what_was_told_when_a_run_was_asked_for_goes_away_when_it_has_ended(site: Site) -> None:
+    user = site.user()
+    run = a_run(site, state=RunState.RUNNING)
+    part = {"hx-request": "true"}
+    assert user.get(f"/runs/{run.id}", part).all(id="messages") == []
+    site.application.history.finish(run.id, RunState.SUCCEEDED, RunResult())
+    told = user.get(f"/runs/{run.id}", part).one(id="messages")
+    assert (told["hx-swap-oob"], told.text.strip()) == ("innerHTML", "")
 
 
 POINT = "web--1a2b3c4d/20261121T232904Z"

@@ -6,6 +6,7 @@ const pageLanguage = document.documentElement.lang;
 // The user's own variant of the page's language (fr-CA), where the browser names one.
 const locale = navigator.languages.find((tag) => tag.split("-")[0] === pageLanguage) ?? pageLanguage;
 const short = new Intl.DateTimeFormat(locale, { dateStyle: "short", timeStyle: "short" });
+const toTheSecond = new Intl.DateTimeFormat(locale, { dateStyle: "short", timeStyle: "medium" });
 const long = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "long" });
 const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto", style: "short" });
 
@@ -27,7 +28,7 @@ function show(element) {
   if (element.dataset.time === "ago") {
     element.textContent = distance(moment);
   } else {
-    element.textContent = short.format(moment);
+    element.textContent = (element.dataset.time === "second" ? toTheSecond : short).format(moment);
   }
   if (!element.dataset.titled) {
     // Both clocks: where the reader is, and where the schedules are.
