@@ -61,6 +61,16 @@ def test_a_page_that_lost_its_server_finds_it_again_and_hears_what_it_missed(tmp
                 expect(page.locator("main")).to_contain_text("The disk is gone", timeout=PATIENCE)
 
 
+def test_what_was_told_of_a_run_goes_away_when_it_has_ended(dashboard: Dashboard, open_page: Open) -> None:
+    run = begun(dashboard.application)
+    with open_page(dashboard, f"/runs/{run.id}", locale="en-GB") as page:
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator("#messages")).to_contain_text("was asked to end")
+        dashboard.application.history.finish(run.id, RunState.CANCELLED, RunResult())
+        expect(page.locator("#run .badge").first).to_have_text("cancelled", timeout=PATIENCE)
+        expect(page.locator("#messages")).to_be_empty()
+
+
 def test_times_are_those_of_the_browser_and_the_zone_of_the_schedules_is_on_hover(
     dashboard: Dashboard, open_page: Open
 ) -> None:

@@ -139,6 +139,29 @@ def test_a_way_that_is_none_is_refused_and_shown_as_the_first(site: Site, point:
     is_text(parse(answer.text), "")
 
 
+def test_another_way_keeps_what_was_typed_in_this_one_but_no_confirmation(site: Site, point: Manifest) -> None:
+    user = site.user(Role.ADMINISTRATOR)
+    form = f"{at(point)}/restore"
+    sent = "way=in-place&name=n%26w&start=1&disks_in=/srv/a&to=/srv/b&image_format=raw&confirm=web&foreign=1"
+    page = user.get(f"{form}?{sent}").one("main")
+    fields = page.one("form").fields()
+    assert (fields["disks_in"], fields["confirm"]) == (["/srv/a"], [""])
+    assert "stop" not in fields
+    [back] = [link["href"] for link in page.all("a") if "way=new-vm" in link.attributes.get("href", "")]
+    there = user.get(back).one("main").one("form").fields()
+    assert (there["name"], there["start"]) == (["n&w"], ["1"])
+    [folder] = [link["href"] for link in page.all("a") if "way=folder" in link.attributes.get("href", "")]
+    fields = user.get(folder).one("main").one("form").fields()
+    assert (fields["to"], fields["image_format"]) == (["/srv/b"], ["raw"])
+
+
+def test_what_a_link_says_was_typed_is_text(site: Site, point: Manifest) -> None:
+    user = site.user(Role.ADMINISTRATOR)
+    sent = "&".join(f"{field}={quote(EVIL)}" for field in ("name", "start", "stop", "disks_in", "to", "image_format"))
+    for way in WAYS:
+        is_text(user.get(f"{at(point)}/restore?way={way}&{sent}"), "")
+
+
 def test_a_disk_is_sent_as_a_file_with_its_length(site: Site, point: Manifest) -> None:
     answer = site.user().client.get(at(point) + "/disks/vda.qcow2")
     assert answer.status_code == 200

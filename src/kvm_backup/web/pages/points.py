@@ -30,6 +30,14 @@ from kvm_backup.web.security.audit import note
 router = APIRouter(prefix="/points/{repository}/{folder}/{stamp}", include_in_schema=False)
 
 Text = Annotated[str, Form()]
+Typed = Annotated[str, Query(max_length=4096)]
+
+_FIELDS = {
+    "new-vm": ("name", "start", "disks_in"),
+    "in-place": ("stop", "disks_in"),
+    "folder": ("to", "image_format"),
+}
+"""What each way to restore asks for, and what its form hands to that of another way: no confirmation is among it."""
 
 
 @router.get("")
@@ -65,9 +73,23 @@ def ask_restore(
     folder: str,
     stamp: str,
     way: Annotated[str, Query()] = "new-vm",
+    name: Typed = "",
+    start: Typed = "",
+    stop: Typed = "",
+    disks_in: Typed = "",
+    to: Typed = "",
+    image_format: Typed = "",
 ) -> Response:
-    """The form of one way to restore."""
-    typed = {"way": way if way in WAYS else "new-vm"}
+    """The form of one way to restore, with what was typed in that of another."""
+    before = {
+        "name": name,
+        "start": start,
+        "stop": stop,
+        "disks_in": disks_in,
+        "to": to,
+        "image_format": image_format,
+    }
+    typed = {"way": way if way in WAYS else "new-vm"} | {field: text for field, text in before.items() if text}
     return _form(request, repository, f"{folder}/{stamp}", typed, {})
 
 
@@ -177,6 +199,8 @@ def _form(
 ) -> Response:
     store = application_of(request).repositories.configured_store(repository)
     manifest = store.view.load(point_id)
+    asked = _FIELDS.get(typed["way"], _FIELDS["new-vm"])
+    kept = {field for fields in _FIELDS.values() for field in fields if field not in asked}
     return render(
         request,
         "points/restore.html",
@@ -187,6 +211,8 @@ def _form(
         at=point_url(repository, manifest.id),
         place=_place(application_of(request), manifest, repository),
         typed={"name": f"{manifest.vm_name}-restored", "image_format": "qcow2"} | dict(typed),
+        asked=asked,
+        kept={field: text for field, text in typed.items() if field in kept and text},
         errors=errors,
         shutdown_seconds=round(SHUTDOWN_PATIENCE),
     )
