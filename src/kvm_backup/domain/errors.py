@@ -320,7 +320,7 @@ class HypervisorError(KvmBackupError):
 
 
 class VmStuckError(HypervisorError):
-    """libvirt died while it began a backup job of the VM, and takes the job for one that goes on."""
+    """libvirtd died while it began a backup of the VM, and takes that for one that goes on."""
 
     code = "vm-stuck"
 
@@ -395,7 +395,7 @@ class VmBusyError(KvmBackupError):
 
 
 class VmStateChangedError(KvmBackupError):
-    """The VM was shut down, started or killed while it was being read."""
+    """The VM was shut down, started or killed while it was being read, or a disk was resized as the backup began."""
 
     code = "vm-state-changed"
     retryable = True
