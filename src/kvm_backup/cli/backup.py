@@ -8,7 +8,7 @@ import typer
 from kvm_backup.bootstrap import Application
 from kvm_backup.cli.context import JsonOption, RepositoryOption, application, ignore_suspension, stop_requested
 from kvm_backup.cli.language import _, told
-from kvm_backup.cli.output import cell, print_error, prose, seconds, size, unheard
+from kvm_backup.cli.output import cell, print_error, print_json_line, prose, seconds, size, unheard
 from kvm_backup.cli.parallel import Wish, do_each
 from kvm_backup.cli.progress import EventView
 from kvm_backup.cli.ship import ship_now
@@ -18,6 +18,7 @@ from kvm_backup.domain.errors import (
     EXIT_SOME_FAILED,
     BadArgumentError,
     KvmBackupError,
+    VmNotFoundError,
 )
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.domain.point import Consistency, Mode
@@ -58,10 +59,31 @@ def backup(
             phrase("name the VMs to back up, or give --all"), hint=phrase("'kvm-backup vm list' shows their names.")
         )
     names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
-    requests = [parts.requests.backup(name, mode, repository) for name in names]
-    errors = back_up_each(parts, requests, json=json)
+    unknown = _refuse_unknown(parts, vms or [], mode, json=json)
+    requests = [parts.requests.backup(name, mode, repository) for name in names if name not in unknown]
+    errors = [*unknown.values(), *(back_up_each(parts, requests, json=json) if requests else [])]
     unshipped = ship_now(parts, parts.shipments.after_all(requests), json=json)
     raise typer.Exit(exit_code(errors, len(names)) or (EXIT_SOME_FAILED if unshipped else EXIT_DONE))
+
+
+def _refuse_unknown(
+    parts: Application, names: Sequence[str], mode: Mode, *, json: bool
+) -> dict[str, VmNotFoundError]:
+    """The names that libvirt does not know, which are told. A typo is no failed run; a schedule's lost VM is one."""
+    unknown: dict[str, VmNotFoundError] = {}
+    for name in dict.fromkeys(names):
+        try:
+            parts.hypervisor.state(name)
+        except VmNotFoundError as error:
+            unknown[name] = error
+        except KvmBackupError:
+            break  # libvirt does not answer, which the backup says
+    for name, refused in unknown.items():
+        if json:
+            print_json_line(events.failed(name, mode.value, refused, 0.0).as_json())
+        else:
+            print_error(refused)
+    return unknown
 
 
 def back_up_each(

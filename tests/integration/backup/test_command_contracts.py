@@ -71,8 +71,8 @@ def test_some_vms_failed_is_3_and_the_others_are_saved(made: Ended, vms: list[La
     done = product.run("backup", "--json", vms[0].name, "no such VM", vms[1].name)
     assert done.status == 3
     ends = [event for event in done.events if event["event"] == "finished"]
-    assert [end["error_code"] for end in ends] == [None, "vm-not-found", None]
-    assert ends[1]["hint"]
+    assert [end["error_code"] for end in ends] == ["vm-not-found", None, None]
+    assert ends[0]["hint"]
 
 
 def test_unknown_names_are_4(made: Ended, vms: list[LabVm], product: Product, tmp_path: Path) -> None:

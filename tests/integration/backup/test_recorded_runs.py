@@ -78,8 +78,17 @@ def test_a_backup_by_uuid_is_in_the_history_under_the_vms_name(product: Product,
     assert (run["vm_name"], run["vm_uuid"], run["mode"]) == (small.name, small.uuid, "incremental")
 
 
-def test_a_backup_of_a_vm_that_is_not_there_is_a_failed_run_with_its_hint(product: Product) -> None:
-    product.run("backup", "nosuch-vm").failed(4)
+def test_a_backup_of_a_vm_that_is_not_there_is_refused_and_no_run(product: Product) -> None:
+    refused = product.run("backup", "nosuch-vm").failed(4)
+    assert refused.stderr.startswith("error: there is no VM named 'nosuch-vm'\nHINT: ")
+    [event] = product.run("backup", "nosuch-vm", "--json").failed(4).events
+    assert (event["event"], event["vm"], event["error_code"]) == ("finished", "nosuch-vm", "vm-not-found")
+    assert product.run("run", "list", "--json", "--vm", "nosuch-vm").succeeded().json == []
+
+
+def test_a_schedule_whose_vm_is_not_there_is_a_failed_run_with_its_hint(product: Product) -> None:
+    product.run("schedule", "add", "n", "--vms", "nosuch-vm", "--type", "daily", "--time", "02:00").succeeded()
+    product.run("schedule", "run", "n").failed(4)
     [run] = product.run("run", "list", "--json", "--vm", "nosuch-vm").succeeded().json
     assert (run["state"], run["error_code"], run["vm_uuid"]) == ("failed", "vm-not-found", None)
     assert run["hint"]
