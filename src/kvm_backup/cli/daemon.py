@@ -27,7 +27,8 @@ def run_service(beside: Callable[[], AbstractContextManager[None]] = nullcontext
     """The service, with what goes on beside it."""
     from kvm_backup.bootstrap.service import make_service  # with DBOS, which takes long to load
 
-    made = make_service(application(), say, beside)
+    parts = application()
+    made = make_service(parts, say, beside)
 
     def end(_number: int, _frame: FrameType | None) -> None:
         made.activity.ending.set()
@@ -35,6 +36,8 @@ def run_service(beside: Callable[[], AbstractContextManager[None]] = nullcontext
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     made.run()
+    # Whoever copies the file of the history when no service runs should have all of it.
+    parts.database.close()
 
 
 def say(message: str) -> None:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -101,7 +101,11 @@ class Database:
             raise self.in_our_words(error) from error
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that nobody uses; SQLite then has all in its one file. Never raises."""
+        if self._file is not None:
+            # SQLite does so by itself only when the last connection of all is closed.
+            with suppress(SQLAlchemyError, sqlite3.Error), self.engine.connect() as connection:
+                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.engine.dispose()
 
     @property

@@ -44,6 +44,8 @@ def test_it_ends_in_order_though_pages_are_connected(own_dashboard: Dashboard, n
         assert list(lines) is not None
     assert own_dashboard.said.rstrip().endswith("ended")
     assert not service_runs(own_dashboard.state)
+    # All of the history is in the one file that somebody may copy.
+    assert [path for path in own_dashboard.state.glob("kvm-backup.db-wal") if path.stat().st_size] == []
 
 
 def test_a_port_that_is_taken_is_one_error_and_nothing_was_begun(tmp_path: Path) -> None:
