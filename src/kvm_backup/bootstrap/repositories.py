@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvm_backup.config.repository import DEFAULT_REPOSITORY
+from kvm_backup.config.settings import settings_file
 from kvm_backup.domain.errors import (
     InvalidScheduleError,
     KvmBackupError,
@@ -83,10 +84,19 @@ class Repositories:
         except RepositoryNotFoundError as error:
             raise RepositoryNotFoundError(
                 phrase("repository {wanted} is configured, but there is none in {path}", wanted=wanted, path=path),
-                hint=phrase(
-                    "Is its disk mounted? Mount it first; a new repository in its place would hold no points."
-                ),
+                hint=self._hint_for_missing(wanted),
             ) from error
+
+    def _hint_for_missing(self, name: str) -> str:
+        file = settings_file()
+        if file is None or all(one.name != name for one in self.parts.settings.repository):
+            return phrase("Is its disk mounted? Mount it first; a new repository in its place would hold no points.")
+        return phrase(
+            "Is its disk mounted? Mount it first; a new repository in its place would hold no points. If it is gone "
+            "for good, remove the [[repository]] table named {name!r} from {file}.",
+            name=name,
+            file=file,
+        )
 
     def would_make(self, name: str) -> bool:
         """Whether the first use of a repository makes it: it is the default one, and there never was one."""

@@ -32,7 +32,8 @@ def init(
     default: Annotated[bool, typer.Option("--default", help="Make it the repository that needs no -r.")] = False,
 ) -> None:
     """Make a new repository and add it to the settings."""
-    place = path.absolute()
+    # A link on the way stays in the settings; a .. there would depend on it.
+    place = path.resolve() if ".." in path.parts else path.absolute()
     registration = prepare_registration(name or place.name, place, default=default)
     repository = LocalRepository.create(registration.name, place)
     out = console()

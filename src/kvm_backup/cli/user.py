@@ -45,7 +45,7 @@ def add(
         made = parts.accounts.add(name, role, password)
         note.subject = made.name
     link = None if password_stdin else parts.accounts.link(made.name, parts.settings.web.url)
-    _tell(_("user {name} added"), made, link, json=json)
+    _tell(_("user {name} added with the role {role}"), made, link, json=json)
 
 
 @app.command("list")

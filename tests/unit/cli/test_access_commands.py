@@ -79,6 +79,7 @@ def test_a_user_is_added_with_a_link_that_works_and_no_password(command: Command
     [bob] = [user for user in json.loads(command("user", "list", "--json").output) if user["name"] == "bob"]
     assert shown == bob
     assert (bob["role"], bob["can_sign_in"], bob["last_sign_in"]) == ("viewer", False, None)
+    assert command("user", "add", "carol").error.startswith("user carol added with the role viewer. ")
 
 
 def test_a_password_comes_from_standard_input_for_scripts(command: Command, access: AccessServices) -> None:

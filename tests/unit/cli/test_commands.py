@@ -159,6 +159,16 @@ def test_the_doctor_finds_schedules_that_no_service_starts(command: Command) -> 
     assert service()["health"] == "problem"
 
 
+def test_a_relative_place_is_told_and_written_without_the_way_there(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = command("repository", "init", "away/../nas")
+    assert f"made in {tmp_path.resolve()}/nas\n" in ended.output
+    assert f'path = "{tmp_path.resolve()}/nas"\n' in Path(command.environment["KVM_BACKUP_CONFIG"]).read_text()
+    assert not (tmp_path / "away").exists()
+
+
 def test_with_bad_settings_the_doctor_says_so_and_checks_the_host_all_the_same(command: Command) -> None:
     ended = command("doctor", "--json", KVM_BACKUP_STATE_DIR="relative")
     assert ended.status == EXIT_FAILED
@@ -322,6 +332,8 @@ def test_a_configured_repository_that_is_gone_is_not_to_be_made_anew(command: Co
     told = one_clear_error(command("point", "list", "-r", "nas"), EXIT_NOT_FOUND)
     assert "mounted" in told
     assert "repository init" not in told
+    file = command.environment["KVM_BACKUP_CONFIG"]
+    assert f"remove the [[repository]] table named 'nas' from {file}." in told
     listed = command("repository", "list", COLUMNS="80").output.splitlines()
     assert any("unusable" in line for line in listed)
 
