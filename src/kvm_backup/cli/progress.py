@@ -10,17 +10,19 @@ from typing import Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from kvm_backup.cli.language import _, told
-from kvm_backup.cli.output import cell, console, print_json_line, printable, unheard
+from kvm_backup.cli.output import cell, console, print_json_line, printable, size, unheard
 from kvm_backup.domain.phrase import phrase
 from kvm_backup.services import events
 
@@ -107,7 +109,7 @@ class EventView:
     def _show(self, event: events.Event) -> None:
         # The bar starts with the first step, so that questions before it are asked on a quiet screen.
         if self._progress is None:
-            self._progress = _bar()
+            self._progress = progress_bar()
             self._progress.start()
         progress = self._progress
         if isinstance(event, events.StepStarted):
@@ -132,14 +134,31 @@ class EventView:
             sys.stderr.write(f"{_('note:')} {printable(message)}\n")
 
 
-def _bar() -> Progress:
+class _Amount(ProgressColumn):
+    """How much of how much, in the units of all other output; nothing while that is not known."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.total is None else f"{size(task.completed)}/{size(task.total)}")
+
+
+class _Rate(ProgressColumn):
+    """How much in a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = None if task.total is None else task.speed
+        return Text("" if speed is None else f"{size(speed)}/s")
+
+
+def progress_bar(width: int | None = None) -> Progress:
+    """One line for each VM: only the bar gives way where it is narrow, then the end of the VM's name."""
+    whole = Column(no_wrap=True, overflow="ellipsis")
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=whole.copy()),
         BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(),
+        TaskProgressColumn(table_column=whole.copy()),
+        _Amount(whole.copy()),
+        _Rate(whole.copy()),
+        TimeRemainingColumn(table_column=whole.copy()),
+        console=Console(width=width),
         transient=True,
     )
