@@ -33,9 +33,8 @@ class ScheduleFile:
     """
 
     def __init__(self, folder: Path, zone: ZoneInfo, lock_wait: float = 30.0) -> None:
-        self.path = Path(
-            os.path.realpath(folder / FILE_NAME)
-        )  # a file that was moved and linked to stays where it is
+        self._named = folder / FILE_NAME
+        self.path = Path(os.path.realpath(self._named))  # a file that was moved and linked to stays where it is
         self._zone = zone
         self._lock_wait = lock_wait
         self._known: tuple[tuple[int, int, int], Schedules] | None = None
@@ -94,7 +93,12 @@ class ScheduleFile:
         """The file's signature, and its content unless the signature is the known one or there is no file."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self._named.is_symlink():
+                raise SchedulesFileError(
+                    phrase("{link} leads to {path}, which is not there", link=self._named, path=self.path),
+                    hint=phrase("Is its disk mounted? Mount it, or remove the link to begin without schedules."),
+                ) from error
             return (0, 0, 0), None
         except OSError as error:
             raise storage_error(error, self.path) from error

@@ -200,9 +200,12 @@ def _load(text: str, path: str) -> Any:
     except RecursionError as error:
         raise _damaged(path, phrase("is nested too deeply")) from error
     except ValueError as error:  # from the hooks below, or a number of thousands of digits
-        raise _damaged(
-            path, error.args[0] if isinstance(error, _OffenceError) else str(error), _place_of_offender(text, error)
-        ) from error
+        problem = (
+            error.args[0]
+            if isinstance(error, _OffenceError)
+            else phrase("a number of thousands of digits; a small whole number is expected")
+        )
+        raise _damaged(path, problem, _place_of_offender(text, error)) from error
     if _is_deep(loaded):
         raise _damaged(path, phrase("is nested too deeply"))
     return loaded

@@ -172,7 +172,7 @@ def test_remotes_are_written_when_there_are_none_too_and_not_where_nothing_is_sa
         (b'[\n\n {"NaN": "NaN", "x": NaN}]', "line 3 column 22", "NaN is no JSON"),
         (b'[{"x": -Infinity}]', "line 1 column 8", "-Infinity is no JSON"),
         (b'[\n{"x": 1e999}]', "line 2 column 7", "too large"),
-        (b'[\n{"x": ' + b"9" * 5000 + b"}]", "line 2 column 7", "digits"),
+        (b'[\n{"x": ' + b"9" * 5000 + b"}]", "line 2 column 7", "a small whole number is expected"),
         (b'[{"id": "a", "id": "b"}]', "line 1 column", "stands twice"),
         (b"[" * 100_000, "", "nested too deeply"),
         # Deep enough to be read by one caller and, with more on its stack, not to be written by another.
@@ -271,6 +271,17 @@ def test_a_wrong_object_is_named_with_its_line_and_the_file_left_alone(
 def test_a_time_that_cannot_be_used_does_not_hide_the_other_schedules(file: ScheduleFile) -> None:
     write(file, [entry(schedule_time="25:00"), entry(id="2", schedule_type="yearly")])
     assert [schedule.schedule_time for schedule in file.read()] == ["25:00", "02:00"]
+
+
+def test_a_link_to_a_file_that_is_not_there_is_an_error_and_no_empty_list(tmp_path: Path) -> None:
+    link = tmp_path / FILE_NAME
+    link.symlink_to(tmp_path / "unmounted.json")
+    file = ScheduleFile(tmp_path, PARIS)
+    for use in (file.read, lambda: file.update(lambda before: before)):
+        with pytest.raises(SchedulesFileError, match=f"{FILE_NAME} leads to .*unmounted.json, which is not there"):
+            use()
+    link.unlink()
+    assert ScheduleFile(tmp_path, PARIS).read() == ()
 
 
 def test_a_link_that_leads_to_itself_is_an_error(tmp_path: Path) -> None:
