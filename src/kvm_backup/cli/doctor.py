@@ -107,7 +107,7 @@ def _show(checks: list[Check], remains: list[Remains], *, looked: bool) -> None:
     out = console()
     for check in checks:
         line = _("{name}: {detail}").format(name=cell(told(check.name)), detail=cell(told(check.detail)))
-        out.print(f"{_MARKS[check.health]} {line}")
+        out.print(f"{_MARKS[check.health]} {_beside_mark(line)}")
         if check.hint:
             out.print(prose(f"{_('HINT:')} {cell(with_sudo(check.detail, told(check.hint)))}", indent="    "))
     for one in remains:
@@ -117,9 +117,14 @@ def _show(checks: list[Check], remains: list[Remains], *, looked: bool) -> None:
             state = _("failed: {cause}").format(cause=told(one.error)) if one.error else _("left behind")
         line = _("{name}: {detail}").format(name=cell(one.vm), detail=cell(told(one.detail)))
         mark = _MARKS[Health.OK if one.removed else Health.WARNING]
-        out.print(f"{mark} {line} ({cell(one.name)}) - {cell(state)}")
+        out.print(f"{mark} {_beside_mark(f'{line} ({cell(one.name)}) - {cell(state)}')}")
     if any(not one.removed and not one.error for one in remains):
         hint = _("'kvm-backup doctor --clean' removes this; so does the next backup of the VM.")
         out.print(prose(f"{_('HINT:')} {hint}", indent="    "))
     if looked and not remains:
         out.print(f"{_MARKS[Health.OK]} {_('nothing is left behind by earlier runs')}")
+
+
+def _beside_mark(line: str) -> str:
+    """Broken between words, all of it right of the mark, whose markup has no width."""
+    return prose(line, indent="  ").removeprefix("  ")

@@ -169,6 +169,12 @@ def test_a_relative_place_is_told_and_written_without_the_way_there(
     assert not (tmp_path / "away").exists()
 
 
+def test_the_doctor_breaks_its_lines_between_words_at_the_width_of_the_terminal(command: Command) -> None:
+    assert command("schedule", "add", "n", "--vms", "web", "--type", "daily", "--time", "02:00").status == EXIT_DONE
+    told = command("doctor", COLUMNS="40").output
+    assert "✗ service: does not run: nothing starts\n  the enabled schedule\n" in told
+
+
 def test_with_bad_settings_the_doctor_says_so_and_checks_the_host_all_the_same(command: Command) -> None:
     ended = command("doctor", "--json", KVM_BACKUP_STATE_DIR="relative")
     assert ended.status == EXIT_FAILED
