@@ -1,7 +1,9 @@
 """Rows for people: a table, or a block for each row where the screen is too narrow for the columns."""
 
+import re
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -41,7 +43,7 @@ class Listing(Table):
             yield from super().__rich_console__(console, options)
             return
         for row in self._rows_of_text:
-            yield from self._block(row, console, min(options.max_width, _WIDEST_BLOCK))
+            yield from self._block(row, min(options.max_width, _WIDEST_BLOCK))
 
     def _least_width(self) -> int:
         widths = []
@@ -53,7 +55,7 @@ class Listing(Table):
             widths.append(widest if column.no_wrap else min(widest, _NARROWEST_FOLD))
         return sum(widths) + len(_GAP) * (len(widths) - 1)
 
-    def _block(self, row: list[Text], console: Console, width: int) -> Iterator[Text]:
+    def _block(self, row: list[Text], width: int) -> Iterator[Text]:
         titled = list(zip(self._titles, row, strict=True))
         head, others = row[0].copy(), titled[1:]
         head.stylize("bold")
@@ -66,16 +68,22 @@ class Listing(Table):
                 continue
             said = Text.assemble((title, "dim"), " ", Text(", ").join(text.split("\n")))
             if line and len(_INDENT) + line.cell_len + len(_GAP) + said.cell_len > width:
-                yield from _indented(line, console, width)
+                yield from _indented(line, width)
                 line = Text()
             line = Text(_GAP).join([line, said]) if line else said
         if line:
-            yield from _indented(line, console, width)
+            yield from _indented(line, width)
 
 
-def _indented(line: Text, console: Console, width: int) -> Iterator[Text]:
+def _indented(line: Text, width: int) -> Iterator[Text]:
     """The line broken between words where it must be; a word that is longer than the screen stays whole."""
-    for part in line.wrap(console, max(width - len(_INDENT), 1), overflow="ignore", no_wrap=False):
+    breaks, begin, room = [], 0, width - len(_INDENT)
+    for word in re.finditer(r"\S+", line.plain):
+        # One that fits into no line stays behind its title.
+        if cell_len(word[0]) <= room < cell_len(line.plain[begin : word.end()]):
+            begin = word.start()
+            breaks.append(begin)
+    for part in line.divide(breaks):
         part.rstrip()
         yield Text.assemble(_INDENT, part)
 

@@ -53,6 +53,14 @@ def test_every_word_of_every_row_is_there_at_every_width(width: int) -> None:
             assert [word for word in value.split() if word not in text] == []
 
 
+def test_a_value_of_a_block_that_is_longer_than_the_screen_is_broken_between_words() -> None:
+    assert shown(30)[-3:] == [
+        "    WHEN every Sunday at 03:00",
+        "    ERROR the disk of the",
+        "    repository is full",
+    ]
+
+
 def test_a_word_that_is_longer_than_the_screen_stays_whole() -> None:
     path = "/srv/" + "a-long-name/" * 8
     lines = shown(40, [("ID", "left"), ("STATE", "left"), ("PATH", "left")], [["7c2450e7", "unusable", path]])
