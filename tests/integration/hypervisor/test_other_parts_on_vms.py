@@ -116,7 +116,7 @@ def test_a_vm_that_is_off_or_unknown_needs_no_thaw(stopped_vm: BiosVm) -> None:
 
 
 def test_leftovers_of_a_dead_run_are_found_and_removed_and_the_rest_is_kept(running_vm: BiosVm) -> None:
-    run_root = running_vm.run_folder.parent
+    run_root, scratch_root = running_vm.run_folder.parent, running_vm.scratch_folder.parent
     running_vm.make_checkpoint("kept")
     running_vm.begin("dropped")
 
@@ -125,7 +125,7 @@ def test_leftovers_of_a_dead_run_are_found_and_removed_and_the_rest_is_kept(runn
             running_vm.hypervisor,
             running_vm.seen(),
             run_root=run_root,
-            scratch_root=run_root,
+            scratch_root=scratch_root,
             unwanted=lambda name: name == "dropped",
         )
 
