@@ -59,8 +59,10 @@ def backup(
             phrase("name the VMs to back up, or give --all"), hint=phrase("'kvm-backup vm list' shows their names.")
         )
     names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
+    # First of all: a request that cannot be made is wrong for every VM.
+    asked = {name: parts.requests.backup(name, mode, repository) for name in names}
     unknown = _refuse_unknown(parts, vms or [], mode, json=json)
-    requests = [parts.requests.backup(name, mode, repository) for name in names if name not in unknown]
+    requests = [request for name, request in asked.items() if name not in unknown]
     errors = [*unknown.values(), *(back_up_each(parts, requests, json=json) if requests else [])]
     unshipped = ship_now(parts, parts.shipments.after_all(requests), json=json)
     raise typer.Exit(exit_code(errors, len(names)) or (EXIT_SOME_FAILED if unshipped else EXIT_DONE))
