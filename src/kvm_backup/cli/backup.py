@@ -1,6 +1,6 @@
 """kvm-backup backup"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
@@ -59,8 +59,8 @@ def backup(
             phrase("name the VMs to back up, or give --all"), hint=phrase("'kvm-backup vm list' shows their names.")
         )
     names = list(dict.fromkeys(vms)) if vms else [vm.name for vm in parts.hypervisor.list_vms()]
-    # First of all: a request that cannot be made is wrong for every VM.
     asked = {name: parts.requests.backup(name, mode, repository) for name in names}
+    _require_repositories(parts, asked.values())
     unknown = _refuse_unknown(parts, vms or [], mode, json=json)
     requests = [request for name, request in asked.items() if name not in unknown]
     errors = [*unknown.values(), *(back_up_each(parts, requests, json=json) if requests else [])]
@@ -92,9 +92,7 @@ def back_up_each(
     parts: Application, requests: Sequence[RunRequest], *, json: bool, parallel: int = 1
 ) -> list[KvmBackupError]:
     """All runs, at most `parallel` at once, shown as they go; what went wrong with those that did not succeed."""
-    # What no VM's run could succeed without is said once, before the first begins.
-    for repository in {request.repository for request in requests}:
-        parts.repository(repository)
+    _require_repositories(parts, requests)
     _ = parts.hypervisor
     ignore_suspension()
     errors: list[KvmBackupError] = []
@@ -112,6 +110,12 @@ def back_up_each(
 
         do_each(requests, run, stop_requested=stop_requested, parallel=parallel)
     return errors
+
+
+def _require_repositories(parts: Application, requests: Iterable[RunRequest]) -> None:
+    """What no VM's run could succeed without is said once, before the first begins."""
+    for repository in {request.repository for request in requests}:
+        parts.repository(repository)
 
 
 def exit_code(errors: list[KvmBackupError], asked: int) -> int:
