@@ -1,6 +1,6 @@
 """A repository on another server, read by way of what this host knows of it and what is fetched from there."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -46,7 +46,7 @@ class RemoteStore:
         return self.mirror.read
 
     @property
-    def foreign(self) -> frozenset[str]:
+    def foreign(self) -> Container[str]:
         return self.mirror.unvouched()
 
     def place_of(self, point_id: str) -> str:

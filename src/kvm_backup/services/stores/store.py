@@ -1,6 +1,6 @@
 """What runs read points from: a repository on this host, or by way of `RemoteStore` one on another server."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,8 +54,8 @@ class Store(Protocol):
         """When a store that is far was last read; None when its points are known because this host shipped them."""
 
     @property
-    def foreign(self) -> frozenset[str]:
-        """The ids of points that are there and that this host, which ships there, has not brought, or has removed by
+    def foreign(self) -> Container[str]:
+        """Which ids of points that are there this host, which ships there, has not brought, or has removed by
         the rule since and finds back. Raises StorageError."""
 
     def place_of(self, point_id: str) -> str:
