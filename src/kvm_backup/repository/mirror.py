@@ -72,7 +72,7 @@ class _Unvouched(Container[str]):
     shipped: frozenset[str]
 
     def __contains__(self, point_id: object) -> bool:
-        return bool(self.shipped) and point_id not in self.shipped
+        return point_id not in self.shipped
 
 
 class Mirror:
@@ -193,7 +193,8 @@ class Mirror:
     def unvouched(self) -> Container[str]:
         """Which ids of points that are there are foreign, or back: whoever may write there may have put them there.
         None on a host that has shipped nothing there. Raises StorageError."""
-        return _Unvouched(self.shipped_by_us())
+        shipped = self.shipped_by_us()
+        return _Unvouched(shipped) if shipped else frozenset()
 
     def removed_by_rule(self) -> frozenset[str]:
         """The ids of what this host has removed there by the remote's rule. Raises StorageError."""
