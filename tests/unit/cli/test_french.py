@@ -27,6 +27,26 @@ def french(command: Command) -> Command:
     return command
 
 
+def begun_run(tmp_path: Path, mode: Mode) -> History:
+    """The history that the commands read, with one run of this mode, r1, that goes on."""
+    history = History(Database.open(sqlite_url(tmp_path / "state" / "kvm-backup.db")), Clock())
+    history.create(
+        Run(
+            id="r1",
+            vm_name="web",
+            kind=RunKind.BACKUP,
+            trigger=Trigger.COMMAND,
+            host="alpha",
+            repository="default",
+            requested_mode=mode,
+            state=RunState.QUEUED,
+            created=Clock().now,
+        )
+    )
+    history.start("r1")
+    return history
+
+
 @pytest.mark.parametrize(
     ("words", "cause", "hint"),
     [
@@ -68,23 +88,10 @@ def test_a_damaged_file_of_schedules_is_told_with_its_place(french: Command, tmp
 def test_a_run_is_shown_in_french_with_the_error_that_the_history_keeps_in_english(
     french: Command, tmp_path: Path
 ) -> None:
-    history = History(Database.open(sqlite_url(tmp_path / "state" / "kvm-backup.db")), Clock())
+    history = begun_run(tmp_path, Mode.FULL)
     error = NoSpaceError(
         phrase("no space left while writing {path}", path="/srv/été"), hint=phrase("Restore another point.")
     )
-    run = Run(
-        id="r1",
-        vm_name="web",
-        kind=RunKind.BACKUP,
-        trigger=Trigger.COMMAND,
-        host="alpha",
-        repository="default",
-        requested_mode=Mode.FULL,
-        state=RunState.QUEUED,
-        created=Clock().now,
-    )
-    history.create(run)
-    history.start("r1")
     history.finish("r1", RunState.FAILED, RunResult(error=error.message, error_code=error.code, hint=error.hint))
     listed = french("run", "list").output
     for word in ("EXÉCUTION", "ÉTAT", "échec", "sauvegarde", "plus de place pendant l'écriture de /srv/été"):
@@ -142,21 +149,7 @@ def test_modes_and_consistency_are_french_in_tables_and_english_in_json(french: 
 
 
 def test_steps_of_a_run_and_the_mode_that_was_asked_for_are_french(french: Command, tmp_path: Path) -> None:
-    history = History(Database.open(sqlite_url(tmp_path / "state" / "kvm-backup.db")), Clock())
-    history.create(
-        Run(
-            id="r1",
-            vm_name="web",
-            kind=RunKind.BACKUP,
-            trigger=Trigger.COMMAND,
-            host="alpha",
-            repository="default",
-            requested_mode=Mode.INCREMENTAL,
-            state=RunState.QUEUED,
-            created=Clock().now,
-        )
-    )
-    history.start("r1")
+    history = begun_run(tmp_path, Mode.INCREMENTAL)
     steps = ["before", *Step, "after"]
     for step in steps:
         history.step_started("r1", step)
